@@ -1,0 +1,40 @@
+# make demo: set everything up and run the main job.  make test: set everything up and run every check.
+PYTHON ?= python3
+VENV ?= .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: help install demo test clean
+
+help:
+	@echo "make demo     install, then benchmark a tiny FLUX on two processes (no GPU needed)"
+	@echo "make test     install, then lint, types and tests"
+	@echo "make install  install into $(VENV)"
+	@echo "make clean    remove $(VENV) and the demo's results"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; say make PYTHON=python3.12, for example" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+install: $(VENV)/.installed
+
+# OMP_NUM_THREADS: torchrun would set 1 by itself, but with a warning.
+demo: install
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc_per_node=2 -m mlenergy.diffusion.benchmark \
+	  --ulysses_degree 2 --ring_degree 1 --warmup_iters 1 --benchmark_iters 4 --overwrite_results \
+	  workload:text-to-image --workload.model_id tiny/flux --workload.dataset bundled \
+	  --workload.base_dir run/demo --workload.batch_size 2
+
+test: $(VENV)/.installed-dev
+	VENV=$(VENV) scripts/check
+
+clean:
+	rm -rf $(VENV) run/demo

@@ -1,0 +1,1 @@
+"""Diffusion benchmark: args -> plan -> engine -> measure -> results -> report."""

@@ -1,0 +1,65 @@
+"""What the rest of the program knows of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One iteration's work, the same on every rank: the whole batch of all data-parallel groups."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]  # one noise seed an image, so an image does not depend on its batch
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images on this rank's device.
+
+    images: float, (n, 3, height, width) in [0, 1]; None on ranks that hold none.
+    first_row: index in the batch of the first of them.
+    """
+
+    images: torch.Tensor | None
+    first_row: int = 0
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading did, for the results: seconds, and facts that only the engine knows."""
+
+    load_s: float
+    facts: Mapping[str, Any] = field(default_factory=dict)  # attention backend used, mends applied
+
+
+class Engine(Protocol):
+    """A loaded pipeline on this rank's device."""
+
+    name: str
+    device: torch.device
+    report: LoadReport
+
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """Name -> module whose forward this rank calls (text_encoder, transformer, vae, ...)."""
+        ...
+
+    def generate(self, batch: Batch) -> Generated:
+        """Run text encoding, every step and the decode; no transfer to the host, no file."""
+        ...
+
+    def effects(self, warmup_calls: int) -> dict[str, Any]:
+        """What the plan's knobs really did in the calls after the first `warmup_calls`; plain data.
+
+        Every rank has to call it: one short generation looks at the attention kernels.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds. The process group is not its own to destroy."""
+        ...

@@ -1,0 +1,62 @@
+"""What a load cost this rank: time, host memory, and which commit of the weights it was. No torch."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+class LoadWatch:
+    """Starts when it is made; `facts` says what changed since.
+
+    Host memory is given twice, since N ranks of a node map the same files: `pss` counts a page
+    that N processes share as 1/N on each, so that ranks add up to what the node holds; `uss`
+    counts only pages that no other process has. None where the system does not tell (not Linux).
+    """
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+        self._uss_bytes, self._pss_bytes = _own_memory()
+
+    @property
+    def load_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._began_s
+
+    def facts(self, pipeline: Any) -> dict[str, Any]:
+        """For `LoadReport.facts`: memory in bytes, and the commit where the weights came from the hub."""
+        uss_bytes, pss_bytes = _own_memory()
+        return {
+            "host_rss_peak_bytes": _peak_rss_bytes(),
+            "host_uss_growth_bytes": _difference(uss_bytes, self._uss_bytes),
+            "host_pss_growth_bytes": _difference(pss_bytes, self._pss_bytes),
+            "weights_commit": _commit(Path(str(pipeline.config.get("_name_or_path", "")))),
+        }
+
+
+def _own_memory() -> tuple[int | None, int | None]:
+    try:
+        memory = psutil.Process().memory_full_info()
+    except psutil.Error:
+        return None, None
+    return getattr(memory, "uss", None), getattr(memory, "pss", None)
+
+
+def _difference(now: int | None, before: int | None) -> int | None:
+    return None if now is None or before is None else now - before
+
+
+def _peak_rss_bytes() -> int:
+    """Since the process began; the kernel counts in KiB, but macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _commit(folder: Path) -> str | None:
+    """The hub's cache keeps a commit's files in snapshots/<commit>."""
+    return folder.name if folder.parent.name == "snapshots" else None

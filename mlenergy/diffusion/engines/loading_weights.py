@@ -1,0 +1,45 @@
+"""One download (or one build) a node: the others wait, and all fail together."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.engines.loading_index import local_folder
+from mlenergy.errors import UserError
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.cluster import Cluster
+    from mlenergy.diffusion.plan import Plan
+
+
+def prepare_weights(plan: Plan, cluster: Cluster) -> str:
+    """Local folder of `plan.weights`, complete when this returns on any rank.
+
+    The first rank of each node builds the tiny model or downloads; the others wait. Every
+    rank calls this. Where one node fails, all ranks raise its UserError: none waits for ever.
+    """
+    rank = cluster.rank
+    node = rank.rank - rank.local_rank  # by its first rank: hostnames may repeat in containers
+    folder, failure = _attempt(plan, rank.is_main) if rank.local_rank == 0 else (None, None)
+    answers = cluster.all_gather_object((node, folder, failure))
+    for _, _, line in answers:
+        if line is not None:
+            raise UserError(line)
+    return str(next(there for where, there, _ in answers if where == node and there is not None))
+
+
+def _attempt(plan: Plan, speaks: bool) -> tuple[str | None, str | None]:
+    """Folder, or the reason there is none."""
+    from mlenergy.diffusion.engines.loading import local_weights
+
+    try:
+        if speaks and local_folder(plan.weights) is None:
+            print(
+                f"weights of {plan.weights}: from the hub or its cache; one download a node", file=sys.stderr
+            )
+        return str(local_weights(plan)), None
+    except UserError as error:
+        return None, str(error)
+    except Exception as error:  # the others wait: they must hear of any failure
+        return None, f"{plan.weights} cannot be read: {type(error).__name__}: {error}"

@@ -1,0 +1,105 @@
+"""Which device a run takes, told without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from mlenergy.diffusion.environment.gpus import list_gpus, visible_gpus
+from mlenergy.diffusion.plan import DeviceType
+from mlenergy.errors import UserError
+
+Preference = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def detect_device(preference: Preference = "auto") -> tuple[DeviceType, str]:
+    """The device type and the name of the first device that this process may use.
+
+    ``auto`` takes CUDA where this torch is built for it and the driver shows a GPU,
+    then Apple's GPU, then the CPU.
+
+    Raises:
+        UserError: the preferred device cannot be used here.
+    """
+    if preference in ("auto", "cuda"):
+        name, reason = _cuda_name()
+        if name is not None:
+            return "cuda", name
+        if preference == "cuda":
+            raise UserError(f"no CUDA device can be used: {reason}; use --device cpu, or mend this first")
+    if preference in ("auto", "mps"):
+        if _has_mps():
+            return "mps", cpu_name()
+        if preference == "mps":
+            raise UserError("no Apple GPU can be used: this is not macOS on Apple silicon; use --device cpu")
+    return "cpu", cpu_name()
+
+
+def torch_cuda_build() -> str | None:
+    """The CUDA version that the installed torch is built for; None for a CPU build."""
+    return _torch_build("cuda")
+
+
+def cpu_name() -> str:
+    """The processor's model name, "unknown CPU" where the system does not tell."""
+    if sys.platform == "darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return (
+            subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown CPU"
+        )
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or "unknown CPU"
+
+
+def _cuda_name() -> tuple[str | None, str]:
+    """Name of the first GPU that CUDA would take, or None and why."""
+    if torch_cuda_build() is None:
+        return None, "the installed torch is no CUDA build"
+    listed = list_gpus()
+    if not listed.gpus:
+        return None, listed.reason or "the driver finds no GPU"
+    visible = visible_gpus(listed.gpus)
+    if not visible:
+        return _mig_name() or (None, "CUDA_VISIBLE_DEVICES leaves no GPU")
+    return visible[0].name, ""
+
+
+def _mig_name() -> tuple[str, str] | None:
+    """Name of the MIG slice that CUDA_VISIBLE_DEVICES names first, if it does."""
+    import os
+
+    from mlenergy.diffusion.environment.gpus import ask, nvml
+
+    entry = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if not entry.startswith("MIG-"):
+        return None
+    with nvml() as library:
+        handle = ask(library.nvmlDeviceGetHandleByUUID, entry)
+        name = None if handle is None else ask(library.nvmlDeviceGetName, handle)
+    return None if name is None else (str(name), "")
+
+
+def _torch_build(kind: str) -> str | None:
+    """A line of torch/version.py, read as text: importing torch takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = (Path(spec.origin).parent / "version.py").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{kind}\b[^=\n]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _has_mps() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"

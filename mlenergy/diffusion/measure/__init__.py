@@ -1,0 +1,1 @@
+"""The instrument: warm-up, windows, energy, memory, stage times -> frozen samples."""

@@ -1,0 +1,163 @@
+"""Bytes on this rank: the allocator's peaks, the driver's figure, the host's, and the parameters'."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.measure.samples import RankMemory
+
+if TYPE_CHECKING:
+    import torch
+
+# Which stage begins when a component is entered or left.
+_STAGE_AFTER = {
+    "window": "other",
+    "text_in": "text_encode",
+    "text_out": "other",
+    "denoise_in": "denoise",
+    "vae_in": "vae_decode",
+    "vae_out": "other",
+}
+NO_ALLOCATOR = "the CPU has no allocator that keeps a peak; host_rss_peak_bytes is the process's own"
+
+
+class MemoryWatch:
+    """Peaks over all measured windows of one rank, and the stage that each fell in.
+
+    The peak counter is reset where a stage begins, so that each stage has its own; the
+    window's peak is the largest of them. On a CPU the stages are told apart by the
+    process's resident size (Linux only).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stage: str | None = None  # None: outside of a window
+        self._stage_peak: dict[str, int] = {}
+        self._reserved = 0
+        self._host_peak = 0
+
+    def begin_window(self) -> None:
+        """Reset the peaks; call before the clock starts."""
+        self._reset()
+        self._stage = "other"
+
+    def on_stage(self, place: str) -> None:
+        """The probe entered or left a component: close the stage before, open the next."""
+        following = _STAGE_AFTER.get(place)
+        if self._stage is None or following is None or following == self._stage:
+            return
+        self._keep()
+        self._reset()
+        self._stage = following
+
+    def end_window(self) -> None:
+        """Keep the last stage's peak; call after the clock stopped."""
+        self._keep()
+        self._stage = None
+
+    def report(self, rank: int, components: Mapping[str, torch.nn.Module]) -> RankMemory:
+        """All figures of this rank; call after the last window."""
+        peaks = {stage: peak for stage, peak in self._stage_peak.items() if peak > 0}
+        on_gpu = self._device.type == "cuda"
+        return RankMemory(
+            rank=rank,
+            peak_allocated_bytes=max(peaks.values()) if on_gpu and peaks else None,
+            peak_reserved_bytes=self._reserved if on_gpu else None,
+            driver_used_bytes=_driver_used_bytes(self._device),
+            host_rss_peak_bytes=max(self._host_peak, _host_peak_bytes()),
+            parameter_bytes={name: parameter_bytes(module) for name, module in components.items()},
+            parameter_count={name: _parameter_count(module) for name, module in components.items()},
+            peak_stage=max(peaks, key=lambda stage: peaks[stage]) if peaks else None,
+            reason=None if on_gpu else NO_ALLOCATOR,
+            stage_peak_bytes=peaks,
+        )
+
+    def _reset(self) -> None:
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            _reset_host_peak()
+
+    def _keep(self) -> None:
+        if self._stage is None:
+            return
+        peak = self._peak()
+        self._stage_peak[self._stage] = max(self._stage_peak.get(self._stage, 0), peak)
+
+    def _peak(self) -> int:
+        if self._device.type != "cuda":
+            peak = _host_peak_bytes()
+            self._host_peak = max(self._host_peak, peak)
+            return peak
+        import torch
+
+        self._reserved = max(self._reserved, torch.cuda.max_memory_reserved(self._device))
+        return int(torch.cuda.max_memory_allocated(self._device))
+
+
+def parameter_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters on this rank; shared ones count once, shards by their part."""
+    return sum(_tensor_bytes(parameter) for parameter in module.parameters())
+
+
+def _parameter_count(module: torch.nn.Module) -> int:
+    return sum(_local(parameter).numel() for parameter in module.parameters())
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> int:
+    """Bytes stored for a tensor; a quantised one stores several inner tensors."""
+    local = _local(tensor)
+    flatten = getattr(local, "__tensor_flatten__", None)
+    if flatten is None:
+        return local.nbytes
+    return sum(_tensor_bytes(getattr(local, name)) for name in flatten()[0])
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a distributed tensor, or the tensor itself."""
+    to_local = getattr(tensor, "to_local", None)
+    return to_local() if to_local is not None else tensor
+
+
+def _driver_used_bytes(device: torch.device) -> int | None:
+    """Bytes in use on the whole device, other processes' included."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(total - free)
+
+
+def _reset_host_peak() -> None:
+    """Set the kernel's high-water mark of the resident size to its present size (Linux)."""
+    try:
+        with Path("/proc/self/clear_refs").open("w") as file:
+            file.write("5")
+    except OSError:
+        # Not Linux, or not allowed: the mark is then the largest since the process began.
+        return
+
+
+def _host_peak_bytes() -> int:
+    """The process's largest resident size since the last reset."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else _rss_bytes()
+
+
+def _rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

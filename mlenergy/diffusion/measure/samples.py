@@ -1,0 +1,162 @@
+"""The frozen figures that measuring hands on. Unknown is None with a reason, never 0."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+EnergySource = Literal["nvml_counter", "sampled_power", "none"]
+Stage = Literal["text_encode", "denoise", "vae_decode", "other"]
+STAGES: tuple[Stage, ...] = ("text_encode", "denoise", "vae_decode", "other")
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Seconds of one iteration's stages on the rank that holds the images."""
+
+    text_encode_s: float
+    denoise_s: float
+    denoise_step_s: tuple[float, ...] | None  # None with step_reason: the calls do not fit the steps
+    vae_decode_s: float
+    other_s: float  # the window less the stages: schedulers' set-up, noise, barriers
+    postprocess_s: float  # device tensor -> uint8 on the host; outside the window
+    step_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuEnergy:
+    """Joules of one device over one window."""
+
+    node: str
+    uuid: str
+    name: str
+    energy_j: float
+    source: EnergySource = "nvml_counter"
+    sampled_energy_j: float | None = None  # integral of the sampled power, kept as a cross-check
+
+
+@dataclass(frozen=True)
+class NodeEnergy:
+    """One node's share of a window. CPU and DRAM joules stand beside the GPUs', never in them."""
+
+    node: str
+    gpu_energy_j: float | None
+    cpu_package_j: float | None = None
+    dram_j: float | None = None
+    cpu_reason: str | None = None  # why there is no CPU energy
+
+
+@dataclass(frozen=True)
+class EnergyReading:
+    """Energy of every device that takes part, over one window, all nodes."""
+
+    source: EnergySource
+    reason: str | None  # why there is none, where source is "none"
+    gpus: tuple[GpuEnergy, ...] = ()
+    nodes: tuple[NodeEnergy, ...] = ()
+    marks: tuple[str, ...] = ()  # codes of the warnings that this window earned
+    sample_period_s: float | None = None  # of the power samples, where source is "sampled_power"
+
+    @property
+    def gpu_energy_j(self) -> float | None:
+        """Sum over the GPUs in joules, None where no counter was read."""
+        return sum(g.energy_j for g in self.gpus) if self.source != "none" else None
+
+    @property
+    def cpu_package_j(self) -> float | None:
+        """Sum over the nodes' CPU packages in joules, None where one node's is unknown."""
+        return _sum_or_none([node.cpu_package_j for node in self.nodes])
+
+    @property
+    def dram_j(self) -> float | None:
+        """Sum over the nodes' DRAM in joules, None where one node's is unknown."""
+        return _sum_or_none([node.dram_j for node in self.nodes])
+
+
+@dataclass(frozen=True)
+class StageEnergy:
+    """Joules of one stage, mean over the measured windows, all GPUs that take part.
+
+    A stage is what the rank that holds the images is doing; the other GPUs' joules of
+    the same time count too, for they are what that time costs.
+    """
+
+    stage: Stage
+    energy_j: float
+    per_gpu_j: dict[str, float]  # uuid -> joules
+    aggregated: bool  # too short for the counter: solved from all windows together
+    energy_per_step_j: float | None = None  # of the denoising stage: its joules ÷ steps
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes on one rank; None with a reason where the device does not account for them."""
+
+    rank: int
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    driver_used_bytes: int | None
+    host_rss_peak_bytes: int
+    parameter_bytes: dict[str, int]  # component -> bytes on this rank
+    parameter_count: dict[str, int]
+    peak_stage: str | None = None
+    reason: str | None = None
+    stage_peak_bytes: dict[str, int] = field(default_factory=dict)  # stage -> its own peak
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One window."""
+
+    index: int
+    images: int
+    duration_s: float
+    energy: EnergyReading
+    stages: StageTimes | None
+    energy_above_idle_j: float | None = None
+
+
+@dataclass(frozen=True)
+class Warning_:
+    """Something that makes a number doubtful."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Samples of every GPU that takes part, from just before the first window to just after the last.
+
+    All columns have one length; None where the driver gives no such figure.
+    """
+
+    node: list[str]
+    uuid: list[str]
+    time_s: list[float]  # since the first window's begin on that node
+    power_w: list[float | None]
+    temperature_c: list[int | None]
+    sm_clock_mhz: list[int | None]
+    event_reasons: list[int | None]  # NVML's bit mask: why clocks are held down
+    window: list[int | None]  # index of the measured window that the sample lies in
+    period_s: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that was measured in one run, gathered on global rank 0."""
+
+    first_call_s: float | None  # the first warm-up call; None where warmup_iters is 0
+    warmup_s: tuple[float, ...]
+    iterations: tuple[Iteration, ...]
+    memory: tuple[RankMemory, ...]  # one a rank, in rank order
+    warnings: tuple[Warning_, ...] = ()
+    idle_power_w: dict[str, float] = field(default_factory=dict)  # GPU uuid -> mean watts
+    stage_energy: tuple[StageEnergy, ...] = ()
+    stage_energy_reason: str | None = None  # why there is none
+    counter_period_s: dict[str, float] = field(default_factory=dict)  # GPU uuid -> seconds
+    timeline: Timeline | None = None
+    power_limit_w: dict[str, float] = field(default_factory=dict)  # GPU uuid -> limit of this run
+
+
+def _sum_or_none(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if values and len(known) == len(values) else None

@@ -1,0 +1,53 @@
+"""What a model is, as data: no torch here, so that a dry run answers at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+EngineName = Literal["xdit", "diffusers"]
+
+# How a family uses its guidance scale:
+#   none            the model takes no guidance at all (timestep-distilled)
+#   embedded        the scale is an input of the denoiser, one forward a step
+#   classifier-free two forwards a step (one batch of twice the size) when scale > 1
+Guidance = Literal["none", "embedded", "classifier-free"]
+
+# A parallel mode's name, as used in Family.modes, the plan and the capability table.
+Mode = Literal["ulysses", "ring", "cfg", "data", "pipefusion", "parallel-vae", "tensor"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything that the models of one pipeline class have in common."""
+
+    name: str
+    pipeline_class: str  # diffusers' class name; what model_index.json says
+    denoiser: Literal["transformer", "unet"]
+    size_multiple_px: int  # height and width must be multiples of this
+    latent_factor: int  # pixels per latent cell and side
+    patch_size: int  # latent cells per token and side
+    text_encoders: tuple[str, ...]  # component names, in call order
+    text_tokens_in_sequence: bool  # text joins the image tokens in self-attention
+    modes: dict[EngineName, frozenset[Mode]]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model: where it is, what it is by default, what its shape allows."""
+
+    model_id: str
+    family: Family
+    guidance: Guidance
+    default_steps: int
+    default_guidance_scale: float | None  # None where guidance is "none"
+    default_dtype: Dtype
+    default_height_px: int
+    default_width_px: int
+    default_max_sequence_length: int | None  # text tokens; None: the family fixes it
+    max_sequence_length_limit: int | None
+    heads: int | None  # attention heads of the denoiser; None: not known before loading
+    layers: int | None = None  # denoiser blocks, where pipeline splitting needs them
+    parameters: int | None = None  # of the whole pipeline, published or counted
+    dual_attention: bool = False  # SD3.5-medium: a second self-attention in some blocks
+    gated: bool = False  # the hub asks for a token
+    source: str = ""  # where the numbers come from

@@ -1,0 +1,129 @@
+"""What becomes of a measurement: files in the result folder, and a summary on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.knob_effects import without_effect
+from mlenergy.diffusion.result_files import (
+    clear_folder,
+    save_requests,
+    save_result,
+    save_timeline,
+    write_json,
+)
+from mlenergy.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.cluster import Cluster
+    from mlenergy.diffusion.driver_log import Terminal
+    from mlenergy.diffusion.engines.base import Engine
+    from mlenergy.diffusion.measure.images import Pixels
+    from mlenergy.diffusion.measure.samples import Measurement
+    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.prompts import PromptSet
+    from mlenergy.diffusion.run_paths import RunPaths
+    from mlenergy.diffusion.similarity import Reference
+    from mlenergy.diffusion.supervision.supervise import Supervisor
+
+    Measured = tuple[Measurement | None, list[Pixels]]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What has to hold for a result to be kept, and what it is compared with."""
+
+    allow_no_effect: bool = False  # keep it although a knob did nothing
+    reference: Reference | None = None  # on rank 0
+
+
+def save_and_show(
+    plan: Plan,
+    cluster: Cluster,
+    paths: RunPaths,
+    terminal: Terminal,
+    prompts: PromptSet,
+    measured: Measured,
+    engine: Engine,
+    supervisor: Supervisor,
+    keeping: Keeping,
+) -> None:
+    """Gather what the machines are, then write and print on global rank 0. Every rank calls it.
+
+    Raises:
+        UserError: a file cannot be written, or a knob had no effect.
+        Interrupted: a signal ended the measuring; what there is has been written as such.
+    """
+    from mlenergy.diffusion.environment import environment_record, node_record
+    from mlenergy.diffusion.report.summary import print_summary
+    from mlenergy.diffusion.results import build_result
+
+    nodes = cluster.gather_object(node_record())
+    loads = cluster.gather_object(asdict(engine.report))
+    signum = cluster.broadcast_object(supervisor.interrupted_by)
+    measurement, pixels = measured
+    effects = None if signum is not None else _effects(plan, cluster, engine, keeping)
+    if measurement is not None:
+        environment = environment_record(sys.argv, facts=engine.report.facts, nodes=nodes)
+        if signum is not None:
+            count = sum(iteration.images for iteration in measurement.iterations)
+            result = build_result(plan, measurement, prompts, environment, [None] * count, load=loads)
+            write_json(paths.interrupted, result)
+        else:
+            likeness = _similarity(keeping, pixels)  # first: the reference may be the result that goes
+            files = _write_inputs_and_images(paths, prompts, measurement, pixels)
+            result = build_result(plan, measurement, prompts, environment, files, load=loads)
+            result |= {"effects": effects} | likeness
+            _write_result(paths, measurement, result)
+            print_summary(result, paths, terminal.out)
+            supervisor.complete()
+    if signum is not None:
+        raise Interrupted(signum, f"what was measured until then is in {paths.interrupted}")
+
+
+def _effects(plan: Plan, cluster: Cluster, engine: Engine, keeping: Keeping) -> list[dict[str, Any]]:
+    """Every rank's record of what the knobs did, on every rank.
+
+    Raises:
+        UserError: on every rank, where one did nothing.
+    """
+    ranks: list[dict[str, Any]] = cluster.all_gather_object(engine.effects(plan.warmup_iters))
+    idle = without_effect(plan.knobs, ranks)
+    if idle and not keeping.allow_no_effect:
+        raise UserError(f"{idle[0]} (--allow_no_effect keeps such a result)")
+    return ranks
+
+
+def _similarity(keeping: Keeping, pixels: Sequence[Pixels]) -> dict[str, Any]:
+    if keeping.reference is None:
+        return {}
+    import numpy as np
+
+    from mlenergy.diffusion.similarity import similarity
+
+    return {"similarity": similarity(keeping.reference, np.concatenate(list(pixels)))}
+
+
+def _write_inputs_and_images(
+    paths: RunPaths, prompts: PromptSet, measurement: Measurement, pixels: Sequence[Pixels]
+) -> list[str | None]:
+    """An earlier result goes only now, when there is a whole new one to take its place."""
+    import numpy as np
+
+    from mlenergy.diffusion.media import save_images
+
+    clear_folder(paths)
+    save_requests(paths, prompts)
+    count = sum(iteration.images for iteration in measurement.iterations)
+    if not pixels:
+        return [None] * count
+    return list(save_images(paths, prompts.requests[:count], np.concatenate(list(pixels))))
+
+
+def _write_result(paths: RunPaths, measurement: Measurement, result: dict[str, Any]) -> None:
+    if measurement.timeline is not None:
+        save_timeline(paths, measurement.timeline)
+    save_result(paths, result)

@@ -1,0 +1,153 @@
+"""Everything that can be refused before a model loads; each line says what would fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.knob_checks import check_knobs
+from mlenergy.diffusion.models.refusals import refusals
+from mlenergy.diffusion.models.spec import Mode
+from mlenergy.errors import UserError
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.plan import Plan
+
+_MODE_OPTIONS: dict[Mode, str] = {
+    "ulysses": "--ulysses_degree",
+    "ring": "--ring_degree",
+    "cfg": "--use_cfg_parallel",
+    "data": "--data_parallel_degree",
+    "pipefusion": "--pipefusion_parallel_degree",
+    "tensor": "--tensor_parallel_degree",
+    "parallel-vae": "--use_parallel_vae",
+}
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise UserError with the first thing that cannot work."""
+    for check in (_counts, _certainty, _sizes, _device, _modes, _heads, _rows, _guidance, _text_length):
+        line = check(plan)
+        if line:
+            raise UserError(line)
+    if plan.engine == "diffusers":
+        from mlenergy.diffusion.engines.native_checks import check_native
+
+        check_native(plan)
+    for line in refusals(plan):  # the xdit engine's; none for others
+        raise UserError(line)
+    line = check_knobs(plan)
+    if line:
+        raise UserError(line)
+
+
+def _counts(plan: Plan) -> str | None:
+    least = {
+        "workload.batch_size": (plan.batch_size, 1),
+        "workload.inference_steps": (plan.steps, 1),
+        "benchmark_iters": (plan.benchmark_iters, 1),
+        "warmup_iters": (plan.warmup_iters, 0),
+        "workload.seed": (plan.seed, 0),
+    }
+    for option, (value, lowest) in least.items():
+        if value < lowest:
+            return f"--{option} {value} is too small; use {lowest} or more"
+    return None
+
+
+def _certainty(plan: Plan) -> str | None:
+    if plan.target_ci is None:
+        return None
+    if not 0 < plan.target_ci < 1:
+        return f"--target_ci {plan.target_ci:g} is no share of the mean; use 0.01 for 1 %"
+    if plan.max_iters < max(plan.benchmark_iters, 2):
+        least = max(plan.benchmark_iters, 2)
+        return (
+            f"--max_iters {plan.max_iters} is too small: {least} iterations are measured; use {least} or more"
+        )
+    return None
+
+
+def _sizes(plan: Plan) -> str | None:
+    multiple = plan.spec.family.size_multiple_px
+    for option, size in (("height", plan.height_px), ("width", plan.width_px)):
+        if size < multiple or size % multiple:
+            lower = max(size // multiple, 1) * multiple
+            return (
+                f"--workload.{option} {size} is not a multiple of {multiple}, which {plan.spec.family.name} "
+                f"needs; use {lower} or {lower + multiple}"
+            )
+    return None
+
+
+def _device(plan: Plan) -> str | None:
+    if plan.device == "mps" and plan.parallel.world_size > 1:
+        return "Apple's GPU takes one process; start one, or use --device cpu"
+    if plan.device == "mps" and plan.engine == "xdit":
+        return "--engine xdit does not run on Apple's GPU; use --engine diffusers"
+    return None
+
+
+def _modes(plan: Plan) -> str | None:
+    offered = plan.spec.family.modes[plan.engine]
+    for mode in plan.parallel.modes:
+        if mode not in offered:
+            option = _MODE_OPTIONS[mode]
+            elsewhere = [e for e, modes in plan.spec.family.modes.items() if mode in modes]
+            instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
+            return (
+                f"{option}: the {plan.engine} engine does not offer it for {plan.spec.family.name} models "
+                f"(see docs/capabilities.md); {instead}"
+            )
+    return None
+
+
+def _heads(plan: Plan) -> str | None:
+    heads, ulysses = plan.spec.heads, plan.parallel.ulysses
+    if heads is None or heads % ulysses == 0:
+        return None
+    fits = [str(d) for d in range(1, heads + 1) if heads % d == 0 and d <= 16]
+    return (
+        f"--ulysses_degree {ulysses} does not divide the {heads} attention heads of {plan.spec.model_id}; "
+        f"use one of {', '.join(fits)}, or --ring_degree, which needs no heads"
+    )
+
+
+def _rows(plan: Plan) -> str | None:
+    sequence = plan.parallel.sequence
+    cell_px = plan.spec.family.latent_factor * plan.spec.family.patch_size
+    rows = plan.height_px // cell_px
+    if rows % sequence == 0:
+        return None
+    step = cell_px * sequence
+    lower = max(plan.height_px // step, 1) * step
+    return (
+        f"--workload.height {plan.height_px} makes {rows} rows of tokens, which {sequence} processes "
+        f"(ulysses {plan.parallel.ulysses} x ring {plan.parallel.ring}) cannot share evenly; "
+        f"use a height of {lower} or {lower + step}"
+    )
+
+
+def _guidance(plan: Plan) -> str | None:
+    spec, scale = plan.spec, plan.guidance_scale
+    if spec.guidance == "none" and scale is not None:
+        return f"{spec.model_id} takes no guidance scale; leave --workload.guidance_scale out"
+    if plan.negative_prompt is None:
+        return None
+    if spec.guidance != "classifier-free":
+        return f"{spec.model_id} has no classifier-free guidance; leave --workload.negative_prompt out"
+    if scale is not None and scale <= 1:
+        return (
+            f"at guidance scale {scale:g} a negative prompt does nothing; leave it out or use a scale above 1"
+        )
+    return None
+
+
+def _text_length(plan: Plan) -> str | None:
+    length, limit = plan.max_sequence_length, plan.spec.max_sequence_length_limit
+    if length is None:
+        return None
+    if limit is None:
+        return f"{plan.spec.model_id} has a fixed text length; leave --workload.max_sequence_length out"
+    if not 1 <= length <= limit:
+        return f"--workload.max_sequence_length {length} is outside of 1 to {limit} for {plan.spec.model_id}"
+    return None

@@ -1,0 +1,89 @@
+"""Parameters from nothing: made on the device in the run's dtype, seeded by name, properly scaled."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+_BIAS_STD = 0.02
+_NORM_SPREAD = 0.05
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place in a module that holds a parameter; tied parameters have several."""
+
+    owner: torch.nn.Module
+    key: str
+    name: str  # the full name of the first place
+    is_norm: bool
+
+
+def materialise(
+    module: torch.nn.Module, device: torch.device, dtype: torch.dtype, seed: int, scope: str
+) -> torch.nn.Module:
+    """Give a module of the meta device real parameters on `device`, one at a time; returns it.
+
+    No parameter exists anywhere before it exists on the device. Each is drawn from a generator
+    of its own, seeded by `seed`, `scope` and its name: the same on every rank and in any order
+    (on GPUs of one kind; another kind's generator may draw other values from the same seed).
+    Matrices keep the variance of what flows through them, norms are near one, nothing is zero.
+    Buffers keep their values; floating ones move to `dtype`, as loading does.
+    """
+    kept = _float32_names(module, dtype)
+    made: dict[int, torch.nn.Parameter] = {}
+    for slot, parameter in _slots(module):
+        if id(parameter) not in made:
+            wide = any(word in slot.name.split(".") for word in kept)
+            value = torch.empty(parameter.shape, device=device, dtype=torch.float32 if wide else dtype)
+            _draw(value, slot, _generator(device, seed, scope, slot.name))
+            made[id(parameter)] = torch.nn.Parameter(value, requires_grad=False)
+        slot.owner._parameters[slot.key] = made[id(parameter)]
+    _move_buffers(module, device, dtype)
+    return module
+
+
+def _slots(module: torch.nn.Module) -> Iterator[tuple[Slot, torch.nn.Parameter]]:
+    """Every place of every parameter; a list, since the places change while it is used."""
+    found = []
+    for prefix, owner in module.named_modules():
+        is_norm = "norm" in type(owner).__name__.lower()
+        for key, parameter in owner._parameters.items():
+            if parameter is not None:
+                name = f"{prefix}.{key}" if prefix else key
+                found.append((Slot(owner, key, name, is_norm and key == "weight"), parameter))
+    return iter(found)
+
+
+@torch.no_grad()
+def _draw(value: torch.Tensor, slot: Slot, generator: torch.Generator) -> None:
+    if slot.is_norm:
+        value.normal_(1.0, _NORM_SPREAD, generator=generator)
+    elif value.ndim < 2:
+        value.normal_(0.0, _BIAS_STD, generator=generator)
+    else:
+        fan_in = math.prod(value.shape[1:])
+        value.normal_(0.0, 1 / math.sqrt(fan_in), generator=generator)
+
+
+def _generator(device: torch.device, seed: int, scope: str, name: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}/{scope}/{name}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _float32_names(module: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:
+    """Parts that transformers keeps in float32 where a model is loaded in float16 (T5's `wo`)."""
+    if dtype is not torch.float16:
+        return ()
+    return tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
+
+
+def _move_buffers(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    for owner in module.modules():
+        for key, buffer in owner._buffers.items():
+            if buffer is not None:
+                owner._buffers[key] = buffer.to(device, dtype if buffer.is_floating_point() else buffer.dtype)

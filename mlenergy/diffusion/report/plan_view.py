@@ -1,0 +1,147 @@
+"""A plan as text for people and as data for programs: what `--dry_run` and `mlenergy plan` print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from mlenergy.diffusion.plan import Plan
+from mlenergy.diffusion.report.command import torchrun_line
+from mlenergy.diffusion.report.lines import console_for, labelled, number, parallelism_text, title
+from mlenergy.diffusion.report.ranks import rank_roles
+from mlenergy.diffusion.results import configuration
+from mlenergy.diffusion.run_paths import RunPaths
+
+_MOST_RANKS_SHOWN = 32
+
+
+def print_plan(plan: Plan, *, as_json: bool = False, stream: TextIO | None = None) -> None:
+    """Print a plan on stdout (or `stream`), for people or as JSON."""
+    out = sys.stdout if stream is None else stream
+    if as_json:
+        print(json.dumps(plan_as_dict(plan), indent=2), file=out)
+        return
+    console: Console = console_for(out)
+    console.print(render_plan(plan), soft_wrap=True)
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """Everything that is decided before a run starts, as plain data.
+
+    `configuration` is what results.json will hold; `sequence` counts tokens of one image.
+    """
+    return {
+        "configuration": configuration(plan),
+        "world_size": plan.parallel.world_size,
+        "ranks": [asdict(role) for role in rank_roles(plan)],
+        "shapes": _shapes(plan),
+        "sequence": _sequence(plan),
+        "images": plan.batch_size * plan.benchmark_iters,
+        "result_folder": str(RunPaths.of(plan).folder),
+        "command": torchrun_line(plan),
+    }
+
+
+def render_plan(plan: Plan) -> RenderableType:
+    """The plan on a screen."""
+    spec = plan.spec
+    rows = [
+        ("model", _model_text(plan)),
+        ("engine", f"{plan.engine}, {plan.dtype}"),
+        ("device", f"{plan.device}, {plan.device_name}"),
+        ("parallelism", parallelism_text(asdict(plan.parallel), plan.parallel.world_size, plan.steps)),
+        *[(f"rank {role.rank}", role.role) for role in rank_roles(plan)[:_MOST_RANKS_SHOWN]],
+        *_ranks_left_out(plan),
+        ("image", f"{plan.width_px}x{plan.height_px} px, {plan.steps} steps, {_guidance_text(plan)}"),
+        ("latent", _shape_text(_shapes(plan)["latent"])),
+        ("sequence", _sequence_text(plan)),
+        ("batch", _batch_text(plan)),
+        ("iterations", _iterations_text(plan)),
+        ("prompts", _prompts_text(plan)),
+        ("images", "saved as PNG files" if plan.save_images else "not saved"),
+        ("result folder", str(RunPaths.of(plan).folder)),
+        ("command", torchrun_line(plan)),
+    ]
+    return Group(title(f"Plan for {spec.model_id}"), *labelled(rows), Text("Nothing was started."))
+
+
+def _ranks_left_out(plan: Plan) -> list[tuple[str, str]]:
+    left_out = plan.parallel.world_size - _MOST_RANKS_SHOWN
+    return [("", f"and {left_out} ranks more: `mlenergy plan --json` lists all")] if left_out > 0 else []
+
+
+def _iterations_text(plan: Plan) -> str:
+    text = f"{plan.warmup_iters} to warm up, {plan.benchmark_iters} measured"
+    if plan.target_ci is None:
+        return text
+    return f"{text} at least, {plan.max_iters} at most, until the mean is certain within {plan.target_ci:.2%}"
+
+
+def _model_text(plan: Plan) -> str:
+    spec = plan.spec
+    size = "" if spec.parameters is None else f", {number(spec.parameters / 1e9)} billion parameters"
+    revision = "" if plan.revision is None else f", revision {plan.revision}"
+    return f"{spec.model_id} ({spec.family.pipeline_class}{size}){revision}"
+
+
+def _shapes(plan: Plan) -> dict[str, list[int]]:
+    """Images (n, 3, height, width) of an iteration, and (height, width) of one latent and its tokens."""
+    family = plan.spec.family
+    latent = [plan.height_px // family.latent_factor, plan.width_px // family.latent_factor]
+    return {
+        "images": [plan.batch_size, 3, plan.height_px, plan.width_px],
+        "latent": latent,
+        "tokens": [side // family.patch_size for side in latent],
+    }
+
+
+def _sequence(plan: Plan) -> dict[str, Any]:
+    """Image tokens, and text tokens where they join the same self-attention; in all and per rank."""
+    ranks = plan.parallel.sequence
+    text = plan.max_sequence_length if plan.spec.family.text_tokens_in_sequence else None
+    return {
+        "image_tokens": plan.tokens,
+        "image_tokens_per_rank": plan.tokens // ranks,
+        "max_sequence_length": plan.max_sequence_length,
+        "text_joins_image_tokens": plan.spec.family.text_tokens_in_sequence,
+        "tokens_per_rank": None if text is None else (plan.tokens + text) // ranks,
+        "ranks_per_sequence": ranks,
+    }
+
+
+def _sequence_text(plan: Plan) -> str:
+    counts = _sequence(plan)
+    if plan.spec.family.denoiser == "unet":
+        return "none: the denoiser is a U-Net"
+    ranks = counts["ranks_per_sequence"]
+    share = f", {counts['image_tokens_per_rank']} on each of {ranks} ranks" if ranks > 1 else ""
+    text = plan.max_sequence_length
+    joins = "in the same attention" if counts["text_joins_image_tokens"] else "by cross-attention"
+    return f"{plan.tokens} image tokens{share}; text of {'a fixed length' if text is None else text} {joins}"
+
+
+def _batch_text(plan: Plan) -> str:
+    groups = plan.parallel.data
+    share = f", {plan.batch_size // groups} for each of {groups} groups" if groups > 1 else ""
+    images = "1 image" if plan.batch_size == 1 else f"{plan.batch_size} images"
+    return f"{images}{share}, {plan.batch_size * plan.benchmark_iters} in all measured"
+
+
+def _prompts_text(plan: Plan) -> str:
+    column = "" if plan.prompt_column is None else f", column {plan.prompt_column}"
+    prefix = "" if not plan.prompt_prefix else f", after {plan.prompt_prefix!r}"
+    negative = "" if plan.negative_prompt is None else f", negative {plan.negative_prompt!r}"
+    return f"{plan.dataset}{column}{prefix}{negative}, seed {plan.seed}"
+
+
+def _guidance_text(plan: Plan) -> str:
+    return "no guidance" if plan.guidance_scale is None else f"guidance {number(plan.guidance_scale)}"
+
+
+def _shape_text(shape: list[int]) -> str:
+    return " x ".join(str(side) for side in shape) + " (height x width)"

@@ -1,0 +1,145 @@
+"""One run under supervision: its status on disk, its signals heard, its failure on record."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.supervision.failure import describe, explain_memory
+from mlenergy.diffusion.supervision.noticeboard import Noticeboard
+from mlenergy.diffusion.supervision.status import StatusFile, close_for_the_dead, is_alive
+from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
+from mlenergy.errors import Interrupted
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.cluster import Cluster
+    from mlenergy.diffusion.measure.session import Enough
+    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.run_paths import RunPaths
+
+
+class Supervisor:
+    """What the run tells (its stage, its iterations) and asks (is it to stop?)."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, paths: RunPaths, hang_timeout_s: float) -> None:
+        self._plan = plan
+        self._cluster = cluster
+        self._paths = paths
+        self._board = Noticeboard(cluster.rank)
+        self._peers: Sequence[tuple[str, int]] = cluster.all_gather_object(
+            (socket.gethostname(), os.getpid())
+        )
+        self._status = StatusFile(paths.status, cluster.rank.world_size) if cluster.rank.is_main else None
+        self._durations_s: list[float] = []
+        stacks = paths.stacks(cluster.rank.rank)
+        self.watch = Watch(self._board, stacks, hang_timeout_s, self._lost_peer, self._abandon)
+        self.stage = "starting"
+        self.interrupted_by: int | None = None  # the signal that ended the measuring; rank 0 alone knows
+
+    def enter(self, stage: str) -> None:
+        """A new stage of the run begins."""
+        self.stage = stage
+        self.watch.beat()
+        self.watch.grace_s = GRACE_S if stage in ("measuring", "saving") else 0.0
+        self._write(state="running", stage=stage, **self._done())
+
+    def on_iteration(self, kind: str, _index: int, seconds: float) -> None:
+        """One call has ended; `kind` is warmup or measured."""
+        self.watch.beat()
+        if kind == "measured":
+            self._durations_s.append(seconds)
+
+    def or_signal(self, rule: Enough | None) -> Enough:
+        """A rule that also ends the measuring when a signal has come, on any of the run's hosts."""
+        return _OrSignal(rule, self)
+
+    def complete(self) -> None:
+        """All files are written."""
+        self._write(state="complete", stage="done", **self._done())
+
+    def fail(self, error: BaseException) -> None:
+        """Put a failure on record: on the board for rank 0, in status.json by rank 0."""
+        if isinstance(error, Interrupted):
+            self._write(state="interrupted", message=str(error), signal=_name(error.signum), **self._done())
+            return
+        record = describe(error, self._cluster.rank.rank)
+        lost = self._lost_peer()
+        if lost is not None and not self._board.read("failure"):
+            record |= {"rank": None, "message": f"{lost}; then: {record['message']}"}
+        self._board.post("failure", record)
+        self._write(state="failed", **self._board.read("failure") or record, **self._done())
+        if self._status is None and lost is not None:
+            close_for_the_dead(self._paths.status, f"rank 0 is gone; {record['message']}")
+
+    def explained(self, error: BaseException) -> BaseException:
+        """The error itself, or for failed allocations the line that says what helps."""
+        return explain_memory(error, self._plan, self._cluster.rank.rank, self.stage) or error
+
+    def _write(self, **changes: object) -> None:
+        if self._status is not None:
+            self._status.write(**changes)
+
+    def _done(self) -> dict[str, object]:
+        return {"iterations_done": len(self._durations_s), "durations_s": tuple(self._durations_s)}
+
+    def _abandon(self, reason: str, signum: int | None) -> None:
+        """Called by the watch's thread when the main thread cannot end the run."""
+        if self._status is None:
+            close_for_the_dead(self._paths.status, f"rank 0 is gone; {reason}")
+        elif signum is not None:
+            self._write(state="interrupted", message=reason, signal=_name(signum), **self._done())
+        else:
+            record = self._board.read("failure") or {"message": reason}
+            self._write(state="failed", **record, **self._done())
+
+    def _lost_peer(self) -> str | None:
+        own = socket.gethostname()
+        for rank, (host, pid) in enumerate(self._peers):
+            if host == own and pid != os.getpid() and not is_alive(pid):
+                return f"rank {rank} (process {pid}) has gone, perhaps killed for want of host memory"
+        return None
+
+
+class _OrSignal:
+    def __init__(self, rule: Enough | None, supervisor: Supervisor) -> None:
+        self._rule = rule
+        self._supervisor = supervisor
+
+    def is_met(self, durations_s: Sequence[float]) -> bool:
+        """Whether the rule says so, or a signal has come before the last window."""
+        if self._rule is not None and self._rule.is_met(durations_s):
+            return True
+        self._supervisor.interrupted_by = self._supervisor.watch.stop_signal
+        return self._supervisor.interrupted_by is not None
+
+
+@contextmanager
+def supervised(plan: Plan, cluster: Cluster, paths: RunPaths, hang_timeout_s: float) -> Iterator[Supervisor]:
+    """Watch over the body; every rank enters it.
+
+    Raises:
+        UserError: instead of an allocation that failed.
+    """
+    supervisor = Supervisor(plan, cluster, paths, hang_timeout_s)
+    supervisor.watch.start()
+    try:
+        yield supervisor
+    except BaseException as error:
+        explained = supervisor.explained(error)
+        if explained is error:
+            supervisor.fail(error)
+            raise
+        explained.__cause__ = error  # now, so that the traceback on record tells where it happened
+        supervisor.fail(explained)
+        raise explained from error
+    finally:
+        supervisor.watch.close()
+
+
+def _name(signum: int) -> str:
+    import signal
+
+    return signal.Signals(signum).name

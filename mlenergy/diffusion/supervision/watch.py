@@ -1,0 +1,162 @@
+"""A thread of each rank that hears signals and notices hangs while the main thread may be stuck.
+
+Python runs a signal's handler in the main thread only, and only between its own instructions: never
+while that thread waits in a collective for a peer that has gone. The descriptor that Python writes to
+at once is read here instead.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mlenergy.diffusion.supervision.noticeboard import Noticeboard
+
+HANG_EXIT = 75  # "temporary failure" of sysexits.h: worth another try
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_TICK_S = 1.0
+# torchrun kills its processes 30 s after it has passed SIGTERM on; files take a moment too.
+GRACE_S = 20.0
+# How much later than at --hang_timeout_s a rank ends that cannot even ask the others.
+_ALONE_S = 15.0
+
+
+class Watch:
+    """Hears SIGTERM and SIGUSR1, and counts the seconds since the main thread last said that it lives.
+
+    Args:
+        board: shared by all ranks: one rank's stop or hang is everyone's.
+        stacks: where this rank's stacks go when a hang is found.
+        hang_timeout_s: longest silence of the main thread; 0: any.
+        lost_peer: names a process of this run that has gone, None while all are there.
+        abandon: told why, when the run cannot end by itself; it writes what there is to write.
+    """
+
+    def __init__(
+        self,
+        board: Noticeboard,
+        stacks: Path,
+        hang_timeout_s: float,
+        lost_peer: Callable[[], str | None],
+        abandon: Callable[[str, int | None], None],
+    ) -> None:
+        self._board = board
+        self._stacks = stacks
+        self._hang_timeout_s = hang_timeout_s
+        self._lost_peer = lost_peer
+        self._abandon = abandon
+        self._last_beat_s = time.monotonic()
+        self._deadline_s: float | None = None
+        self._ears, self._mouth = socket.socketpair()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._guard = threading.Thread(target=self._watch_alone, name="watch-alone", daemon=True)
+        self.stop_signal: int | None = None
+        self.grace_s = (
+            0.0  # how long a stop waits for the main thread; nothing is lost before the first window
+        )
+
+    def start(self) -> None:
+        """Begin to listen. Only from the main thread: Python lets no other set handlers."""
+        for ear in (self._ears, self._mouth):
+            ear.setblocking(False)
+        for number in SIGNALS:
+            # Without a handler of Python's own the process would end at once.
+            signal.signal(number, _noticed)
+        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+        self._guard.start()
+
+    def beat(self) -> None:
+        """The main thread is alive."""
+        self._last_beat_s = time.monotonic()
+
+    def close(self) -> None:
+        """Stop listening: signals end the process again."""
+        self._is_over.set()
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        self._thread.join(timeout=2 * _TICK_S)
+
+    def _run(self) -> None:
+        while not self._is_over.is_set():
+            ready, _, _ = select.select([self._ears], [], [], _TICK_S)
+            for number in self._ears.recv(64) if ready else b"":
+                if number in SIGNALS:
+                    self._hear(number)
+            self._look_round()
+
+    def _watch_alone(self) -> None:
+        """Asking the board takes for ever where its host is cut off, so this thread never does."""
+        while not self._is_over.wait(_TICK_S):
+            silence_s = time.monotonic() - self._last_beat_s
+            if self._hang_timeout_s and silence_s > self._hang_timeout_s + _ALONE_S:
+                self._leave_stacks()
+                os._exit(HANG_EXIT)
+
+    def _hear(self, number: int) -> None:
+        self._board.post("stop", number)
+        self._take_stop(number)
+
+    def _take_stop(self, number: int) -> None:
+        if self.stop_signal is None:
+            self.stop_signal = number
+            self._deadline_s = time.monotonic() + self.grace_s
+
+    def _look_round(self) -> None:
+        stop = self._board.read("stop")
+        if stop is not None:
+            self._take_stop(int(stop))
+        silence_s = time.monotonic() - self._last_beat_s
+        if self._hang_timeout_s and silence_s > self._hang_timeout_s:
+            self._board.post(
+                "hang", f"no progress for {silence_s:.0f} s (--hang_timeout_s {self._hang_timeout_s:g})"
+            )
+        hang = self._board.read("hang")
+        if hang is not None:
+            self._end_hanging(str(hang))
+        elif self.stop_signal is not None:
+            self._look_after_stop()
+
+    def _look_after_stop(self) -> None:
+        """torchrun passes SIGTERM on when somebody stops it, and also when a peer has failed or died."""
+        lost = self._lost_peer()
+        if self._board.read("failure") is not None:
+            self._end("a peer failed", None)
+        elif lost is not None:
+            self._end(lost, None)
+        elif self._deadline_s is not None and time.monotonic() > self._deadline_s:
+            self._end("abandoned: the iteration did not end in time", self.stop_signal)
+
+    def _end_hanging(self, reason: str) -> None:
+        """Leave the stacks, give the other ranks time to leave theirs, and end."""
+        error = self._leave_stacks()
+        if error is not None:
+            reason = f"{reason}; its stacks could not be written: {error}"
+        time.sleep(3 * _TICK_S)
+        self._abandon(f"hang: {reason}; stacks are in {self._stacks.parent}", None)
+        os._exit(HANG_EXIT)
+
+    def _leave_stacks(self) -> OSError | None:
+        try:
+            with self._stacks.open("w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            return error
+        return None
+
+    def _end(self, reason: str, number: int | None) -> None:
+        self._abandon(reason, number)
+        os._exit(128 + number if number else 1)
+
+
+def _noticed(_number: int, _frame: object) -> None:
+    """The thread does the work."""

@@ -1,0 +1,102 @@
+"""From a sweep file to its runs, in the order written: grids first, then the explicit list."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlenergy.diffusion.sweep.conditions import PROCESSES, REPEAT
+from mlenergy.diffusion.sweep.options import BASE_DIR, MODEL, to_argv
+from mlenergy.diffusion.sweep.spec import Axis, SweepSpec
+from mlenergy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep: its options by full name, and which of the repeats it is."""
+
+    number: int  # from 1, in the order written
+    options: Mapping[str, Any]
+    repeat: int  # from 1
+    label: str  # what tells it from the sweep's other runs
+
+    @functools.cached_property
+    def argv(self) -> tuple[str, ...]:
+        """The benchmark's command line."""
+        return to_argv(self.options)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The same for the same command line, whatever its place in the sweep file."""
+        return hashlib.sha256("\0".join(self.argv).encode()).hexdigest()[:16]
+
+
+def expand(spec: SweepSpec) -> list[Run]:
+    """All runs that the filters leave; equal ones once. Filters that ask for processes are not applied yet.
+
+    Raises:
+        UserError: a run has no model.
+    """
+    distinct: dict[tuple[str, ...], dict[str, Any]] = {}
+    for own in _own_options(spec):
+        options = {**spec.common, **own}
+        if MODEL not in options:
+            raise UserError("no model is named; put model_id under common, or into the grid or list")
+        distinct.setdefault(to_argv(options), options)
+    repeats = range(1, spec.repeats + 1)
+    wanted = [
+        (options, repeat)
+        for options in distinct.values()
+        for repeat in repeats
+        if all(f.holds({**options, REPEAT: repeat}) for f in spec.filters if PROCESSES not in f.names)
+    ]
+    varied = _varied([options for options, _ in wanted])
+    return [
+        Run(number, _placed(spec, options, repeat), repeat, _label(options, varied, repeat, spec.repeats))
+        for number, (options, repeat) in enumerate(wanted, 1)
+    ]
+
+
+def _own_options(spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    for grid in spec.grids:
+        yield from _combinations(grid, spec.common)
+    yield from (dict(entry) for entry in spec.explicit)
+    if not spec.grids and not spec.explicit:
+        yield {}
+
+
+def _combinations(grid: tuple[Axis, ...], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination; an axis whose condition does not hold leaves its options out."""
+    for row in itertools.product(*(axis.values for axis in grid)):
+        options: dict[str, Any] = {}
+        plain = [(axis, values) for axis, values in zip(grid, row, strict=True) if axis.when is None]
+        conditional = [
+            (axis, values) for axis, values in zip(grid, row, strict=True) if axis.when is not None
+        ]
+        # Plain axes first, so that a condition may name one that is written below it.
+        for axis, values in (*plain, *conditional):
+            if axis.when is None or axis.when.holds({**common, **options}):
+                options.update(zip(axis.names, values, strict=True))
+        yield options
+
+
+def _placed(spec: SweepSpec, options: Mapping[str, Any], repeat: int) -> dict[str, Any]:
+    """With a base folder; repeats are the same set-up, so each needs a folder of its own."""
+    base = str(options.get(BASE_DIR) or spec.folder / "results")
+    return {**options, BASE_DIR: f"{base}/repeat-{repeat}" if spec.repeats > 1 else base}
+
+
+def _varied(runs: list[Mapping[str, Any]]) -> list[str]:
+    """Options that are not the same in all runs."""
+    names = dict.fromkeys(name for options in runs for name in options)
+    return [name for name in names if len({repr(options.get(name)) for options in runs}) > 1]
+
+
+def _label(options: Mapping[str, Any], varied: list[str], repeat: int, repeats: int) -> str:
+    parts = [f"{name.rpartition('.')[2]}={options[name]}" for name in varied if options.get(name) is not None]
+    parts += [f"repeat={repeat}"] if repeats > 1 else []
+    return " ".join(parts) or str(options[MODEL])

@@ -1,0 +1,163 @@
+"""What one call of `mlenergy sweep` does: run here, submit, print, or show the state."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from mlenergy.diffusion.sweep import slurm_submit, slurm_text
+from mlenergy.diffusion.sweep.expand import Run
+from mlenergy.diffusion.sweep.jobs import Job, visible_gpu_ids
+from mlenergy.diffusion.sweep.ledger import Entry, Ledger
+from mlenergy.diffusion.sweep.local import LocalSweep, Stopped
+from mlenergy.diffusion.sweep.process import command_of
+from mlenergy.diffusion.sweep.slots import Slots
+from mlenergy.diffusion.sweep.spec import SweepSpec
+from mlenergy.diffusion.sweep.todo import ToDo, has_result, refuse, what_is_left
+from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_table
+
+_SHOWN_PRUNED = 5
+_PIPED_WIDTH = 160  # where there is no terminal that has a width
+
+
+class Session:
+    """One sweep, its runs and its ledger."""
+
+    def __init__(self, spec: SweepSpec, runs: Sequence[Run], ledger: Ledger, resume: bool) -> None:
+        self.spec = spec
+        self.runs = runs
+        self.ledger = ledger
+        self.resume = resume
+        self.numbers = {run.key: run.number for run in runs}
+        self.console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+        self.extra = () if resume else ("--overwrite_results",)
+
+    def run_here(self, gpus: Sequence[str] | None, slots: int | None) -> int:
+        """Run on this machine.
+
+        Returns:
+            0 where every run that can work is complete, 1 where some failed, 128 + signal where stopped.
+        """
+        log = SweepLog(self.spec.folder / "sweep.log", self.console)
+        todo, places = self._to_do_here(gpus, slots)
+        self._begin(todo, log)
+        sweep = LocalSweep(
+            ledger=self.ledger,
+            slots=places,
+            logs=self.spec.folder / "logs",
+            retries=self.spec.retries,
+            is_done=lambda job: job.folder is not None and has_result(job.folder),
+            command=lambda job: command_of(job, self.extra),
+            say=log.say,
+        )
+        code = 0
+        try:
+            with live_table(sweep, self.numbers, self.console) as refresh:
+                sweep.run(todo.jobs, refresh)
+        except Stopped as stopped:
+            log.say(f"stopped by {stopped}; the same command goes on")
+            code = 128 + stopped.number
+        self._end()
+        return code or int(self.ledger.counts(self.numbers)["failed"] > 0)
+
+    def submit(self) -> int:
+        """Submit what is left to Slurm."""
+        log = SweepLog(self.spec.folder / "sweep.log", self.console)
+        slurm_submit.refresh(self.ledger)
+        todo = self._to_do_on_cluster()
+        self._begin(todo, log)
+        ids = slurm_submit.submit(self.spec, todo.jobs, self.ledger, self.extra)
+        log.say(
+            f"submitted {len(todo.jobs)} runs as job {', '.join(ids)}"
+            if ids
+            else "there is nothing to submit"
+        )
+        self._end()
+        return 0
+
+    def show_state(self) -> int:
+        """Print every run's state, asking Slurm where it has some of them."""
+        slurm_submit.refresh(self.ledger)
+        rows = [
+            (run.number, self.ledger.entries.get(run.key) or Entry(run.argv, run.label)) for run in self.runs
+        ]
+        self.console.print(run_table(rows))
+        self._print(count_line(self.ledger, self.numbers))
+        return 0
+
+    def print_commands(self, executor: str, gpus: Sequence[str] | None, slots: int | None) -> int:
+        """Print exactly what would run, or be submitted, in order; nothing is started or written."""
+        if executor == "local":
+            todo, _ = self._to_do_here(gpus, slots)
+        else:
+            slurm_submit.refresh(self.ledger, save=False)
+            todo = self._to_do_on_cluster()
+        for one in todo.pruned:
+            self._print(f"# run {one.run.number} cannot work: {one.reason}")
+        for number, entry in self._entries():
+            if entry.state in ("complete", "submitted", "running"):
+                self._print(f"# run {number} is {entry.state}: {entry.folder or entry.slurm_task}")
+        if executor == "local":
+            for job in todo.jobs:
+                self._print(shlex.join(command_of(job, self.extra)))
+            return 0
+        folder = slurm_submit.next_folder(self.spec)
+        for array in slurm_text.arrays_of(todo.jobs, self.spec.slurm):
+            self._print(f"# {folder / array.name}.txt")
+            self._print(slurm_text.lines_text(array, self.extra))
+            self._print(f"# sbatch {folder / array.name}.sbatch")
+            self._print(slurm_text.sbatch_text(array, self.spec.slurm, self.spec.name, folder))
+        return 0
+
+    def _to_do_here(self, gpus: Sequence[str] | None, slots: int | None) -> tuple[ToDo, Slots]:
+        todo = what_is_left(self.spec, self.runs, self.ledger, "here", self.resume)
+        places = _places(todo.jobs, gpus, slots)
+        reason = "{} processes, but there are {} here; use --executor slurm, or smaller degrees"
+        too_large = [job for job in todo.jobs if job.processes > places.total]
+        reasons = {job.run.key: reason.format(job.processes, places.described) for job in too_large}
+        return refuse(todo, self.ledger, reasons), places
+
+    def _to_do_on_cluster(self) -> ToDo:
+        todo = what_is_left(self.spec, self.runs, self.ledger, "cluster", self.resume)
+        shapes = {job.run.key: slurm_text.why_not(job, self.spec.slurm) for job in todo.jobs}
+        return refuse(todo, self.ledger, {key: reason for key, reason in shapes.items() if reason})
+
+    def _begin(self, todo: ToDo, log: SweepLog) -> None:
+        """Into the ledger and the log, before anything starts."""
+        self.ledger.save()
+        for one in todo.pruned:
+            log.write(f"run {one.run.number} cannot work: {one.reason} ({one.run.label})")
+        log.write(f"{len(todo.jobs)} to do of {count_line(self.ledger, self.numbers)}")
+        for one in todo.pruned[:_SHOWN_PRUNED]:
+            self._print(f"run {one.run.number} cannot work: {one.reason}")
+        more = len(todo.pruned) - _SHOWN_PRUNED
+        if more > 0:
+            self._print(f"and {more} more cannot work: see {self.spec.folder}/sweep.log")
+
+    def _end(self) -> None:
+        """The runs that failed or were interrupted, the counts, and where the results are."""
+        unfinished = [row for row in self._entries() if row[1].state in ("failed", "interrupted")]
+        if unfinished:
+            self.console.print(run_table(unfinished))
+        self._print(count_line(self.ledger, self.numbers))
+        self._print(f"state and logs: {self.spec.folder}")
+
+    def _entries(self) -> list[tuple[int, Entry]]:
+        return [
+            (n, self.ledger.entries[key]) for key, n in self.numbers.items() if key in self.ledger.entries
+        ]
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _places(jobs: Sequence[Job], gpus: Sequence[str] | None, slots: int | None) -> Slots:
+    """This machine's GPUs; on a CPU one run at a time, unless slots say otherwise."""
+    if any(job.device == "cuda" for job in jobs):
+        return Slots(gpus or visible_gpu_ids())
+    if slots is not None:
+        return Slots(unnamed=slots)
+    return Slots(unnamed=max((job.processes for job in jobs), default=1), alone=True)

@@ -1,0 +1,55 @@
+"""The workload subcommands: what is generated, from which prompts, into which folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlenergy.diffusion.models.spec import Dtype
+
+
+@dataclass(frozen=True)
+class TextToImage:
+    """Generate images from text prompts."""
+
+    model_id: str
+    """Model: a listed id (`mlenergy models`), any other hub id, a local folder, or tiny/flux
+    (random weights, a few MB, for trying things out on a CPU)."""
+    base_dir: str = "run/diffusion/text-to-image"
+    """Folder that the result folder is made in."""
+    batch_size: int = 1
+    """Images per iteration, over all data-parallel groups."""
+    height: int | None = None
+    """Image height in pixels. Default: the model's."""
+    width: int | None = None
+    """Image width in pixels. Default: the model's."""
+    inference_steps: int | None = None
+    """Denoising steps per image. Default: the model's."""
+    guidance_scale: float | None = None
+    """Guidance scale. Default: the model's; refused for models that take none."""
+    negative_prompt: str | None = None
+    """Negative prompt for every image; only for models with classifier-free guidance."""
+    max_sequence_length: int | None = None
+    """Text tokens that the T5-type encoder pads to. Default: the model's."""
+    dtype: Dtype | None = None
+    """Floating-point type of weights and computation. Default: the model's."""
+    seed: int = 42
+    """Seed of the prompt sampling; image i gets noise from seed + i."""
+    dataset: str = "open-image-preferences"
+    """Where prompts come from: open-image-preferences, bundled (128 and more prompts that come with
+    the package, no download), another dataset's hub id, or a folder or Parquet/JSONL/CSV/TXT file."""
+    prompt_column: str | None = None
+    """Column of the dataset that holds the prompts. Default: prompt."""
+    prompt_prefix: str = ""
+    """Text put before every prompt."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub. Default: its main branch."""
+    use_resolution_binning: bool = False
+    """PixArt and HunyuanDiT: generate at the nearest trained size and scale to the one asked for."""
+    variant: str | None = None
+    """Variant of the weight files, such as fp16."""
+    lora: str | None = None
+    """LoRA weights to load into the model: a folder, a safetensors file, or a hub id."""
+    allow_pickle: bool = False
+    """Also load weights that are not safetensors. Such files can run code: only for sources you trust."""
+    trust_remote_code: bool = False
+    """Also load pipelines that bring their own code. It runs on this machine: only for sources you trust."""

@@ -1,0 +1,237 @@
+"""What the instrument itself costs: one tiny pipeline, with and without it, in turns.
+
+    python scripts/bench_overhead.py [--seconds 0.5] [--pairs 40] [--json FILE]
+
+Both sides run the same window (sync, barrier, generate, sync, barrier). One side has
+everything on: counters of every GPU that the driver shows and of the CPUs, the sampling child,
+hooks on the components, memory per stage. The sides take turns, in an order drawn anew for
+every pair. Printed are the ratios of the pairs, measured over plain, once by the window's clock
+and once by the processor time that this process spent in it (which a busy machine disturbs
+less): the mean with Student's t interval, and the median with its own (by order statistics),
+both of 95 %. Beside them stand the parts' own costs, each measured by itself: processor time of
+the hooks and the memory marks in a window of 28 steps, of reading the counters at both ends, and
+the sampling child's share of one core. Aim: at most 1.01 of an iteration of 0.5 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlenergy.diffusion.engines.base import Batch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one window: by the clock, and of processor time in this process."""
+
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass
+class Bench:
+    """The pipeline, and the two ways of running it."""
+
+    engine: Any
+    cluster: Any
+    steps: int
+    reads_gpus: bool
+    cpu_s: float = 0.0  # of the last generate
+
+    def generate(self, batch: Batch) -> Any:
+        """The engine's own, with the processor time noted."""
+        begin_s = time.process_time()
+        generated = self.engine.generate(batch)
+        self.cpu_s = time.process_time() - begin_s
+        return generated
+
+    def plain(self, batch: Batch) -> Cost:
+        """One window without the instrument."""
+        from mlenergy.diffusion.measure.window import NoReader, run_window
+
+        window = run_window(self.generate, batch, NoReader(), self.cluster, self.cluster.device)
+        return Cost(window.duration_s, self.cpu_s)
+
+    def measured(self, batch: Batch) -> Cost:
+        """The same window with everything on, sampling child included."""
+        from mlenergy.diffusion.measure.energy import MeterOptions, build_meter
+        from mlenergy.diffusion.measure.session import measure
+        from mlenergy.diffusion.measure.stages import StageProbe
+
+        options = MeterOptions(energy_gpus=("all",) if self.reads_gpus else (), idle_s=0.0)
+        components = self.engine.components()
+        measured, _ = measure(
+            self.generate,
+            [],
+            [batch],
+            build_meter(self.cluster, None, None, options),
+            self.cluster,
+            self.cluster.device,
+            StageProbe(components, self.steps, self.cluster.device),
+            components=components,
+            keep_images=False,
+        )
+        assert measured is not None
+        return Cost(measured.iterations[0].duration_s, self.cpu_s)
+
+
+def main() -> None:
+    """Run the pairs and print the ratio."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as folder:
+        bench, batch = _prepare(options.seconds, folder)
+        bench.plain(batch), bench.measured(batch)
+        pairs = [_pair(bench, batch) for _ in range(options.pairs)]
+    report = {**_report(pairs, bench.reads_gpus), **_parts()}
+    print(json.dumps(report, indent=1))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of an iteration, in seconds")
+    parser.add_argument("--pairs", type=int, default=40, help="pairs of runs, one of each side")
+    parser.add_argument("--json", help="also write the report there")
+    return parser.parse_args()
+
+
+def _prepare(seconds: float, folder: str) -> tuple[Bench, Batch]:
+    """tiny/flux, with as many steps as make an iteration of about the asked length."""
+    from mlenergy.diffusion.cluster import Cluster, read_rank
+    from mlenergy.diffusion.engines import load_engine
+    from mlenergy.diffusion.environment.gpus import list_gpus
+    from mlenergy.diffusion.planning import plan_from
+
+    batch, steps = Batch(("a red fox in snow",), (7,)), 8
+    cluster = None
+    while True:
+        argv = [
+            *("--engine", "diffusers", "workload:text-to-image", "--workload.model_id", "tiny/flux"),
+            *("--workload.base_dir", folder, "--workload.dataset", "bundled"),
+            *("--workload.height", "256", "--workload.width", "256"),
+            *("--workload.inference_steps", str(steps)),
+        ]
+        _, plan = plan_from(argv, 1, "bench_overhead")
+        cluster = cluster or Cluster.start(read_rank(), plan.device)
+        bench = Bench(load_engine(plan, cluster), cluster, steps, bool(list_gpus().gpus))
+        bench.plain(batch)
+        took_s = statistics.median(bench.plain(batch).wall_s for _ in range(3))
+        if took_s > 0.8 * seconds:
+            return bench, batch
+        steps = min(2 * steps, max(steps + 1, round(steps * seconds / took_s)))
+
+
+def _pair(bench: Bench, batch: Batch) -> tuple[Cost, Cost]:
+    """(plain, measured), in an order drawn anew: neither always runs first."""
+    if random.random() < 0.5:
+        plain = bench.plain(batch)
+        return plain, bench.measured(batch)
+    measured = bench.measured(batch)
+    return bench.plain(batch), measured
+
+
+def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
+    from mlenergy.diffusion.environment import node_record
+
+    node = node_record()
+    return {
+        "pairs": len(pairs),
+        "iteration_s": statistics.median(plain.wall_s for plain, _ in pairs),
+        "wall_ratio": _ratio([measured.wall_s / plain.wall_s for plain, measured in pairs]),
+        "cpu_ratio": _ratio([measured.cpu_s / plain.cpu_s for plain, measured in pairs]),
+        "gpus_read": len(node["gpus"]) if reads_gpus else 0,
+        "cpu": node["cpu"],
+        "cpu_cores": node["cpu_cores"],
+        "load_average": os.getloadavg()[0],
+        "gpus": [gpu["name"] for gpu in node["gpus"]],
+    }
+
+
+def _parts() -> dict[str, float | None]:
+    """What each part costs by itself."""
+    from mlenergy.diffusion.environment.gpus import list_gpus
+    from mlenergy.diffusion.measure.node_reader import NodeReader
+
+    gpus = list_gpus().gpus
+    reader = NodeReader(gpus, with_cpus=True)
+    begin_s = time.process_time()
+    for _ in range(300):
+        reader.begin()
+        reader.end()
+    return {
+        "counters_s_per_window": (time.process_time() - begin_s) / 300,
+        "hooks_s_per_window": _hooks_s(windows=500) - _hooks_s(windows=500, watched=False),
+        "sampling_child_cores": _child_cores([gpu.index for gpu in gpus]) if gpus else None,
+    }
+
+
+def _hooks_s(windows: int, *, watched: bool = True) -> float:
+    """Processor time of a window of 28 steps whose components do nothing, with or without hooks."""
+    import torch
+
+    from mlenergy.diffusion.measure.memory import MemoryWatch
+    from mlenergy.diffusion.measure.stages import StageProbe
+
+    cpu = torch.device("cpu")
+    parts = {name: torch.nn.Identity() for name in ("text_encoder", "text_encoder_2", "transformer", "vae")}
+    memory = MemoryWatch(cpu)
+    with StageProbe(parts if watched else {}, 28, cpu, on_stage=memory.on_stage) as probe:
+        begin_s = time.process_time()
+        for _ in range(windows):
+            if watched:
+                memory.begin_window()
+                probe.open()
+            parts["text_encoder"](0), parts["text_encoder_2"](0)
+            for _ in range(28):
+                parts["transformer"](0)
+            parts["vae"](0)
+            if watched:
+                memory.end_window()
+        return (time.process_time() - begin_s) / windows
+
+
+def _child_cores(indices: list[int], seconds: float = 10.0) -> float:
+    """Share of one core that the sampling child takes."""
+    import psutil
+
+    from mlenergy.diffusion.measure.sampling import Sampler
+
+    before = set(psutil.Process().children())
+    sampler = Sampler(indices, 0.1)
+    sampler.start()
+    (child,) = set(psutil.Process().children()) - before
+    begin, begin_s = child.cpu_times(), time.monotonic()
+    time.sleep(seconds)
+    end, end_s = child.cpu_times(), time.monotonic()
+    sampler.kill()
+    return (end.user + end.system - begin.user - begin.system) / (end_s - begin_s)
+
+
+def _ratio(ratios: list[float]) -> dict[str, Any]:
+    """Mean and median with their 95 % intervals."""
+    from mlenergy.diffusion.measure.statistics import summarize
+
+    summary, ordered = summarize(ratios), sorted(ratios)
+    # The order statistics between which the median lies in 95 % of samples (normal approximation).
+    below = max(0, int(len(ordered) / 2 - 0.98 * len(ordered) ** 0.5))
+    return {
+        "mean": summary.mean,
+        "mean_ci95": [summary.ci95_low, summary.ci95_high],
+        "median": summary.median,
+        "median_ci95": [ordered[below], ordered[len(ordered) - 1 - below]],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Stage times by hooks, on components that sleep for a known time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mlenergy.diffusion.measure.energy import MeterOptions, build_meter
+from mlenergy.diffusion.measure.session import measure
+from mlenergy.diffusion.measure.stages import StageProbe
+
+CPU = torch.device("cpu")
+# A busy machine may take a core away between a hook and the forward: compare with what the
+# components themselves saw, within a scheduler's slice.
+SLICE_S = 0.03
+
+
+@pytest.fixture
+def run(alone, batch):
+    """Measure one window of a pipeline and give its stages and duration."""
+
+    def run(tiny, steps=3, calls=None):
+        meter = build_meter(alone, None, None, MeterOptions())
+        probe = StageProbe(tiny.components, steps, CPU, calls)
+        measured, _ = measure(tiny.generate, [], [batch(1)], meter, alone, CPU, probe)
+        (iteration,) = measured.iterations
+        return iteration.stages, iteration.duration_s, measured.warnings
+
+    return run
+
+
+def test_every_stage_has_its_time_and_they_sum_to_the_window(pipeline, run):
+    tiny = pipeline(text_s=0.2, step_s=0.3, decode_s=0.4)
+    stages, duration_s, warnings = run(tiny)
+    vae = tiny.components["vae"]
+    assert stages.text_encode_s == pytest.approx(sum(tiny.components["text_encoder"].spent_s), abs=SLICE_S)
+    assert stages.denoise_s == pytest.approx(sum(tiny.components["transformer"].spent_s), abs=SLICE_S)
+    spent_s = sum(vae.post_quant_conv.spent_s) + sum(vae.decoder.spent_s)
+    assert stages.vae_decode_s == pytest.approx(spent_s, abs=SLICE_S)
+    known_s = stages.text_encode_s + stages.denoise_s + stages.vae_decode_s
+    assert known_s == pytest.approx(duration_s, rel=0.02, abs=SLICE_S)
+    assert known_s + stages.other_s == pytest.approx(duration_s, abs=1e-9)
+    assert sum(stages.denoise_step_s) == pytest.approx(stages.denoise_s, abs=1e-9)
+    assert stages.denoise_step_s == pytest.approx(tiny.components["transformer"].spent_s, abs=SLICE_S)
+    assert "steps_unknown" not in [warning.code for warning in warnings]
+
+
+def test_time_in_no_stage_is_other_and_is_told(pipeline, run):
+    stages, _, warnings = run(pipeline(text_s=0.02, step_s=0.02, decode_s=0.02, other_s=0.1))
+    assert 0.1 <= stages.other_s < 0.1 + SLICE_S
+    assert [warning.code for warning in warnings] == ["other_time"]
+
+
+def test_several_calls_a_step_keep_the_steps(pipeline, run):
+    stages, *_ = run(pipeline(step_s=0.02, calls=(2, 2, 2)))
+    assert len(stages.denoise_step_s) == 3
+    assert sum(stages.denoise_step_s) == pytest.approx(stages.denoise_s, abs=1e-9)
+
+
+def test_uneven_calls_of_patches_are_told_apart_where_known(pipeline, run):
+    tiny = pipeline(step_s=0.1, calls=(1, 3, 3))
+    stages, *_ = run(tiny, calls=(1, 3, 3))
+    calls_s = tiny.components["transformer"].spent_s
+    spent_s = (calls_s[0], sum(calls_s[1:4]), sum(calls_s[4:7]))
+    assert stages.denoise_step_s == pytest.approx(spent_s, abs=SLICE_S)
+
+
+def test_calls_that_do_not_fit_give_no_steps_but_a_reason(pipeline, run):
+    stages, _, warnings = run(pipeline(step_s=0.01, calls=(1, 2, 2)))
+    assert stages.denoise_step_s is None
+    assert stages.step_reason == "the denoiser was called 5 times where a multiple of 3 was expected"
+    assert "steps_unknown" in [warning.code for warning in warnings]
+    assert stages.denoise_s >= 0.05
+
+
+def test_hooks_are_gone_afterwards(pipeline, run):
+    tiny = pipeline()
+    run(tiny)
+    modules = (m for part in tiny.components.values() for m in part.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+def test_a_generate_without_known_components_has_no_stages(alone, batch, sleeping):
+    meter = build_meter(alone, None, None, MeterOptions())
+    probe = StageProbe({"embedder": torch.nn.Linear(1, 1)}, 3, CPU)
+    measured, _ = measure(sleeping(0.0), [], [batch(1)], meter, alone, CPU, probe)
+    assert measured.iterations[0].stages is None

@@ -1,0 +1,38 @@
+"""One torchrun a world size, its results for every parity test."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The worker is a plain script: its neighbours are plain modules to it, and so they are here.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from parity_run import WorkerFailed, build_tiny_models, run_worker  # found through the line above
+
+
+@pytest.fixture(scope="session")
+def parity_results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
+    """World size -> case name -> what the worker found; each world size is started once."""
+    folder = tmp_path_factory.mktemp("parity")
+    build_tiny_models()
+
+    @functools.cache
+    def of_world_size(world_size: int) -> dict[str, Any]:
+        try:
+            return run_worker(world_size, folder / f"{world_size}.json")
+        except WorkerFailed as failure:
+            return {"": str(failure)}
+
+    def checked(world_size: int) -> dict[str, Any]:
+        results = of_world_size(world_size)
+        if "" in results:
+            pytest.fail(results[""], pytrace=False)
+        return results
+
+    return checked

@@ -1,0 +1,49 @@
+"""Every parallel mode gives the image that one rank gives; what is known to be wrong is still wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from parity_cases import APPROXIMATE, BROKEN, CASES, FAULTS, REFUSED, Case
+from parity_run import RESULTS
+
+Results = Callable[[int], dict[str, Any]]
+
+
+def differences(case: Case, results: Results) -> list[float]:
+    found = results(case.world_size)[case.name]
+    assert "error" not in found, found["error"] + "\n" + "\n".join(found.get("traces", ()))
+    assert len(found["differences"]) == len(case.calls)
+    return list(found["differences"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_image_equals_the_one_rank_image(case: Case, parity_results: Results) -> None:
+    assert max(differences(case, parity_results)) <= case.threshold
+
+
+@pytest.mark.parametrize("case", APPROXIMATE, ids=lambda case: case.name)
+def test_an_approximate_image_is_as_far_as_published(case: Case, parity_results: Results) -> None:
+    published = json.loads(RESULTS.read_text())["cases"][case.name]["differences"]
+    assert differences(case, parity_results) == pytest.approx(published, rel=0.1)
+    assert min(published) > 10 * case.threshold
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
+def test_a_broken_case_is_seen(case: Case, parity_results: Results) -> None:
+    assert min(differences(case, parity_results)) > 100 * case.threshold
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_what_is_refused_would_give_a_wrong_image(case: Case, parity_results: Results) -> None:
+    assert min(differences(case, parity_results)) > 100 * case.threshold
+
+
+@pytest.mark.parametrize("case", FAULTS, ids=lambda case: case.name)
+def test_the_fault_is_still_there_without_its_mend(case: Case, parity_results: Results) -> None:
+    """Where this fails, xfuser has mended the fault itself: drop the mend."""
+    found = parity_results(case.world_size)[case.name]
+    assert "error" in found or max(found["differences"]) > 20 * case.threshold

@@ -1,0 +1,24 @@
+"""The loading room's branch for random weights."""
+
+from types import SimpleNamespace
+
+import torch
+
+from mlenergy.diffusion.engines.loading import load_pipeline
+from mlenergy.diffusion.random_weights import pipeline as room
+from mlenergy.diffusion.random_weights import start_report
+
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+def test_a_plan_with_random_weights_loads_nothing(reduced, monkeypatch):
+    monkeypatch.setattr(room, "architecture", reduced)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    plan = SimpleNamespace(
+        weights_kind="random", spec=SimpleNamespace(model_id=SDXL), dtype="bfloat16", weights=SDXL
+    )
+    pipeline = load_pipeline(plan, "cpu")
+    assert type(pipeline).__name__ == "StableDiffusionXLPipeline"
+    assert pipeline.unet.dtype is torch.bfloat16
+    assert pipeline.config.force_zeros_for_empty_prompt is True
+    assert start_report(pipeline).seed == 0

@@ -1,0 +1,177 @@
+"""Runs that end badly, with the real torchrun: what is left in the folder, and with which exit code."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# Real clocks: another process of the machine may hold a core. What is broken fails three times.
+pytestmark = pytest.mark.flaky(reruns=2)
+
+HERE = Path(__file__).parent
+MLENERGY = [str(Path(sys.executable).with_name("mlenergy")), "run", "--engine", "diffusers"]
+TINY = ["--workload.model_id", "tiny/flux", "--workload.dataset", "bundled", "--workload.height", "64"]
+TINY += ["--workload.width", "64", "--workload.inference_steps", "2"]
+ENDLESS = ["--ulysses_degree", "2", "--benchmark_iters", "100000", "--no-save_images"]
+
+
+class Started:
+    """A run in the background, in a process group of its own."""
+
+    def __init__(self, base, *options, preexec=None, **environ):
+        self.base = base
+        words = [*MLENERGY, *options, "workload:t2i", *TINY, "--workload.base_dir", str(base)]
+        self.process = subprocess.Popen(
+            words,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=preexec,
+        )
+
+    @property
+    def folder(self):
+        (folder,) = self.base.iterdir()
+        return folder
+
+    def status(self):
+        return json.loads((self.folder / "status.json").read_text())
+
+    def wait_until_measuring(self, timeout_s=240):
+        """Until the run says that it measures, and a moment longer."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            try:
+                if self.status()["stage"] == "measuring":
+                    time.sleep(2)
+                    return
+            except (ValueError, OSError):
+                pass
+            time.sleep(0.2)
+        raise AssertionError("the run never began to measure")
+
+    def workers(self):
+        """Process ids of the ranks, in rank order."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                environ = dict(
+                    word.split("=", 1) for word in (entry / "environ").read_text().split("\0") if "=" in word
+                )
+                command = (entry / "cmdline").read_text()
+            except (OSError, UnicodeDecodeError):
+                continue
+            if str(self.base) in command and "RANK" in environ:
+                found[int(environ["RANK"])] = int(entry.name)
+        return [pid for _, pid in sorted(found.items())]
+
+    def finish(self, timeout_s=60):
+        begin = time.monotonic()
+        out, err = self.process.communicate(timeout=timeout_s)
+        return out, err, time.monotonic() - begin
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def begin(*options, **more):
+        started.append(Started(tmp_path / "base", *options, **more))
+        return started[-1]
+
+    yield begin
+    for run in started:
+        for pid in run.workers():
+            os.kill(pid, signal.SIGKILL)
+        run.process.kill()
+        run.process.wait()
+
+
+def error_lines(err):
+    return [line for line in err.splitlines() if line.startswith("mlenergy: error:")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_run_with_what_was_measured(start, number):
+    run = start(*ENDLESS)
+    run.wait_until_measuring()
+    # As Slurm does it: every process of the step gets the signal (SIGTERM: the launcher passes it on).
+    for pid in run.workers() if number == signal.SIGUSR1 else [run.process.pid]:
+        os.kill(pid, number)
+    _, err, seconds = run.finish()
+    assert run.process.returncode == 128 + number
+    assert seconds < 20
+    status = run.status()
+    assert (status["state"], status["signal"]) == ("interrupted", number.name)
+    partial = json.loads((run.folder / "results_interrupted.json").read_text())
+    assert partial["completed"] == status["iterations_done"] == len(partial["iterations"]) > 0
+    assert not (run.folder / "results.json").exists()
+    (line,) = error_lines(err)
+    assert f"interrupted by {number.name}" in line
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_others_and_is_on_record(start, victim):
+    run = start(*ENDLESS)
+    run.wait_until_measuring()
+    os.kill(run.workers()[victim], signal.SIGKILL)
+    _, _, seconds = run.finish()
+    assert run.process.returncode not in (0, None)
+    assert seconds < 20
+    status = run.status()
+    assert status["state"] == "failed"
+    assert f"rank {victim}" in status["message"]
+    assert "gone" in status["message"]
+    assert not (run.folder / "results.json").exists()
+
+
+def test_a_hang_is_found_and_leaves_the_stacks_of_all_ranks(start):
+    run = start(
+        *("--ulysses_degree", "2", "--benchmark_iters", "4", "--hang_timeout_s", "25"),
+        HANGING_RANK="1",
+        PYTHONPATH=str(HERE),
+    )
+    run.finish(timeout_s=240)
+    assert run.process.returncode not in (0, None)
+    status = run.status()
+    assert status["state"] == "failed"
+    assert "no progress for" in status["message"]
+    for rank in (0, 1):
+        assert "Thread" in (run.folder / f"stacks_rank{rank}.txt").read_text()
+    assert "sitecustomize.py" in (run.folder / "stacks_rank1.txt").read_text()
+
+
+def test_out_of_memory_is_a_line_with_a_way_out(tmp_path):
+    def little_memory():
+        resource.setrlimit(resource.RLIMIT_DATA, (2_500_000_000, 2_500_000_000))
+
+    words = [
+        sys.executable,
+        "-m",
+        "mlenergy.diffusion.benchmark",
+        "--engine",
+        "diffusers",
+        "workload:t2i",
+        *TINY,
+    ]
+    words += ["--workload.height", "1024", "--workload.width", "1024", "--workload.batch_size", "16"]
+    words += ["--workload.inference_steps", "1", "--workload.base_dir", str(tmp_path)]
+    done = subprocess.run(words, preexec_fn=little_memory, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = error_lines(done.stderr)
+    assert "out of memory" in line
+    assert "a --workload.batch_size below 16" in line
+    (folder,) = tmp_path.iterdir()
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["memory"]["kind"] == "host"
+    assert status["memory"]["tried"]
+    assert "Traceback" in status["traceback"]

