@@ -25,6 +25,8 @@ _STAGE_AFTER = {
     "vae_out": "other",
 }
 NO_ALLOCATOR = "the CPU has no allocator that keeps a peak; host_rss_peak_bytes is the process's own"
+NO_RESET = "the peaks of the stages are unknown: this system does not let a process reset its memory mark"
+_RESET_MARK = Path("/proc/self/clear_refs")
 
 
 class MemoryWatch:
@@ -32,7 +34,8 @@ class MemoryWatch:
 
     The peak counter is reset where a stage begins, so that each stage has its own; the
     window's peak is the largest of them. On a CPU the stages are told apart by the
-    process's resident size (Linux only).
+    process's resident size (Linux, where /proc/self/clear_refs may be written); without
+    a mark that can be reset no stage has a peak of its own, and none is reported.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,6 +44,7 @@ class MemoryWatch:
         self._stage_peak: dict[str, int] = {}
         self._reserved = 0
         self._host_peak = 0
+        self._resets = True
 
     def begin_window(self) -> None:
         """Reset the peaks; call before the clock starts."""
@@ -63,8 +67,9 @@ class MemoryWatch:
 
     def report(self, rank: int, components: Mapping[str, torch.nn.Module]) -> RankMemory:
         """All figures of this rank; call after the last window."""
-        peaks = {stage: peak for stage, peak in self._stage_peak.items() if peak > 0}
+        peaks = {stage: peak for stage, peak in self._stage_peak.items() if peak > 0 and self._resets}
         on_gpu = self._device.type == "cuda"
+        on_cpu = NO_ALLOCATOR if self._resets else f"{NO_ALLOCATOR}; {NO_RESET}"
         return RankMemory(
             rank=rank,
             peak_allocated_bytes=max(peaks.values()) if on_gpu and peaks else None,
@@ -74,7 +79,7 @@ class MemoryWatch:
             parameter_bytes={name: parameter_bytes(module) for name, module in components.items()},
             parameter_count={name: _parameter_count(module) for name, module in components.items()},
             peak_stage=max(peaks, key=lambda stage: peaks[stage]) if peaks else None,
-            reason=None if on_gpu else NO_ALLOCATOR,
+            reason=None if on_gpu else on_cpu,
             stage_peak_bytes=peaks,
         )
 
@@ -83,8 +88,8 @@ class MemoryWatch:
             import torch
 
             torch.cuda.reset_peak_memory_stats(self._device)
-        else:
-            _reset_host_peak()
+        elif not _reset_host_peak():
+            self._resets = False
 
     def _keep(self) -> None:
         if self._stage is None:
@@ -137,14 +142,15 @@ def _driver_used_bytes(device: torch.device) -> int | None:
     return int(total - free)
 
 
-def _reset_host_peak() -> None:
-    """Set the kernel's high-water mark of the resident size to its present size (Linux)."""
+def _reset_host_peak() -> bool:
+    """Set the kernel's high-water mark of the resident size to its present size; whether that could be done."""
     try:
-        with Path("/proc/self/clear_refs").open("w") as file:
+        with _RESET_MARK.open("w") as file:
             file.write("5")
     except OSError:
         # Not Linux, or not allowed: the mark is then the largest since the process began.
-        return
+        return False
+    return True
 
 
 def _host_peak_bytes() -> int:
