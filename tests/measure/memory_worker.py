@@ -1,4 +1,4 @@
-"""Measures one window whose denoiser keeps 64 MiB a step until the VAE starts; prints rank 0's memory as JSON."""
+"""Measures one window whose denoiser keeps 64 MiB a step until the VAE starts; prints its memory as JSON."""
 
 from __future__ import annotations
 

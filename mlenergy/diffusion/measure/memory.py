@@ -143,7 +143,7 @@ def _driver_used_bytes(device: torch.device) -> int | None:
 
 
 def _reset_host_peak() -> bool:
-    """Set the kernel's high-water mark of the resident size to its present size; whether that could be done."""
+    """Bring the kernel's high-water mark of the resident size to its present size, if that may be done."""
     try:
         with _RESET_MARK.open("w") as file:
             file.write("5")
