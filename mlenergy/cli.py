@@ -1,4 +1,4 @@
-"""The `mlenergy` command: run, plan, sweep, models, doctor. Each verb imports only what it needs."""
+"""The `mlenergy` command: run, plan, sweep, tune, models, doctor. Each verb imports only what it needs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ usage: mlenergy VERB [OPTIONS]
   plan     print what a run would do and need, and other ways to share it out; starts nothing
            (--json for programs, --processes N, --gpu_memory_gib G)
   sweep    many configurations from a file, here or through Slurm; goes on where it stopped
+  tune     find the settings with the lowest seconds and joules per image, within a time budget
   models   list the models with their defaults and parallel modes (--json for programs)
   doctor   check versions, GPUs, NCCL and gloo, energy counters, hub token and cache
 
-run and plan take the options of `python -m mlenergy.diffusion.benchmark`; see `mlenergy run --help`.
+run, plan and tune take the options of `python -m mlenergy.diffusion.benchmark`; see `mlenergy run --help`.
 """
 
 
@@ -27,6 +28,7 @@ def main() -> int:
         "run": _run,
         "plan": _plan,
         "sweep": _sweep,
+        "tune": _tune,
         "models": _models,
         "doctor": _doctor,
     }
@@ -71,6 +73,12 @@ def _sweep(argv: list[str]) -> int:
     from mlenergy.diffusion.sweep import main as sweep
 
     return sweep(argv)
+
+
+def _tune(argv: list[str]) -> int:
+    from mlenergy.diffusion.tune import main as tune
+
+    return tune(argv)
 
 
 def _models(argv: list[str]) -> int:

@@ -14,7 +14,6 @@ from mlenergy.diffusion import result_files
 from mlenergy.diffusion.measure.samples import Timeline
 from mlenergy.diffusion.prompts import PromptOptions, sample_requests
 from mlenergy.diffusion.result_files import (
-    clear_folder,
     is_complete,
     save_requests,
     save_result,
@@ -103,14 +102,6 @@ def test_a_newer_result_is_never_taken_for_an_old_one_nor_silently_replaced(fini
         is_complete(finished)
 
 
-def test_clearing_removes_an_earlier_run_but_not_its_lock_and_log(finished):
-    for name in (".lock", "driver_log.txt", ".writing-7.json"):
-        (finished.folder / name).write_text("x")
-    clear_folder(finished)
-    assert sorted(p.name for p in finished.folder.iterdir()) == [".lock", "driver_log.txt"]
-    clear_folder(finished)
-
-
 def test_requests_keep_every_character(tmp_path):
     prompts = ("a/b", "two\nlines", "🐉", "\x1b[31mred\x07", "x" * 5000, "\ud800 half a pair", 'quo"te\\')
     file = tmp_path / "prompts.json"
@@ -156,7 +147,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def power_cut(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result_files, "_force_to_disk", power_cut)
+    monkeypatch.setattr(result_files, "force_to_disk", power_cut)
     with pytest.raises(KeyboardInterrupt):
         write_json(file, {"new": True})
     assert json.loads(file.read_text()) == {"old": True}
@@ -188,7 +179,7 @@ def test_a_full_disk_is_one_line_that_says_so(tmp_path, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(result_files, "_force_to_disk", full)
+    monkeypatch.setattr(result_files, "force_to_disk", full)
     with pytest.raises(
         UserError, match=r"No space left on device; free space, or choose another --workload.base_dir"
     ):

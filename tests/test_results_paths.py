@@ -75,7 +75,7 @@ def some_plan(rng):
     names = rng.sample(sorted(CHOICES), rng.randint(0, 4))
     changes = {name: rng.choice(CHOICES[name]) for name in names}
     if "spec" in changes:
-        changes["weights"] = changes["spec"].model_id
+        changes["weights_from"] = changes["spec"].model_id
     if rng.random() < 0.4:
         changes["parallel"] = some_parallelism(rng)
     return replace(plan, **changes)
@@ -140,7 +140,7 @@ def test_names_are_safe_and_short():
 def test_equal_plans_share_a_folder_wherever_their_results_go():
     assert folder_name(make_plan("a")) == folder_name(make_plan("b"))
     assert folder_name(make_plan(prompt_column="prompt")) == folder_name(make_plan(prompt_column=None))
-    cached = make_plan(spec=BY_ID["tiny/flux"], weights="/home/me/.cache/tiny")
+    cached = make_plan(spec=BY_ID["tiny/flux"], weights_from="/home/me/.cache/tiny")
     assert folder_name(cached) == folder_name(make_plan(spec=BY_ID["tiny/flux"]))
 
 

@@ -57,6 +57,7 @@ def _run(args: BenchmarkArgs, plan: Plan, rank: Rank) -> None:
     from mlenergy.diffusion.driver_log import chatter_to, spare_log_path
     from mlenergy.diffusion.result_files import is_complete
     from mlenergy.diffusion.result_lock import result_lock
+    from mlenergy.diffusion.result_swap import settle
     from mlenergy.diffusion.run_paths import RunPaths
 
     paths = RunPaths.of(plan)
@@ -64,6 +65,7 @@ def _run(args: BenchmarkArgs, plan: Plan, rank: Rank) -> None:
     with ExitStack() as stack:
         if rank.is_main:
             stack.enter_context(result_lock(paths.lock))
+            settle(paths)
             is_done = not args.overwrite_results and is_complete(paths)
             log = paths.folder / "driver_log.skipped.txt" if is_done else paths.driver_log
         terminal = stack.enter_context(chatter_to(log, debug=args.debug))

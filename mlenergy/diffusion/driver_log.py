@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from mlenergy.diffusion.result_lock import cannot_write
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,45 @@ def spare_log_path(rank: int) -> Path:
 def _moved(path: Path) -> Iterator[Terminal]:
     sys.stdout.flush()
     sys.stderr.flush()
+    try:
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     kept = (os.dup(1), os.dup(2))
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    streams = (sys.stdout, sys.stderr)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
     try:
         with os.fdopen(os.dup(kept[0]), "w", buffering=1) as out, os.fdopen(os.dup(kept[1]), "w") as err:
             # A rank that has nothing to say has had its stdout replaced; that stays so.
-            yield Terminal(out if sys.stdout is sys.__stdout__ else sys.stdout, err)
+            speaks = sys.stdout is sys.__stdout__
+            sys.stdout, sys.stderr = _forgiving(1) if speaks else sys.stdout, _forgiving(2)
+            yield Terminal(out if speaks else sys.stdout, err)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
         for descriptor, original in zip((1, 2), kept, strict=True):
             os.dup2(original, descriptor)
             os.close(original)
+
+
+class _Forgiving(io.FileIO):
+    """A log that cannot be written (a full disk, a lost file system) costs its words, not the run."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _forgiving(descriptor: int) -> TextIO:
+    raw = _Forgiving(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
 
 
 def _send_python_logs_to_stderr() -> None:

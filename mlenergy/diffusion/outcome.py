@@ -8,13 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.knob_effects import without_effect
-from mlenergy.diffusion.result_files import (
-    clear_folder,
-    save_requests,
-    save_result,
-    save_timeline,
-    write_json,
-)
+from mlenergy.diffusion.result_files import save_requests, save_result, save_timeline, write_json
+from mlenergy.diffusion.result_lock import check_held
+from mlenergy.diffusion.result_swap import replaced_result
 from mlenergy.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -59,6 +55,7 @@ def save_and_show(
     """
     from mlenergy.diffusion.environment import environment_record, node_record
     from mlenergy.diffusion.report.summary import print_summary
+    from mlenergy.diffusion.result_efficiency import efficiency_section
     from mlenergy.diffusion.results import build_result
 
     nodes = cluster.gather_object(node_record())
@@ -67,6 +64,7 @@ def save_and_show(
     measurement, pixels = measured
     effects = None if signum is not None else _effects(plan, cluster, engine, keeping)
     if measurement is not None:
+        check_held(paths.lock)
         environment = environment_record(sys.argv, facts=engine.report.facts, nodes=nodes)
         if signum is not None:
             count = sum(iteration.images for iteration in measurement.iterations)
@@ -74,10 +72,14 @@ def save_and_show(
             write_json(paths.interrupted, result)
         else:
             likeness = _similarity(keeping, pixels)  # first: the reference may be the result that goes
-            files = _write_inputs_and_images(paths, prompts, measurement, pixels)
-            result = build_result(plan, measurement, prompts, environment, files, load=loads)
-            result |= {"effects": effects} | likeness
-            _write_result(paths, measurement, result)
+            work = efficiency_section(plan, measurement.iterations, effects, _tf32())
+            with replaced_result(paths) as new:
+                files = _write_inputs_and_images(new, prompts, measurement, pixels)
+                result = build_result(
+                    plan, measurement, prompts, environment, files, load=loads, efficiency=work
+                )
+                result |= {"effects": effects} | likeness
+                _write_result(new, measurement, result)
             print_summary(result, paths, terminal.out)
             supervisor.complete()
     if signum is not None:
@@ -97,6 +99,13 @@ def _effects(plan: Plan, cluster: Cluster, engine: Engine, keeping: Keeping) -> 
     return ranks
 
 
+def _tf32() -> bool:
+    """Whether float32 products run on tensor cores, which have a peak of their own."""
+    import torch
+
+    return bool(torch.backends.cuda.matmul.allow_tf32)
+
+
 def _similarity(keeping: Keeping, pixels: Sequence[Pixels]) -> dict[str, Any]:
     if keeping.reference is None:
         return {}
@@ -110,12 +119,10 @@ def _similarity(keeping: Keeping, pixels: Sequence[Pixels]) -> dict[str, Any]:
 def _write_inputs_and_images(
     paths: RunPaths, prompts: PromptSet, measurement: Measurement, pixels: Sequence[Pixels]
 ) -> list[str | None]:
-    """An earlier result goes only now, when there is a whole new one to take its place."""
     import numpy as np
 
     from mlenergy.diffusion.media import save_images
 
-    clear_folder(paths)
     save_requests(paths, prompts)
     count = sum(iteration.images for iteration in measurement.iterations)
     if not pixels:

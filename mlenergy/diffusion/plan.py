@@ -9,7 +9,8 @@ from typing import Literal, TypeVar
 from mlenergy.diffusion.args import BenchmarkArgs
 from mlenergy.diffusion.degrees import Parallelism, share_out
 from mlenergy.diffusion.knobs import Knobs, has_cache, knobs_from
-from mlenergy.diffusion.models.spec import Dtype, EngineName, Mode, ModelSpec
+from mlenergy.diffusion.models.spec import Dtype, EngineName, Mode, ModelSpec, WeightsKind
+from mlenergy.diffusion.tiny import is_tiny
 from mlenergy.errors import UserError
 
 __all__ = ["DeviceType", "Parallelism", "Plan", "make_plan"]
@@ -24,7 +25,7 @@ class Plan:
     """Exactly what a run does: every default resolved, every explicit value kept."""
 
     spec: ModelSpec
-    weights: str  # folder, or hub id, that from_pretrained is given
+    weights_from: str  # folder, or hub id, that from_pretrained is given
     revision: str | None
     engine: EngineName
     device: DeviceType
@@ -56,6 +57,12 @@ class Plan:
     allow_pickle: bool = False  # load weights that are not safetensors
     trust_remote_code: bool = False
     knobs: Knobs = field(default_factory=Knobs)
+    weights: WeightsKind = "pretrained"
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether its images say nothing of quality."""
+        return self.weights == "random" or is_tiny(self.spec.model_id)
 
     @property
     def most_iters(self) -> int:
@@ -91,7 +98,7 @@ def make_plan(
     knobs = knobs_from(args, spec.family)
     plan = Plan(
         spec=spec,
-        weights=spec.model_id,
+        weights_from=spec.model_id,
         revision=work.revision,
         engine=_choose_engine(args.engine, spec, parallel, device, knobs),
         device=device,
@@ -123,6 +130,7 @@ def make_plan(
         allow_pickle=work.allow_pickle,
         trust_remote_code=work.trust_remote_code,
         knobs=knobs,
+        weights=work.weights,
     )
     check_plan(plan)
     return plan

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlenergy.diffusion.architectures import architecture_ids, has_architecture
 from mlenergy.diffusion.knob_checks import check_knobs
 from mlenergy.diffusion.models.refusals import refusals
 from mlenergy.diffusion.models.spec import Mode
+from mlenergy.diffusion.tiny import is_tiny
 from mlenergy.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ _MODE_OPTIONS: dict[Mode, str] = {
 
 def check_plan(plan: Plan) -> None:
     """Raise UserError with the first thing that cannot work."""
-    for check in (_counts, _certainty, _sizes, _device, _modes, _heads, _rows, _guidance, _text_length):
+    checks = (_weights, _counts, _certainty, _sizes, _device, _modes, _heads, _rows, _guidance, _text_length)
+    for check in checks:
         line = check(plan)
         if line:
             raise UserError(line)
@@ -38,6 +42,29 @@ def check_plan(plan: Plan) -> None:
     line = check_knobs(plan)
     if line:
         raise UserError(line)
+
+
+def _weights(plan: Plan) -> str | None:
+    if plan.weights == "pretrained":
+        return None
+    option = "--workload.weights random"
+    if is_tiny(plan.weights_from):
+        return f"{plan.weights_from} has random weights anyhow; leave {option} out"
+    if not has_architecture(plan.weights_from) and not Path(plan.weights_from).is_dir():
+        known = ", ".join(architecture_ids())
+        return (
+            f"{option}: this package has no architecture of {plan.weights_from}; give a folder with its "
+            f"configurations and tokenizers, or one of: {known}"
+        )
+    needs_files = {
+        "lora": plan.lora is not None,
+        "variant": plan.variant is not None,
+        "revision": plan.revision is not None,
+        "allow_pickle": plan.allow_pickle,
+        "trust_remote_code": plan.trust_remote_code,
+    }
+    asked = [name for name, is_on in needs_files.items() if is_on]
+    return f"{option} reads no weight files; leave --workload.{asked[0]} out" if asked else None
 
 
 def _counts(plan: Plan) -> str | None:

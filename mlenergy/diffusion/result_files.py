@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -98,9 +97,9 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        _force_to_disk(aside)
+        force_to_disk(aside)
         aside.replace(path)
-        _force_to_disk(path.parent)
+        force_to_disk(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -108,7 +107,12 @@ def written_aside(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
-def _force_to_disk(path: Path) -> None:
+def force_to_disk(path: Path) -> None:
+    """Let a file's content, or a folder's names, survive a power cut.
+
+    Raises:
+        OSError: the file system cannot.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -153,25 +157,6 @@ def _is_consistent(paths: RunPaths, result: Mapping[str, Any]) -> bool:
 
 def _has_content(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
-
-
-def clear_folder(paths: RunPaths) -> None:
-    """Remove an earlier run's files, its result first, so that no moment shows a mix as complete.
-
-    The lock and the log stay: they belong to the run that clears.
-
-    Raises:
-        UserError: a file cannot be removed.
-    """
-    try:
-        for file in (paths.results, paths.requests, paths.timeline, paths.interrupted):
-            file.unlink(missing_ok=True)
-        if paths.images.is_dir():
-            shutil.rmtree(paths.images)
-        for aside in paths.folder.glob(".writing-*"):
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(paths.folder, error) from error
 
 
 def _not_finite(value: Any, where: str) -> str | None:

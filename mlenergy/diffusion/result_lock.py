@@ -15,7 +15,7 @@ from mlenergy.errors import UserError
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-_held_here: set[str] = set()
+_held_here: dict[str, int] = {}  # lock file -> its open handle
 
 
 @contextlib.contextmanager
@@ -33,15 +33,33 @@ def result_lock(lock_file: Path) -> Iterator[None]:
     """
     handle = _acquire(lock_file)
     key = str(lock_file.resolve())
-    _held_here.add(key)
+    _held_here[key] = handle
     try:
         yield
     finally:
-        _held_here.discard(key)
+        del _held_here[key]
         # Removed while still held, so that a newcomer who has the old file open sees that it has gone.
         with contextlib.suppress(OSError):
             lock_file.unlink()
-        os.close(handle)
+        with contextlib.suppress(OSError):  # a lost file system
+            os.close(handle)
+
+
+def check_held(lock_file: Path) -> None:
+    """Make sure that the folder is still the one whose lock this process took.
+
+    Raises:
+        UserError: it has been removed, moved or unmounted since, or another one is in its place.
+    """
+    try:
+        is_held = _is_same_file(lock_file, _held_here[str(lock_file.resolve())])
+    except (OSError, KeyError):
+        is_held = False
+    if not is_held:
+        raise UserError(
+            f"{lock_file.parent} has gone since the run began (removed, moved or unmounted), and nothing is "
+            "written in its place; bring it back or choose another --workload.base_dir, then run again"
+        )
 
 
 def _acquire(lock_file: Path) -> int:

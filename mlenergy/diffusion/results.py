@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.plan import Plan
     from mlenergy.diffusion.prompts import PromptSet, Request
 
+_EFFICIENCY_AT_THE_TOP = ("tflops_per_gpu", "mfu", "j_per_tflop")
 SCHEMA_VERSION = 1  # schema/results-v1.json describes it; a key that changes its meaning makes it 2
 
 
@@ -33,6 +34,7 @@ def build_result(
     images: Sequence[str | None],
     now: datetime | None = None,
     load: Sequence[Mapping[str, Any]] | None = None,
+    efficiency: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of results.json.
 
@@ -44,6 +46,7 @@ def build_result(
         images: per image its file's name relative to the result folder, None where it was not saved.
         now: date of the result; the present by default.
         load: every rank's LoadReport as plain data, in rank order; None leaves the key out.
+        efficiency: of `result_efficiency`; None leaves it and its keys at the top out.
 
     Raises:
         ValueError: there is no iteration, or images, prompts and file names do not match in number.
@@ -60,6 +63,7 @@ def build_result(
         "schema_version": SCHEMA_VERSION,
         "date": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         "model_id": plan.spec.model_id,
+        "weights": "random" if plan.has_random_weights else "pretrained",
         "batch_size": plan.batch_size,
         "completed": completed,
         "generation_time": duration_s,
@@ -68,12 +72,14 @@ def build_result(
         "total_energy_j": energy_j,
         "energy_per_image_j": None if energy_j is None else energy_j / completed,
         "peak_memory_gb": None if peak_bytes is None else peak_bytes / 1e9,
+        **({} if efficiency is None else {key: efficiency[key] for key in _EFFICIENCY_AT_THE_TOP}),
         "first_call_s": measurement.first_call_s,
         "warmup_s": list(measurement.warmup_s),
         "statistics": statistics_section(iterations),
         "stages": stage_section(iterations),
         "energy_measurement": energy_section(measurement, completed),
         "memory": memory,
+        **({} if efficiency is None else {"efficiency": dict(efficiency)}),
         "warnings": [asdict(warning) for warning in measurement.warnings],
         "configuration": configuration(plan),
         "provenance": prompt_set.provenance,

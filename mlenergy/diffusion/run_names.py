@@ -33,7 +33,7 @@ UNNAMED = {
 }
 
 # Said by other parts (the spec by the model and its defaults), or no part of the set-up (where results go).
-_SAID_ELSEWHERE = {"spec", "weights", "base_dir"}
+_SAID_ELSEWHERE = {"spec", "weights_from", "base_dir"}
 
 
 def folder_name(plan: Plan) -> str:
@@ -57,13 +57,13 @@ def identity(plan: Plan) -> dict[str, Any]:
     """What makes two set-ups different, as plain data: all of the plan but where its results go."""
     model_id = plan.spec.model_id
     # A listed model's files follow from its id; the tiny ones lie in a cache that differs between machines.
-    weights = model_id if model_id in BY_ID else plan.weights
+    weights = model_id if model_id in BY_ID else plan.weights_from
     said = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in _SAID_ELSEWHERE}
     parallel = {f.name: getattr(plan.parallel, f.name) for f in fields(plan.parallel)}
     knobs = {f.name: getattr(plan.knobs, f.name) for f in fields(plan.knobs)}
     column = plan.prompt_column or DEFAULT_COLUMN
     same = {"parallel": parallel, "knobs": knobs, "prompt_column": column}
-    return {**said, "model_id": model_id, "weights": weights, **same}
+    return {**said, "model_id": model_id, "weights_from": weights, **same}
 
 
 # A part: its key (empty where the text speaks for itself), its text, and whether the text tells all.

@@ -65,6 +65,11 @@ class RunPaths:
         return self.folder / "image_outputs"
 
     @property
+    def new(self) -> RunPaths:
+        """Where a new result is written before it takes the place of what is here."""
+        return RunPaths(self.folder / ".new", self.model_slug)
+
+    @property
     def lock(self) -> Path:
         """Held while a run writes here; says which process on which host."""
         return self.folder / ".lock"

@@ -46,10 +46,12 @@ def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Refe
     configuration = result["configuration"]
     of_run = {
         "model": plan.spec.model_id,
+        "kind of weights": "random" if plan.has_random_weights else "pretrained",
         "image size": f"{plan.width_px}x{plan.height_px}",
     }
     of_reference = {
         "model": configuration["model_id"],
+        "kind of weights": result["weights"],
         "image size": f"{configuration['width_px']}x{configuration['height_px']}",
     }
     for what, value in of_run.items():
@@ -128,7 +130,7 @@ def _compare(index: int, image: Pixels, exact: Pixels) -> dict[str, Any]:
 def _read(place: Path) -> dict[str, Any]:
     try:
         result = json.loads((place / "results.json").read_bytes())
-        _ = result["configuration"]["model_id"], result["generation_results"]
+        _ = result["configuration"]["model_id"], result["weights"], result["generation_results"]
     except OSError as error:
         raise _unfit(place, f"it has no results.json that can be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlenergy.diffusion.models.spec import Dtype
+from mlenergy.diffusion.models.spec import Dtype, WeightsKind
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class TextToImage:
     """Negative prompt for every image; only for models with classifier-free guidance."""
     max_sequence_length: int | None = None
     """Text tokens that the T5-type encoder pads to. Default: the model's."""
+    weights: WeightsKind = "pretrained"
+    """pretrained: the model's own. random: seeded random values in the model's published architecture, at
+    its full size, without a download; or in that of a folder with only configurations and tokenizers."""
     dtype: Dtype | None = None
     """Floating-point type of weights and computation. Default: the model's."""
     seed: int = 42

@@ -20,8 +20,14 @@ from mlenergy.errors import UserError
 
 
 def plan_for(weights: str) -> SimpleNamespace:
-    options = {"variant": None, "lora": None, "allow_pickle": False, "trust_remote_code": False}
-    return SimpleNamespace(weights=weights, revision=None, dtype="float32", **options)
+    options = {
+        "weights": "pretrained",
+        "variant": None,
+        "lora": None,
+        "allow_pickle": False,
+        "trust_remote_code": False,
+    }
+    return SimpleNamespace(weights_from=weights, revision=None, dtype="float32", **options)
 
 
 def main(folder: str, hub_id: str, large: str) -> None:

@@ -19,7 +19,9 @@ def plan_for(weights, **options):
     """The fields of a Plan that loading reads."""
     fields = {"revision": None, "dtype": "float32", "variant": None, "lora": None}
     return SimpleNamespace(
-        weights=str(weights), **({"allow_pickle": False, "trust_remote_code": False} | fields | options)
+        weights_from=str(weights),
+        weights="pretrained",
+        **({"allow_pickle": False, "trust_remote_code": False} | fields | options),
     )
 
 

@@ -17,7 +17,9 @@ RANK = 2
 
 def load(weights, **options):
     fields = {"revision": None, "dtype": "float32", "variant": None, "lora": None, "allow_pickle": False}
-    plan = SimpleNamespace(weights=str(weights), trust_remote_code=False, **(fields | options))
+    plan = SimpleNamespace(
+        weights_from=str(weights), weights="pretrained", trust_remote_code=False, **(fields | options)
+    )
     return load_pipeline(plan, "cpu")
 
 

@@ -51,15 +51,17 @@ def reference(tmp_path):
         name = f"image_outputs/{index}.png"
         Image.fromarray(IMAGE + index).save(tmp_path / name)
         entries.append({"prompt": f"prompt {index}", "seed": 42 + index, "image": name})
+    head = {"weights": "random"}
     configuration = {"model_id": "tiny/flux", "width_px": 32, "height_px": 24}
     (tmp_path / "results.json").write_text(
-        json.dumps({"configuration": configuration, "generation_results": entries})
+        json.dumps(head | {"configuration": configuration, "generation_results": entries})
     )
     return tmp_path
 
 
 class Plan:
     width_px, height_px, save_images = 32, 24, True
+    has_random_weights = True
 
     class spec:
         model_id = "tiny/flux"
@@ -88,6 +90,7 @@ def test_a_reference_is_found_and_compared_image_by_image(reference):
         (lambda r: r["generation_results"].pop(), "it has 1 images, this run makes 2"),
         (lambda r: r["configuration"].update(width_px=64), "its image size is 64x24"),
         (lambda r: r["configuration"].update(model_id="tiny/sd3"), "its model is tiny/sd3"),
+        (lambda r: r.update(weights="pretrained"), "its kind of weights is pretrained, this run's is random"),
         (lambda r: r.pop("configuration"), "not one of this program"),
     ],
 )

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import torch
 
 from mlenergy.diffusion.engines.loading import load_pipeline
-from mlenergy.diffusion.random_weights import pipeline as room
+from mlenergy.diffusion.flops import of_plan
 from mlenergy.diffusion.random_weights import start_report
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def test_a_plan_with_random_weights_loads_nothing(reduced, monkeypatch):
-    monkeypatch.setattr(room, "architecture", reduced)
+    monkeypatch.setattr(of_plan, "architecture", reduced)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     plan = SimpleNamespace(
-        weights_kind="random", spec=SimpleNamespace(model_id=SDXL), dtype="bfloat16", weights=SDXL
+        weights="random", spec=SimpleNamespace(model_id=SDXL), dtype="bfloat16", weights_from=SDXL
     )
     pipeline = load_pipeline(plan, "cpu")
     assert type(pipeline).__name__ == "StableDiffusionXLPipeline"

@@ -23,16 +23,16 @@ _WEIGHTS_SEED = 0
 
 
 def load_pipeline(plan: Plan, device: torch.device | str) -> DiffusionPipeline:
-    """The pipeline of `plan.weights` in `plan.dtype`, every component on `device`, in eval mode.
+    """The pipeline of `plan.weights_from` in `plan.dtype`, every component on `device`, in eval mode.
 
     The class is the one that model_index.json names. Weights are safetensors, memory-mapped
-    and copied straight to the device; `plan.weights` may be a folder, a hub id (taken from the
+    and copied straight to the device; `plan.weights_from` may be a folder, a hub id (taken from the
     cache, downloaded where it is not there, see `prepare_weights`) or a tiny model's name.
 
     Raises UserError in one line: unknown or gated model, no network, missing files, pickles.
     """
     place = torch.device(device)
-    if getattr(plan, "weights_kind", "hub") == "random":
+    if plan.weights == "random":
         return random_pipeline(plan, place)
     folder = _cached(plan) or local_weights(plan)
     index = read_model_index(str(folder))
@@ -49,7 +49,7 @@ def load_pipeline(plan: Plan, device: torch.device | str) -> DiffusionPipeline:
                 **_left_out(index),
             )
     except (OSError, ValueError) as error:
-        raise explain(error, plan.weights, plan.revision) from error
+        raise explain(error, plan.weights_from, plan.revision) from error
     if plan.lora is not None:
         merge_lora(pipeline, plan.lora, plan.allow_pickle)
     pipeline.set_progress_bar_config(disable=True)
@@ -57,36 +57,40 @@ def load_pipeline(plan: Plan, device: torch.device | str) -> DiffusionPipeline:
 
 
 def random_pipeline(plan: Plan, device: torch.device) -> DiffusionPipeline:
-    """The published architecture of `plan.spec` with random weights: no download, the same on every rank.
+    """The architecture of `plan.spec` with random weights: no download, the same on every rank.
 
+    It is this package's, or that of the folder `plan.weights_from`, whose tokenizers are then used too.
     What building took is told by `mlenergy.diffusion.random_weights.start_report(pipeline)`.
 
-    Raises UserError where this package has no architecture of that model.
+    Raises UserError where there is no architecture of that model, or a file is missing.
     """
     # Only here: a run with real weights has no use for it.
-    from mlenergy.diffusion.random_weights import build_random_pipeline
+    from mlenergy.diffusion.flops.of_plan import architecture_of
+    from mlenergy.diffusion.random_weights import build_random_pipeline, saved_tokenizers
 
-    pipeline = build_random_pipeline(plan.spec.model_id, device, getattr(torch, plan.dtype), _WEIGHTS_SEED)
+    model = architecture_of(plan)
+    tokenizers = None if model.tokenizers else saved_tokenizers(plan.weights_from)
+    pipeline = build_random_pipeline(model, device, getattr(torch, plan.dtype), _WEIGHTS_SEED, tokenizers)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def local_weights(plan: Plan) -> Path:
-    """The folder that holds `plan.weights`, checked; a tiny model is built, a hub's downloaded.
+    """The folder that holds `plan.weights_from`, checked; a tiny model is built, a hub's downloaded.
 
     From the hub travels only what the pipeline needs, in the format that will be loaded.
 
     Raises UserError as `load_pipeline` does.
     """
-    index = read_model_index(plan.weights, plan.revision)
-    folder = local_folder(plan.weights) or _download(plan, index)
+    index = read_model_index(plan.weights_from, plan.revision)
+    folder = local_folder(plan.weights_from) or _download(plan, index)
     check_folder(folder, index, plan.variant, plan.allow_pickle, plan.trust_remote_code)
     return folder
 
 
 def _cached(plan: Plan) -> Path | None:
     """Where `prepare_weights` put a hub's model, asked without the network: N ranks do not ask N times."""
-    index = cached_model_index(plan.weights, plan.revision)
+    index = cached_model_index(plan.weights_from, plan.revision)
     if index is None:
         return None
     try:
@@ -99,12 +103,12 @@ def _download(plan: Plan, index: dict[str, Any]) -> Path:
     try:
         return _fetch(plan, index)
     except Exception as error:
-        raise explain(error, plan.weights, plan.revision) from error
+        raise explain(error, plan.weights_from, plan.revision) from error
 
 
 def _fetch(plan: Plan, index: dict[str, Any], local_files_only: bool = False) -> Path:
     folder = DiffusionPipeline.download(
-        plan.weights,
+        plan.weights_from,
         revision=plan.revision,
         variant=plan.variant,
         use_safetensors=_safetensors(plan),

@@ -15,7 +15,7 @@ from mlenergy.diffusion.engines.base import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.knobs import AppliedKnobs
 from mlenergy.diffusion.engines.loading import load_pipeline
 from mlenergy.diffusion.engines.loading_facts import LoadWatch
-from mlenergy.diffusion.engines.loading_weights import prepare_weights
+from mlenergy.diffusion.engines.loading_weights import prepare_weights, random_facts
 from mlenergy.diffusion.engines.native_cfg import split_guidance
 from mlenergy.diffusion.engines.native_checks import check_native
 from mlenergy.diffusion.engines.native_mesh import Place, find_place
@@ -50,10 +50,11 @@ class NativeEngine:
         watch, knobs = LoadWatch(), AppliedKnobs(plan, cluster.device)
         with cluster.together():  # groups are formed after it: no rank waits there for one that failed
             folder = prepare_weights(plan, cluster)
-            pipeline = load_pipeline(replace(plan, weights=folder), knobs.load_device)
+            pipeline = load_pipeline(replace(plan, weights_from=folder), knobs.load_device)
             knobs.before_split(pipeline)
         place = find_place(plan.parallel, cluster.device)
         facts = {"diffusers_version": diffusers.__version__, "pipeline_class": type(pipeline).__name__}
+        facts |= random_facts(pipeline, cluster)
         facts |= divide(pipeline, plan, place)
         knobs.after_split(pipeline)
         facts |= watch.facts(pipeline)

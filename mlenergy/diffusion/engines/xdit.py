@@ -15,7 +15,7 @@ from mlenergy.diffusion.engines.base import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.knobs import AppliedKnobs
 from mlenergy.diffusion.engines.knobs.attention import IN_XFUSER
 from mlenergy.diffusion.engines.loading_facts import LoadWatch
-from mlenergy.diffusion.engines.loading_weights import prepare_weights
+from mlenergy.diffusion.engines.loading_weights import prepare_weights, random_facts
 from mlenergy.diffusion.engines.xdit_families.call import call_arguments
 from mlenergy.diffusion.engines.xdit_faults import apply_mends
 from mlenergy.diffusion.engines.xdit_groups import dissolve_groups, form_groups
@@ -56,11 +56,11 @@ class XditEngine:
         with cluster.together():  # groups are formed after it: no rank waits there for one that failed
             folder = prepare_weights(plan, cluster)
             check_scheduler(plan, folder)
-            pipeline: Any = loading.load_pipeline(replace(plan, weights=folder), knobs.load_device)
+            pipeline: Any = loading.load_pipeline(replace(plan, weights_from=folder), knobs.load_device)
             knobs.before_split(pipeline)
         form_groups(plan.parallel, cluster.rank, plan.device)
         pipeline.set_progress_bar_config(disable=True)
-        found = watch.facts(pipeline)
+        found = watch.facts(pipeline) | random_facts(pipeline, cluster)
         wrapper = wrap(pipeline, plan)
         knobs.after_split(wrapper.module)
         report = LoadReport(watch.load_s, {**facts(plan, mends), **found})
@@ -166,7 +166,7 @@ def wrap(pipeline: Any, plan: Plan) -> Any:
 
     parallel = plan.parallel
     config, _ = xFuserArgs(
-        model=plan.weights,
+        model=plan.weights_from,
         warmup_steps=parallel.pipefusion_warmup_steps,
         use_parallel_vae=parallel.parallel_vae,
         data_parallel_degree=parallel.data,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.architectures import architecture, has_architecture
 from mlenergy.diffusion.plan import Plan
 from mlenergy.errors import UserError
 
@@ -26,15 +28,15 @@ _STEPS_PARTS: dict[str, dict[str, tuple[object, ...]]] = {
 def check_scheduler(plan: Plan, folder: str) -> None:
     """Refuse a scheduler that looks at, or draws noise for, more of the image than a rank holds.
 
-    folder: the pipeline's folder; its scheduler's configuration is read, no weights.
+    folder: the pipeline's folder, or the id of an architecture under random weights; only its
+        scheduler's configuration is read.
 
     Raises:
         UserError: the image is spread over ranks, and this scheduler cannot step a part of it.
     """
     if plan.parallel.sequence * plan.parallel.pipefusion == 1:
         return
-    config = _read(Path(folder) / "scheduler" / "scheduler_config.json")
-    name = str(config.get("_class_name"))
+    name, config = _scheduler_of(plan, folder)
     allowed = _STEPS_PARTS.get(name)
     if allowed is None:
         raise UserError(
@@ -50,5 +52,10 @@ def check_scheduler(plan: Plan, folder: str) -> None:
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
+def _scheduler_of(plan: Plan, folder: str) -> tuple[str, Mapping[str, Any]]:
+    """Class and configuration."""
+    if plan.weights == "random" and has_architecture(folder):
+        part = architecture(folder).components["scheduler"]
+        return part.class_name, part.config
+    config = json.loads((Path(folder) / "scheduler" / "scheduler_config.json").read_text())
+    return str(config.get("_class_name")), config

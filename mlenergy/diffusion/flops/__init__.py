@@ -3,9 +3,9 @@
 Importing this needs no torch; counting runs in a process of its own.
 """
 
-from mlenergy.diffusion.flops.cached import counted_costs, counted_workload
+from mlenergy.diffusion.flops.cached import counted_costs, counted_workload, known_costs
 from mlenergy.diffusion.flops.efficiency import Efficiency, Peak, StageFlops, dense_peak, efficiency
-from mlenergy.diffusion.flops.of_plan import architecture_of, flops_of
+from mlenergy.diffusion.flops.of_plan import architecture_of
 from mlenergy.diffusion.flops.workload import Workload, workload_of
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "counted_workload",
     "dense_peak",
     "efficiency",
-    "flops_of",
+    "known_costs",
     "workload_of",
 ]

@@ -42,6 +42,11 @@ def counted_costs(architecture: Architecture) -> dict[str, Any]:
     return _counted("costs", architecture, {})
 
 
+def known_costs(architecture: Architecture) -> dict[str, Any] | None:
+    """What `counted_costs` would give, where that needs no counting; None elsewhere."""
+    return dict(architecture.costs) or _read(_entry(_request("costs", architecture, {})))
+
+
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/mlenergy/flops, or ~/.cache/mlenergy/flops."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mlenergy" / "flops"
@@ -55,7 +60,7 @@ def architecture_from_request(request: dict[str, Any]) -> Architecture:
 
 def _counted(kind: Kind, architecture: Architecture, workload: dict[str, Any]) -> dict[str, Any]:
     request = _request(kind, architecture, workload)
-    path = cache_folder() / f"{_key(request)}.json"
+    path = _entry(request)
     known = _read(path)
     if known is not None:
         return known
@@ -75,6 +80,10 @@ def _request(kind: Kind, architecture: Architecture, workload: dict[str, Any]) -
         },
         "workload": workload,
     }
+
+
+def _entry(request: dict[str, Any]) -> Path:
+    return cache_folder() / f"{_key(request)}.json"
 
 
 def _key(request: dict[str, Any]) -> str:

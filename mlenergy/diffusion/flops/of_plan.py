@@ -1,4 +1,4 @@
-"""A plan -> its architecture and its FLOPs."""
+"""A plan -> its architecture."""
 
 from __future__ import annotations
 
@@ -12,25 +12,11 @@ from mlenergy.diffusion.architectures import (
     architecture_from_folder,
     has_architecture,
 )
-from mlenergy.diffusion.flops.cached import counted_workload
-from mlenergy.diffusion.flops.efficiency import StageFlops
-from mlenergy.diffusion.flops.workload import workload_of
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.plan import Plan
 
 _NOT_COUNTED = ("tokenizer", "feature_extractor", "safety_checker", "image_encoder", "scheduler")
-
-
-def flops_of(plan: Plan) -> StageFlops:
-    """FLOPs of one iteration of `plan`, over all ranks; counted once per configuration, then cached.
-
-    Raises:
-        UserError: its architecture is not known, or has a component that cannot be counted.
-    """
-    model = architecture_of(plan)
-    counts = counted_workload(model, workload_of(plan, model))
-    return StageFlops(steps=plan.steps, **counts)
 
 
 def architecture_of(plan: Plan) -> Architecture:
@@ -44,20 +30,20 @@ def architecture_of(plan: Plan) -> Architecture:
     # Asking for a repository's files may mean asking the hub, so its client is imported here.
     from mlenergy.diffusion.engines.loading_index import local_folder
 
-    folder = local_folder(plan.weights)
+    folder = local_folder(plan.weights_from)
     return architecture_from_folder(folder) if folder is not None else _from_hub(plan)
 
 
 def _from_hub(plan: Plan) -> Architecture:
     from mlenergy.diffusion.engines.loading_index import read_component_config, read_model_index
 
-    index = read_model_index(plan.weights, plan.revision)
+    index = read_model_index(plan.weights_from, plan.revision)
     components = {}
     for name, entry in index.items():
         if not isinstance(entry, list) or entry[0] is None or name.startswith(_NOT_COUNTED):
             continue
-        config = read_component_config(plan.weights, name, plan.revision)
+        config = read_component_config(plan.weights_from, name, plan.revision)
         plain = {key: value for key, value in config.items() if not key.startswith("_")}
         components[name] = Component(name, ".".join(entry), plain, dict.fromkeys(plain, OWN_CONFIG))
     options = {key: value for key, value in index.items() if key[0] != "_" and not isinstance(value, list)}
-    return Architecture(plan.weights, str(index["_class_name"]), components, {}, options, {})
+    return Architecture(plan.weights_from, str(index["_class_name"]), components, {}, options, {})

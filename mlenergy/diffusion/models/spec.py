@@ -5,6 +5,7 @@ from typing import Literal
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 EngineName = Literal["xdit", "diffusers"]
+WeightsKind = Literal["pretrained", "random"]
 
 # How a family uses its guidance scale:
 #   none            the model takes no guidance at all (timestep-distilled)

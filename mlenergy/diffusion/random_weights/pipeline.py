@@ -41,12 +41,17 @@ class RandomStart:
 
 
 def build_random_pipeline(
-    model: str | Architecture, device: torch.device | str, dtype: torch.dtype, seed: int = 0
+    model: str | Architecture,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    seed: int = 0,
+    tokenizers: Mapping[str, Any] | None = None,
 ) -> DiffusionPipeline:
     """The pipeline of a listed model id (or of an architecture) with seeded random weights.
 
     Components are built one after the other: shapes on the meta device, then each parameter
     straight on `device` in `dtype`. Nothing is held twice. `start_report` tells what it took.
+    tokenizers: name -> tokenizer; None builds those of the architecture.
 
     Raises:
         UserError: no architecture of that id; a class that the installed libraries do not have.
@@ -61,7 +66,7 @@ def build_random_pipeline(
         parts[name] = _module(plan, part, place, dtype, seed)
         seconds[name] = time.perf_counter() - begun
     modules = dict(parts)
-    parts |= {name: build_tokenizer(wanted) for name, wanted in plan.tokenizers.items()}
+    parts |= tokenizers or {name: build_tokenizer(wanted) for name, wanted in plan.tokenizers.items()}
     parts["scheduler"] = _scheduler(plan)
     pipeline = component_class(f"diffusers.{plan.pipeline_class}")(**_accepted(plan, parts))
     _synchronize(place)

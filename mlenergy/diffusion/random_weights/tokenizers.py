@@ -10,12 +10,15 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tokenizers import pre_tokenizers
 from transformers import BertTokenizer, CLIPTokenizer, T5Tokenizer
 
 from mlenergy.diffusion.architectures import Tokenizer
+from mlenergy.diffusion.engines.loading_index import read_model_index
+from mlenergy.diffusion.random_weights.modules import component_class
 from mlenergy.errors import UserError
 
 _LETTERS = string.ascii_lowercase
@@ -34,6 +37,22 @@ def build_tokenizer(wanted: Tokenizer) -> Any:
     if builder is None:
         raise UserError(f"a {name} cannot be built without its files; known: {', '.join(_BUILDERS)}")
     return builder(wanted)
+
+
+def saved_tokenizers(folder: str) -> dict[str, Any]:
+    """Name -> tokenizer, of a pipeline's folder.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    entries = read_model_index(folder).items()
+    classes = {name: ".".join(entry) for name, entry in entries if name.startswith("tokenizer") and entry[0]}
+    try:
+        return {
+            name: component_class(path).from_pretrained(Path(folder) / name) for name, path in classes.items()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: a tokenizer cannot be read ({error}); copy its files there") from error
 
 
 def _clip(wanted: Tokenizer) -> CLIPTokenizer:

@@ -86,4 +86,5 @@ def _similarity(result: Result) -> list[tuple[str, str]]:
         else f"PSNR {number(psnr['mean'])} dB (least {number(psnr['minimum'])})"
     )
     structure = f"SSIM {number(ssim['mean'])} (least {number(ssim['minimum'])})"
-    return [("similarity", f"{noise}, {structure}, to {found['reference']}")]
+    worth = " (random weights: says nothing of quality)" if result["weights"] == "random" else ""
+    return [("similarity", f"{noise}, {structure}, to {found['reference']}{worth}")]

@@ -42,6 +42,7 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         ("seconds/image", _seconds(result)),
         ("energy", _energy(result)),
         *_cpu_energy(result),
+        *_arithmetic(result),
         ("peak memory", _memory(result)),
         ("stages", _stages(result)),
         *knob_rows(result),
@@ -58,7 +59,8 @@ def _per_image_energy(result: Result) -> str:
 
 
 def _model(result: Result) -> str:
-    return f"{result['model_id']} ({result['configuration']['model']['pipeline_class']})"
+    weights = ", random weights" if result["weights"] == "random" else ""
+    return f"{result['model_id']} ({result['configuration']['model']['pipeline_class']}{weights})"
 
 
 def _devices(result: Result) -> str:
@@ -122,6 +124,25 @@ def _cpu_energy(result: Result) -> list[tuple[str, str]]:
     known = {"packages": measured["cpu_package_j"], "memory": measured["dram_j"]}
     parts = [f"{name} {energy(joules)}" for name, joules in known.items() if joules is not None]
     return [("CPU energy", ", ".join(parts) + " (not part of the energy above)")] if parts else []
+
+
+def _arithmetic(result: Result) -> list[tuple[str, str]]:
+    """On a CPU nothing is said where nothing was counted: there is no peak to hold it against."""
+    found = result.get("efficiency")
+    on_gpu = result["configuration"]["device"] == "cuda"
+    if found is None or (found["reason"] is not None and not on_gpu):
+        return []
+    if found["reason"] is not None:
+        return [("arithmetic", f"not known: {found['reason']}")]
+    parts = [f"{number(found['tflops_per_image'])} TFLOPs per image"]
+    if found["tflops_per_gpu"] is None:
+        parts.append(f"{number(found['tflop_per_s'])} TFLOP/s")
+    else:
+        share = "" if found["mfu"] is None else f" ({found['mfu']:.1%} of its {found['peak_dtype']} peak)"
+        parts.append(f"{number(found['tflops_per_gpu'])} TFLOP/s a GPU{share}")
+    if found["j_per_tflop"] is not None:
+        parts.append(f"{number(found['j_per_tflop'])} J per TFLOP")
+    return [("arithmetic", ", ".join(parts))]
 
 
 def _memory(result: Result) -> str:

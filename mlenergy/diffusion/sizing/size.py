@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.flops.of_plan import architecture_of
@@ -12,10 +12,12 @@ from mlenergy.diffusion.sizing.communication import Communication, communication
 from mlenergy.diffusion.sizing.costs import ComponentCosts, costs_of
 from mlenergy.diffusion.sizing.memory import MemoryEstimate, memory_of
 from mlenergy.diffusion.sizing.shape import Shape, shape_of
+from mlenergy.diffusion.sizing.work import group_flops, whole_flops
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.architectures import Architecture
     from mlenergy.diffusion.degrees import Parallelism
+    from mlenergy.diffusion.flops.efficiency import StageFlops
     from mlenergy.diffusion.models.spec import EngineName
     from mlenergy.diffusion.plan import Plan
 
@@ -95,26 +97,14 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
     costs = costs_of(model)
     count = plan.parallel.world_size if processes is None else processes
     ways = [_share_out(each, model, costs, gpu_memory_gib) for each in valid_plans(plan, count)]
-    whole = replace(plan, parallel=replace(plan.parallel, **_ALONE))
     return Sizing(
         parameters={name: part.parameters for name, part in costs.items()},
-        tflops=_tflops(whole, model, costs),
+        tflops=_tflops(whole_flops(plan, model, costs)),
         own=_share_out(plan, model, costs, gpu_memory_gib),
         combinations=tuple(sorted(ways, key=lambda way: _rank(way, plan.steps))),
         processes=count,
         gpu_memory_gib=gpu_memory_gib,
     )
-
-
-_ALONE: dict[str, Any] = {
-    "data": 1,
-    "cfg": 1,
-    "pipefusion": 1,
-    "ring": 1,
-    "ulysses": 1,
-    "tensor": 1,
-    "parallel_vae": False,
-}
 
 
 def _share_out(
@@ -131,33 +121,20 @@ def _share_out(
     )
 
 
-def _tflops(whole: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]) -> dict[str, float]:
-    shape = shape_of(whole, model)
-    text, step, decode = _stage_flops(model, costs, shape)
-    stages = {"text_encode": text, "denoise": step * whole.steps, "vae_decode": decode}
-    return {
-        **{name: flops / _TERA for name, flops in stages.items()},
-        "denoise_step": step / _TERA,
-        "total": sum(stages.values()) / _TERA,
+def _tflops(flops: StageFlops) -> dict[str, float]:
+    stages = {
+        "text_encode": flops.text_encode,
+        "denoise": flops.denoise_step * flops.steps,
+        "vae_decode": flops.vae_decode,
+        "denoise_step": flops.denoise_step,
+        "total": flops.total,
     }
-
-
-def _stage_flops(
-    model: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
-) -> tuple[float, float, float]:
-    """Text encoding, one step and the decode, of the rows that one rank's group has."""
-    work = shape.workload
-    text = work.text_passes * sum(
-        costs[encoder.name].flops_at(shape.images_per_rank, 0, work.t5_tokens or 0)
-        for encoder in model.text_encoders
-    )
-    step = costs[model.denoiser.name].flops_at(shape.rows_per_rank, shape.cells, work.t5_tokens or 0)
-    return text, step, costs["vae"].flops_at(shape.images_per_rank, shape.cells, 0)
+    return {name: count / _TERA for name, count in stages.items()}
 
 
 def _rank_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape) -> float:
     """Every rank encodes its group's text; one of each group decodes; the steps are shared out."""
-    text, step, decode = _stage_flops(model, costs, shape)
+    text, step, decode = group_flops(model, costs, shape)
     parallel = plan.parallel
     step /= parallel.sequence * parallel.pipefusion * parallel.tensor
     group = parallel.world_size // parallel.data

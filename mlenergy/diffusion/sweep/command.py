@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         return session.show_state()
     if asked.print:
         return session.print_commands(asked.executor, asked.gpus, asked.slots)
-    with _only_one(spec.folder):
+    with only_one(spec.folder, "change folder in the sweep file"):
         if asked.executor == "slurm":
             return session.submit()
         return session.run_here(asked.gpus, asked.slots)
@@ -101,8 +101,12 @@ def _with_changes(spec: SweepSpec, asked: argparse.Namespace) -> SweepSpec:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, instead: str) -> Iterator[None]:
     """One sweep a folder at a time.
+
+    Args:
+        folder: of its state.
+        instead: what to do other than wait.
 
     Raises:
         UserError: another process runs it, or the folder cannot be written.
@@ -113,7 +117,5 @@ def _only_one(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(result_lock(folder / ".lock"))
         except UserError as error:
-            raise UserError(
-                f"{str(error).partition(';')[0]}; wait for it, or change folder in the sweep file"
-            ) from None
+            raise UserError(f"{str(error).partition(';')[0]}; wait for it, or {instead}") from None
         yield

@@ -1,0 +1,143 @@
+"""A new result takes an earlier one's place whole, whatever happens in between."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, prompt_set
+
+from mlenergy.diffusion.result_files import is_complete, save_requests, save_result
+from mlenergy.diffusion.result_swap import replaced_result, settle
+from mlenergy.diffusion.results import build_result
+from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.errors import UserError
+
+HERE = Path(__file__).parent
+
+
+def write_result(paths, plan, mark):
+    """A whole result whose every file holds the mark."""
+    prompts = prompt_set(plan)
+    files = [paths.image(r.index, r.prompt) for r in prompts.requests]
+    paths.images.mkdir(parents=True)
+    for file in files:
+        file.write_text(mark)
+    save_requests(paths, prompts)
+    names = [paths.relative(file) for file in files]
+    result = build_result(plan, cpu_measurement(), prompts, ENVIRONMENT, names)
+    save_result(paths, result | {"date": mark})
+
+
+def marks(paths):
+    """The marks in results.json and the images."""
+    images = {file.read_text() for file in paths.images.iterdir()}
+    return {json.loads(paths.results.read_text())["date"], *images}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return cpu_plan(tmp_path)
+
+
+@pytest.fixture
+def paths(plan):
+    """An earlier result, with what belongs to no result."""
+    paths = RunPaths.of(plan)
+    write_result(paths, plan, "earlier")
+    for file in (paths.lock, paths.driver_log, paths.status):
+        file.write_text("mine")
+    return paths
+
+
+def test_the_new_result_replaces_all_of_the_earlier_one(plan, paths):
+    paths.timeline.write_text("the new one has none")
+    paths.interrupted.write_text("earlier")
+    (paths.images / "stale.png").write_text("earlier")
+    with replaced_result(paths) as new:
+        write_result(new, plan, "new")
+        assert is_complete(paths)
+        assert "new" not in marks(paths)
+    assert is_complete(paths)
+    assert marks(paths) == {"new"}
+    left = ["image_outputs", "requests.json", "results.json"]
+    assert sorted(p.name for p in paths.folder.iterdir()) == [".lock", "driver_log.txt", *left, "status.json"]
+
+
+def test_there_need_not_be_an_earlier_one(plan):
+    paths = RunPaths.of(plan)
+    with replaced_result(paths) as new:
+        write_result(new, plan, "new")
+    assert marks(paths) == {"new"}
+
+
+def test_a_failure_leaves_the_earlier_result_and_nothing_else(plan, paths):
+    before = sorted(paths.folder.rglob("*"))
+    with pytest.raises(UserError, match="no room"), replaced_result(paths) as new:
+        write_result(new, plan, "new")
+        raise UserError("no room")
+    assert sorted(paths.folder.rglob("*")) == before
+    assert marks(paths) == {"earlier"}
+
+
+def test_a_file_in_the_way_is_one_line_and_both_results_stay_whole(plan, paths):
+    complaint = r"is whole in .*\.new, but cannot be moved"
+    with pytest.raises(UserError, match=complaint), replaced_result(paths) as new:
+        write_result(new, plan, "new")
+        in_the_way = new.folder / "leaving" / "image_outputs" / "in the way"
+        in_the_way.mkdir(parents=True)
+    assert marks(new) == {"new"}
+    in_the_way.rmdir()
+    settle(paths)
+    assert marks(paths) == {"new"}
+
+
+# Swaps in a child that the kernel kills at its Nth rename, for N = 1, 2, … until one gets through.
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_result_swap as test
+from mlenergy.diffusion.result_swap import replaced_result
+from mlenergy.diffusion.run_paths import RunPaths
+from result_samples import cpu_plan
+
+plan, folders = cpu_plan(sys.argv[2]), Path(sys.argv[2])
+earlier, number, status = RunPaths.of(plan), 0, 1
+while status:
+    number += 1
+    folder = folders / f"killed-{number}"
+    shutil.copytree(earlier.folder, folder)
+    if not (child := os.fork()):
+        renames = []
+        def count(event, arguments):
+            if event == "os.rename":
+                renames.append(arguments)
+                if len(renames) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(count)
+        with replaced_result(RunPaths(folder, "tiny-flux")) as new:
+            test.write_result(new, plan, "new")
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+print(number)
+"""
+
+
+def test_killed_anywhere_one_whole_result_is_left(tmp_path, paths):
+    command = [sys.executable, "-c", KILLED, str(HERE), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = []
+    for number in range(1, int(done.stdout) + 1):
+        killed = RunPaths(tmp_path / f"killed-{number}", "tiny-flux")
+        if is_complete(killed):  # no reader meets a mix
+            assert len(marks(killed)) == 1
+        settle(killed)
+        assert is_complete(killed)
+        found += marks(killed)
+        assert not killed.new.folder.exists()
+        assert not list(killed.folder.glob(".writing-*"))
+    # Two renames within the new result, five tried out of the folder, one that ends this, five tried into it.
+    assert found == ["earlier"] * 2 + ["new"] * 12
