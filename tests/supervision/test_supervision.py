@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.planning import plan_from
+from mlenergy.diffusion.sizing.estimate import estimate_memory
+
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)
 
@@ -150,28 +153,37 @@ def test_a_hang_is_found_and_leaves_the_stacks_of_all_ranks(start):
 
 
 def test_out_of_memory_is_a_line_with_a_way_out(tmp_path):
-    def little_memory():
-        resource.setrlimit(resource.RLIMIT_DATA, (2_500_000_000, 2_500_000_000))
+    limit_bytes = 2_500_000_000
 
-    words = [
-        sys.executable,
-        "-m",
-        "mlenergy.diffusion.benchmark",
-        "--engine",
-        "diffusers",
-        "workload:t2i",
-        *TINY,
-    ]
+    def little_memory():
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+
+    words = ["--engine", "diffusers", "workload:t2i", *TINY]
     words += ["--workload.height", "1024", "--workload.width", "1024", "--workload.batch_size", "16"]
     words += ["--workload.inference_steps", "1", "--workload.base_dir", str(tmp_path)]
-    done = subprocess.run(words, preexec_fn=little_memory, capture_output=True, text=True, check=False)
+    # Counted here if nobody has yet: under the limit, and within its time, the run could not.
+    estimate = estimate_memory(plan_from(words, 1, "test")[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "mlenergy.diffusion.benchmark", *words],
+        preexec_fn=little_memory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2, done.stderr
     (line,) = error_lines(done.stderr)
     assert "out of memory" in line
     assert "a --workload.batch_size below 16" in line
+    assert f"the plan estimated about {estimate.peak_bytes / 2**30:.3g} GiB a rank" in line
+    assert "of which a process may take 2.33 GiB" in line
     (folder,) = tmp_path.iterdir()
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "failed"
     assert status["memory"]["kind"] == "host"
     assert status["memory"]["tried"]
+    assert status["memory"]["limit_bytes"] == limit_bytes
+    assert status["memory"]["estimated_bytes"] == estimate.peak_bytes > limit_bytes
+    assert status["memory"]["estimated_stage"] == estimate.peak_stage
+    assert status["memory"]["estimate_reason"] is None
+    assert "the plan estimated about" in status["message"]
     assert "Traceback" in status["traceback"]

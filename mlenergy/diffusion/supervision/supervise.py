@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.supervision.failure import describe, explain_memory
+from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
+from mlenergy.diffusion.supervision.failure import describe
 from mlenergy.diffusion.supervision.noticeboard import Noticeboard
+from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory, explain_memory
 from mlenergy.diffusion.supervision.status import StatusFile, close_for_the_dead, is_alive
 from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
 from mlenergy.errors import Interrupted
@@ -34,6 +36,7 @@ class Supervisor:
         )
         self._status = StatusFile(paths.status, cluster.rank.world_size) if cluster.rank.is_main else None
         self._durations_s: list[float] = []
+        self._hang_timeout_s = hang_timeout_s
         stacks = paths.stacks(cluster.rank.rank)
         self.watch = Watch(self._board, stacks, hang_timeout_s, self._lost_peer, self._abandon)
         self.stage = "starting"
@@ -78,6 +81,19 @@ class Supervisor:
         """The error itself, or for failed allocations the line that says what helps."""
         return explain_memory(error, self._plan, self._cluster.rank.rank, self.stage) or error
 
+    def add_estimate(self, error: OutOfMemory) -> None:
+        """Tell what the plan had estimated, too. Only after `fail`, since it may take a while."""
+        self.watch.beat()
+        patience_s = self._hang_timeout_s / 3 if self._hang_timeout_s else TIME_LIMIT_S
+        estimate = error.add_estimate(min(TIME_LIMIT_S, patience_s))
+        rank = self._cluster.rank.rank
+        record, first = describe(error, rank), self._board.read("failure")
+        if first is not None and first["rank"] != rank:  # the plan's estimate is that rank's as well
+            memory = first["memory"]
+            record = first | {"memory": memory and memory | estimate.as_dict()}
+        self._board.post("failure with its estimate", record)
+        self._write(**record)
+
     def _write(self, **changes: object) -> None:
         if self._status is not None:
             self._status.write(**changes)
@@ -92,8 +108,8 @@ class Supervisor:
         elif signum is not None:
             self._write(state="interrupted", message=reason, signal=_name(signum), **self._done())
         else:
-            record = self._board.read("failure") or {"message": reason}
-            self._write(state="failed", **record, **self._done())
+            record = self._board.read("failure with its estimate") or self._board.read("failure")
+            self._write(state="failed", **(record or {"message": reason}), **self._done())
 
     def _lost_peer(self) -> str | None:
         own = socket.gethostname()
@@ -134,6 +150,8 @@ def supervised(plan: Plan, cluster: Cluster, paths: RunPaths, hang_timeout_s: fl
             raise
         explained.__cause__ = error  # now, so that the traceback on record tells where it happened
         supervisor.fail(explained)
+        if isinstance(explained, OutOfMemory):
+            supervisor.add_estimate(explained)
         raise explained from error
     finally:
         supervisor.watch.close()

@@ -1,0 +1,163 @@
+"""Out of memory as one line: where, what the plan had estimated, and what would help."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.knobs import Knobs
+from mlenergy.diffusion.plan_checks import check_plan
+from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
+from mlenergy.errors import UserError
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.plan import Plan
+
+_GIB = 1 << 30
+
+
+class OutOfMemory(UserError):
+    """An allocation that failed. Its line tells the plan's estimate as soon as there is one.
+
+    Args:
+        what: where it happened, while what, and the allocator's words.
+        figures: `kind` (gpu or host), `tried`, and the memory that there is.
+        plan: what was run.
+    """
+
+    def __init__(self, what: str, figures: dict[str, Any], plan: Plan) -> None:
+        super().__init__(what)
+        self._what = what
+        self._figures = figures
+        self._plan = plan
+        self.estimate: Estimate | None = None  # None: nobody has asked yet
+
+    def __str__(self) -> str:
+        estimate = [] if self.estimate is None else [self._estimate_text(self.estimate)]
+        ways = ", ".join(_ways_out(self._plan, self.estimate or Estimate()))
+        return "; ".join([self._what, *estimate, f"what helps: {ways}"])
+
+    def add_estimate(self, limit_s: float) -> Estimate:
+        """Ask for the plan's estimate; the line and the record have it from then on."""
+        if self._figures["kind"] == "host" and self._plan.device != "cpu":
+            reason = "estimates are of a GPU's memory, and it was the host's that ran out"
+            self.estimate = Estimate(estimate_reason=reason)
+        else:
+            self.estimate = estimate_of(self._plan, limit_s)
+        return self.estimate
+
+    def record(self) -> dict[str, Any]:
+        """The figures for status.json, the estimate among them where it has been asked for."""
+        return self._figures | (self.estimate.as_dict() if self.estimate is not None else {})
+
+    def _estimate_text(self, estimate: Estimate) -> str:
+        if estimate.estimated_bytes is None or estimate.estimated_parameter_bytes is None:
+            return f"what the plan needs could not be estimated ({estimate.estimate_reason})"
+        without = ", ".join(estimate.estimate_leaves_out)
+        return (
+            f"the plan estimated about {_gib(estimate.estimated_bytes)} a rank, "
+            f"{_gib(estimate.estimated_parameter_bytes)} of it weights, most of the rest in "
+            f"{estimate.estimated_stage}{f' (without what {without} changes)' if without else ''}, "
+            f"and {self._room_text()}"
+        )
+
+    def _room_text(self) -> str:
+        total = f"has {_gib(self._figures['total_bytes'])}"
+        if self._figures["kind"] == "gpu":
+            return f"this GPU {total}"
+        limit = self._figures["limit_bytes"]
+        return f"this host {total}" + (f", of which a process may take {_gib(limit)}" if limit else "")
+
+
+def explain_memory(error: BaseException, plan: Plan, rank: int, stage: str) -> OutOfMemory | None:
+    """The line for an allocation that failed, None for any other error."""
+    text = " ".join(str(error).split())
+    torch = sys.modules.get("torch")
+    is_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    is_host = (
+        isinstance(error, MemoryError) or re.search(r"DefaultCPUAllocator: .*allocate", text) is not None
+    )
+    if not (is_gpu or is_host):
+        return None
+    where = f"{plan.device_name} of rank {rank}" if is_gpu else f"the host's memory (rank {rank})"
+    tried = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
+    figures = {"kind": "gpu" if is_gpu else "host", "tried": tried[1] if tried else None}
+    what = f"out of memory on {where} while {stage}: {text}"
+    return OutOfMemory(what, figures | (_gpu_figures() if is_gpu else _host_figures()), plan)
+
+
+def _gpu_figures() -> dict[str, Any]:
+    import torch
+
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    return {
+        "free_bytes": free_bytes,
+        "total_bytes": total_bytes,
+        "allocated_bytes": torch.cuda.memory_allocated(),
+        "reserved_bytes": torch.cuda.memory_reserved(),
+    }
+
+
+def _host_figures() -> dict[str, Any]:
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
+    return {
+        "total_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "limit_bytes": min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None),
+    }
+
+
+def _ways_out(plan: Plan, estimate: Estimate) -> list[str]:
+    """What would need less, as far as this plan allows it, by what the memory is estimated to go to."""
+    modes = plan.spec.family.modes[plan.engine]
+    total, weights = estimate.estimated_bytes, estimate.estimated_parameter_bytes
+    weights_matter = total is None or weights is None or weights > total / 3
+    ways = []
+    if plan.batch_size > 1:
+        ways.append(f"a --workload.batch_size below {plan.batch_size}")
+    if "pipefusion" in modes and weights_matter:
+        ways.append("--pipefusion_parallel_degree, which splits the weights")
+    if plan.parallel.sequence == 1 and "ulysses" in modes:
+        ways.append("more processes with --ulysses_degree, which split the activations")
+    if weights_matter:
+        ways += _offered(plan, _WEIGHT_KNOBS)
+    if estimate.estimated_stage in (None, "vae_decode"):
+        ways += _offered(plan, _VAE_KNOBS)
+    if plan.dtype == "float32":
+        ways.append("--workload.dtype bfloat16")
+    return [*ways, "a smaller --workload.height and .width"]
+
+
+_WEIGHT_KNOBS: dict[str, dict[str, Any]] = {
+    "--enable_model_cpu_offload": {"offload": "model"},
+    "--quantization int8-weight-only (lossy)": {"quantization": "int8-weight-only"},
+}
+_VAE_KNOBS: dict[str, dict[str, Any]] = {
+    "--vae_slicing": {"vae_slicing": True},
+    "--vae_tiling (lossy)": {"vae_tiling": True},
+}
+
+
+def _offered(plan: Plan, knobs: dict[str, dict[str, Any]]) -> list[str]:
+    """Those that are not turned yet and that the plan's checks would let through."""
+    return [
+        option
+        for option, change in knobs.items()
+        if all(getattr(plan.knobs, name) == getattr(Knobs(), name) for name in change)
+        and _passes(replace(plan, knobs=replace(plan.knobs, **change)))
+    ]
+
+
+def _passes(plan: Plan) -> bool:
+    try:
+        check_plan(plan)
+    except UserError:
+        return False
+    return True
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.3g} GiB"
