@@ -1,5 +1,6 @@
 """A new result takes an earlier one's place whole, whatever happens in between."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -17,16 +18,22 @@ from mlenergy.errors import UserError
 HERE = Path(__file__).parent
 
 
-def write_result(paths, plan, mark):
+@functools.cache
+def content():
+    """Requests and result of a run, and its images' names."""
+    plan = cpu_plan()
+    paths, prompts = RunPaths.of(plan), prompt_set(plan)
+    names = [paths.relative(paths.image(r.index, r.prompt)) for r in prompts.requests]
+    return prompts, build_result(plan, cpu_measurement(), prompts, ENVIRONMENT, names), names
+
+
+def write_result(paths, mark):
     """A whole result whose every file holds the mark."""
-    prompts = prompt_set(plan)
-    files = [paths.image(r.index, r.prompt) for r in prompts.requests]
+    prompts, result, names = content()
     paths.images.mkdir(parents=True)
-    for file in files:
-        file.write_text(mark)
+    for name in names:
+        (paths.folder / name).write_text(mark)
     save_requests(paths, prompts)
-    names = [paths.relative(file) for file in files]
-    result = build_result(plan, cpu_measurement(), prompts, ENVIRONMENT, names)
     save_result(paths, result | {"date": mark})
 
 
@@ -37,26 +44,21 @@ def marks(paths):
 
 
 @pytest.fixture
-def plan(tmp_path):
-    return cpu_plan(tmp_path)
-
-
-@pytest.fixture
-def paths(plan):
+def paths(tmp_path):
     """An earlier result, with what belongs to no result."""
-    paths = RunPaths.of(plan)
-    write_result(paths, plan, "earlier")
+    paths = RunPaths(tmp_path / "earlier", "tiny-flux")
+    write_result(paths, "earlier")
     for file in (paths.lock, paths.driver_log, paths.status):
         file.write_text("mine")
     return paths
 
 
-def test_the_new_result_replaces_all_of_the_earlier_one(plan, paths):
+def test_the_new_result_replaces_all_of_the_earlier_one(paths):
     paths.timeline.write_text("the new one has none")
     paths.interrupted.write_text("earlier")
     (paths.images / "stale.png").write_text("earlier")
     with replaced_result(paths) as new:
-        write_result(new, plan, "new")
+        write_result(new, "new")
         assert is_complete(paths)
         assert "new" not in marks(paths)
     assert is_complete(paths)
@@ -65,26 +67,26 @@ def test_the_new_result_replaces_all_of_the_earlier_one(plan, paths):
     assert sorted(p.name for p in paths.folder.iterdir()) == [".lock", "driver_log.txt", *left, "status.json"]
 
 
-def test_there_need_not_be_an_earlier_one(plan):
-    paths = RunPaths.of(plan)
+def test_there_need_not_be_an_earlier_one(tmp_path):
+    paths = RunPaths(tmp_path / "result", "tiny-flux")
     with replaced_result(paths) as new:
-        write_result(new, plan, "new")
+        write_result(new, "new")
     assert marks(paths) == {"new"}
 
 
-def test_a_failure_leaves_the_earlier_result_and_nothing_else(plan, paths):
+def test_a_failure_leaves_the_earlier_result_and_nothing_else(paths):
     before = sorted(paths.folder.rglob("*"))
     with pytest.raises(UserError, match="no room"), replaced_result(paths) as new:
-        write_result(new, plan, "new")
+        write_result(new, "new")
         raise UserError("no room")
     assert sorted(paths.folder.rglob("*")) == before
     assert marks(paths) == {"earlier"}
 
 
-def test_a_file_in_the_way_is_one_line_and_both_results_stay_whole(plan, paths):
+def test_a_file_in_the_way_is_one_line_and_both_results_stay_whole(paths):
     complaint = r"is whole in .*\.new, but cannot be moved"
     with pytest.raises(UserError, match=complaint), replaced_result(paths) as new:
-        write_result(new, plan, "new")
+        write_result(new, "new")
         in_the_way = new.folder / "leaving" / "image_outputs" / "in the way"
         in_the_way.mkdir(parents=True)
     assert marks(new) == {"new"}
@@ -101,14 +103,13 @@ sys.path.insert(0, sys.argv[1])
 import test_result_swap as test
 from mlenergy.diffusion.result_swap import replaced_result
 from mlenergy.diffusion.run_paths import RunPaths
-from result_samples import cpu_plan
 
-plan, folders = cpu_plan(sys.argv[2]), Path(sys.argv[2])
-earlier, number, status = RunPaths.of(plan), 0, 1
+test.content()  # once, before there are children
+folders, number, status = Path(sys.argv[2]), 0, 1
 while status:
     number += 1
     folder = folders / f"killed-{number}"
-    shutil.copytree(earlier.folder, folder)
+    shutil.copytree(folders / "earlier", folder)
     if not (child := os.fork()):
         renames = []
         def count(event, arguments):
@@ -118,7 +119,7 @@ while status:
                     os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(count)
         with replaced_result(RunPaths(folder, "tiny-flux")) as new:
-            test.write_result(new, plan, "new")
+            test.write_result(new, "new")
         os._exit(0)
     status = os.waitpid(child, 0)[1]
 print(number)

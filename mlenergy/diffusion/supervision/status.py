@@ -49,6 +49,7 @@ class StatusFile:
         """Change fields and write the file.
 
         A file that cannot be written is no reason to lose a run: what matters then is said elsewhere.
+        A folder that has gone is not made anew.
         """
         now = _now()
         if changes.get("state") == "running" and self.status.started is None:
@@ -57,6 +58,7 @@ class StatusFile:
             changes["finished"] = now
         self.status = replace(self.status, updated=now, **changes)
         try:
+            self.path.parent.stat()
             write_json(self.path, asdict(self.status))
         except Exception as error:  # a full disk, a lost file system
             print(f"status.json is not up to date: {error}", flush=True)
