@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in (Path(__file__).parent, Path(__file__).parents[1] / "nvml_double"):
+    sys.path.insert(0, str(folder))
 
-import namespace_lan
+import namespace_lan  # noqa: E402 - found by the path above
 
 
 @pytest.fixture

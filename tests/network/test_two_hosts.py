@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import driver_double
 import numpy as np
 import pytest
 from namespace_lan import Lan
@@ -34,6 +35,10 @@ OPTIONS = [
     "2",
     *WORKLOAD,
 ]
+# Two of each host's GPUs take part; n0's third one works for somebody else.
+ENERGY = ["--energy_gpus", "0", "1", "--require_energy", "--idle_s", "0.3"]
+UUIDS = {"n0": "aaaa", "n1": "bbbb"}
+WATTS = {"n0": [100, 200, 999], "n1": [300, 400]}
 TIME_LIMIT_S = 180
 
 
@@ -41,31 +46,43 @@ def _environ(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **more}
 
 
+def _with_gpus(driver: Path, host: str, **more: str) -> dict[str, str]:
+    """The environment of a host that has a driver, and GPUs, of its own."""
+    power = ";".join(f"const:{watts}" for watts in WATTS[host])
+    gpus = driver_double.environment(driver, gpus=len(WATTS[host]), power=power, uuid=UUIDS[host])
+    return {**gpus, **_environ(**more), "LD_LIBRARY_PATH": gpus["LD_LIBRARY_PATH"]}
+
+
 def _result(base: Path) -> tuple[Path, dict[str, Any]]:
     [file] = base.glob("*/results.json")
     return file.parent, json.loads(file.read_text())
 
 
-def test_two_hosts_make_the_images_of_one(two_hosts: Lan, tmp_path: Path) -> None:
+def test_two_hosts_make_the_images_of_one_and_every_joule_is_counted_once(
+    two_hosts: Lan, tmp_path: Path
+) -> None:
+    driver = driver_double.build(tmp_path)
     shared, alone = tmp_path / "two", tmp_path / "one"
     for folder in (shared / "results", alone):
         folder.mkdir(parents=True)
     # The second host does not see the first one's results, as without a shared file system.
     hide = ["mount", "-t", "tmpfs", "tmpfs", str(shared / "results")]
     assert two_hosts.run("n1", hide).returncode == 0
-    environ = _environ(HEAD="n0:29400", NNODES="2", NPROC_PER_NODE="2")
-    script = str(LAUNCH / "hosts.sh")
+    place = {"HEAD": "n0:29400", "NNODES": "2", "NPROC_PER_NODE": "2"}
+    words = [str(LAUNCH / "hosts.sh"), *ENERGY, *OPTIONS]
     logs = {host: (tmp_path / f"{host}.log").open("w+") for host in ("n0", "n1")}
     runs = [
-        two_hosts.popen(host, [script, *OPTIONS], cwd=shared, env=environ, stdout=log, stderr=log)
+        two_hosts.popen(
+            host, words, cwd=shared, env=_with_gpus(driver, host, **place), stdout=log, stderr=log
+        )
         for host, log in logs.items()
     ]
     codes = [run.wait(timeout=TIME_LIMIT_S) for run in runs]
     assert codes == [0, 0], "\n".join((tmp_path / f"{host}.log").read_text() for host in logs)
     subprocess.run(
-        [str(LAUNCH / "local.sh"), *OPTIONS],
+        [str(LAUNCH / "local.sh"), *ENERGY, *OPTIONS],
         cwd=alone,
-        env=_environ(NPROC_PER_NODE="4"),
+        env=_with_gpus(driver, "n1", NPROC_PER_NODE="4"),
         check=True,
         capture_output=True,
         timeout=TIME_LIMIT_S,
@@ -82,6 +99,28 @@ def test_two_hosts_make_the_images_of_one(two_hosts: Lan, tmp_path: Path) -> Non
     assert not two_hosts.run("n1", ["ls", "-A", "results"], cwd=shared).stdout
     assert "seconds/image" in (tmp_path / "n0.log").read_text()
     assert "seconds/image" not in (tmp_path / "n1.log").read_text()
+    _check_joules(result)
+
+
+def _check_joules(result: dict[str, Any]) -> None:
+    """Each GPU's integral is its constant power times the windows; 5 %, as counters are read around them."""
+    time_s, energy = result["generation_time"], result["energy_measurement"]
+    assert energy["energy_source"] == "nvml_counter"
+    gpus = {(gpu["node"], gpu["uuid"]): gpu["energy_j"] for gpu in energy["gpus"]}
+    assert gpus == {
+        (host, driver_double.uuid(index, UUIDS[host])): pytest.approx(WATTS[host][index] * time_s, rel=0.05)
+        for host in ("n0", "n1")
+        for index in (0, 1)
+    }
+    nodes = {node["node"]: node["gpu_energy_j"] for node in energy["nodes"]}
+    assert nodes == {
+        "n0": pytest.approx(300 * time_s, rel=0.05),
+        "n1": pytest.approx(700 * time_s, rel=0.05),
+    }
+    assert sum(gpus.values()) == pytest.approx(result["total_energy_j"]) == pytest.approx(sum(nodes.values()))
+    assert result["total_energy_j"] == pytest.approx(1000 * time_s, rel=0.05)
+    idle_w = {gpu["uuid"]: gpu["idle_power_w"] for gpu in energy["gpus"]}
+    assert idle_w[driver_double.uuid(1, "bbbb")] == pytest.approx(400)
 
 
 def test_a_host_that_is_cut_off_ends_the_run_on_both(two_hosts: Lan, tmp_path: Path) -> None:
