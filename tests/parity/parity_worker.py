@@ -7,6 +7,7 @@ Rank 0 writes a JSON object: case name -> {"differences": one a call, "seconds"}
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -170,6 +171,7 @@ def generate_all(case: Case, cluster: Cluster) -> list[Generated]:
         engine.plan = plan
         generated.append(engine.generate(batch_of(call)))
     engine.close()
+    gc.collect()  # threads of xfuser's groups of other degrees end with the last reference to them
     return generated
 
 
@@ -186,9 +188,11 @@ def assemble(parts: tuple[Generated, ...]) -> torch.Tensor:
 
 def start_afresh() -> None:
     """Drop groups in which a message may still be under way."""
+    from mlenergy.diffusion.engines.native_mesh import forget_places
     from mlenergy.diffusion.engines.xdit import release_xfuser
 
     release_xfuser()
+    forget_places()
 
 
 if __name__ == "__main__":

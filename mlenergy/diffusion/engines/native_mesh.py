@@ -33,11 +33,21 @@ class Place:
         return self.mesh.get_group(axis)
 
 
+# Kept: torch holds on to every mesh that was ever made, and each of its groups has threads.
+_meshes: dict[tuple[str, tuple[int, ...]], DeviceMesh] = {}
+
+
 def find_place(parallel: Parallelism, device: torch.device) -> Place:
-    """Form the groups of these degrees; every rank has to call this alike."""
+    """Form the groups of these degrees, or take those of the same degrees; every rank calls this alike."""
     if parallel.world_size == 1:
         return Place(None)
     shape = tuple(getattr(parallel, axis) for axis in AXES)
-    mesh = init_device_mesh(device.type, shape, mesh_dim_names=AXES)
+    mesh = _meshes.get((device.type, shape)) or init_device_mesh(device.type, shape, mesh_dim_names=AXES)
+    _meshes[device.type, shape] = mesh
     ranks = {axis: mesh.get_local_rank(axis) for axis in AXES}
     return Place(mesh, ranks["data"], speaks=not any(ranks[axis] for axis in AXES[1:]))
+
+
+def forget_places() -> None:
+    """Form new groups the next time: a message may still be under way in the old ones."""
+    _meshes.clear()
