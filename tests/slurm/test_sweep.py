@@ -23,6 +23,7 @@ list:
   - {ulysses_degree: 2}
   - {dataset: nothing.txt}
   - {ulysses_degree: 3}
+retries: 0
 slurm: {processes_per_node: 1, options: {time: "00:05:00"}}
 """
 
@@ -32,9 +33,9 @@ def test_submit_ask_and_go_on(slurm: LocalSlurm, tmp_path: Path) -> None:
     environ = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     (tmp_path / "s.yaml").write_text(SWEEP)
 
-    def sweep(*words: str) -> subprocess.CompletedProcess[str]:
+    def sweep(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = slurm.run(["mlenergy", "sweep", "s.yaml", *words], cwd=tmp_path, env=environ)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         return done
 
     submitted = sweep("--executor", "slurm").stdout
@@ -53,8 +54,12 @@ def test_submit_ask_and_go_on(slurm: LocalSlurm, tmp_path: Path) -> None:
     results = [json.loads(file.read_text()) for file in tmp_path.glob("results/*/results.json")]
     # One run's two processes were on two nodes.
     assert sorted(len(result["environment"]["nodes"]) for result in results) == [1, 2]
+    held = sweep("--executor", "slurm", code=1).stdout
+    assert "run 3 was tried once and failed; --retries 1 submits it again" in held
+    assert "there is nothing to submit" in held
+    assert "2 complete, 1 failed, 1 pruned" in held
     # Going on means the failed run only.
-    printed = sweep("--executor", "slurm", "--print").stdout
+    printed = sweep("--executor", "slurm", "--retries", "1", "--print").stdout
     assert [line for line in printed.splitlines() if line.startswith("#SBATCH --array")] == [
         "#SBATCH --array=1-1"
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import subprocess
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from mlenergy.diffusion.sweep.slurm_text import ARRAY_LIMIT, arrays_of, lines_te
 from mlenergy.diffusion.sweep.spec import SweepSpec
 
 Make = Callable[[str], SweepSpec]
-GOLDEN = Path(__file__).parents[1] / "golden" / "sweep"
+Golden = Callable[[str, str], None]
 
 SWEEP = """
 common: {model_id: black-forest-labs/FLUX.1-dev, prompt_prefix: "-a 'bright' \\"photo\\" of "}
@@ -39,33 +38,20 @@ def _jobs(spec: SweepSpec) -> list[Job]:
     return jobs
 
 
-def _compare(name: str, text: str) -> None:
-    file = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDENS") == "1":
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    lines = difflib.unified_diff(
-        file.read_text().splitlines(), text.splitlines(), "golden", "now", lineterm=""
-    )
-    difference = "\n".join(lines)
-    if difference:
-        pytest.fail(f"{difference}\nto accept it: UPDATE_GOLDENS=1 pytest tests/sweep", pytrace=False)
-
-
 @pytest.mark.parametrize("name", ["1x1", "1x8", "2x8"])
-def test_the_sbatch_file(sweep_spec: Make, name: str) -> None:
+def test_the_sbatch_file(sweep_spec: Make, golden: Golden, name: str) -> None:
     spec = sweep_spec(SWEEP)
     array = next(a for a in arrays_of(_jobs(spec), spec.slurm) if a.name == name)
     folder = Path("/shared/my sweep/slurm/001")
-    _compare(f"{name}.sbatch", sbatch_text(array, spec.slurm, "flux", folder))
-    _compare(f"{name}.txt", lines_text(array, ["--overwrite_results"]))
+    golden(f"{name}.sbatch", sbatch_text(array, spec.slurm, "flux", folder))
+    golden(f"{name}.txt", lines_text(array, ["--overwrite_results"]))
 
 
-def test_a_cpu_partition_in_a_container(sweep_spec: Make) -> None:
+def test_a_cpu_partition_in_a_container(sweep_spec: Make, golden: Golden) -> None:
     text = SWEEP.replace("max_parallel: 3", "gpus: false\n  container: apptainer exec my.sif")
     spec = sweep_spec(text)
     array = arrays_of(_jobs(spec), spec.slurm)[-1]
-    _compare("cpu-2x8.sbatch", sbatch_text(array, spec.slurm, "flux", Path("/shared/slurm/001")))
+    golden("cpu-2x8.sbatch", sbatch_text(array, spec.slurm, "flux", Path("/shared/slurm/001")))
 
 
 def test_bash_reads_each_line_back(sweep_spec: Make, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from mlenergy.diffusion.sweep.local import LocalSweep, Stopped
 from mlenergy.diffusion.sweep.process import command_of
 from mlenergy.diffusion.sweep.slots import Slots
 from mlenergy.diffusion.sweep.spec import SweepSpec
-from mlenergy.diffusion.sweep.todo import ToDo, has_result, refuse, what_is_left
+from mlenergy.diffusion.sweep.todo import ToDo, has_result, hold_back, refuse, what_is_left
 from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_table
 
 _SHOWN_PRUNED = 5
+_ENDED = {"failed": "failed", "interrupted": "was interrupted"}
 _PIPED_WIDTH = 160  # where there is no terminal that has a width
 
 
@@ -64,11 +65,17 @@ class Session:
         return code or int(self.ledger.counts(self.numbers)["failed"] > 0)
 
     def submit(self) -> int:
-        """Submit what is left to Slurm."""
+        """Submit what is left to Slurm.
+
+        Returns:
+            0, or 1 where runs have failed too often to be submitted again.
+        """
         log = SweepLog(self.spec.folder / "sweep.log", self.console)
         slurm_submit.refresh(self.ledger)
-        todo = self._to_do_on_cluster()
+        todo, held = self._to_do_on_cluster()
         self._begin(todo, log)
+        for job in held:
+            log.say(self._why_held(job))
         ids = slurm_submit.submit(self.spec, todo.jobs, self.ledger, self.extra)
         log.say(
             f"submitted {len(todo.jobs)} runs as job {', '.join(ids)}"
@@ -76,7 +83,7 @@ class Session:
             else "there is nothing to submit"
         )
         self._end()
-        return 0
+        return int(bool(held))
 
     def show_state(self) -> int:
         """Print every run's state, asking Slurm where it has some of them."""
@@ -90,16 +97,19 @@ class Session:
 
     def print_commands(self, executor: str, gpus: Sequence[str] | None, slots: int | None) -> int:
         """Print exactly what would run, or be submitted, in order; nothing is started or written."""
+        held: list[Job] = []
         if executor == "local":
             todo, _ = self._to_do_here(gpus, slots)
         else:
             slurm_submit.refresh(self.ledger, save=False)
-            todo = self._to_do_on_cluster()
+            todo, held = self._to_do_on_cluster()
         for one in todo.pruned:
             self._print(f"# run {one.run.number} cannot work: {one.reason}")
         for number, entry in self._entries():
             if entry.state in ("complete", "submitted", "running"):
                 self._print(f"# run {number} is {entry.state}: {entry.folder or entry.slurm_task}")
+        for job in held:
+            self._print(f"# {self._why_held(job)}")
         if executor == "local":
             for job in todo.jobs:
                 self._print(shlex.join(command_of(job, self.extra)))
@@ -120,10 +130,21 @@ class Session:
         reasons = {job.run.key: reason.format(job.processes, places.described) for job in too_large}
         return refuse(todo, self.ledger, reasons), places
 
-    def _to_do_on_cluster(self) -> ToDo:
+    def _to_do_on_cluster(self) -> tuple[ToDo, list[Job]]:
+        """What is left to submit, and what has been submitted too often."""
+        earlier = dict(self.ledger.entries)
         todo = what_is_left(self.spec, self.runs, self.ledger, "cluster", self.resume)
         shapes = {job.run.key: slurm_text.why_not(job, self.spec.slurm) for job in todo.jobs}
-        return refuse(todo, self.ledger, {key: reason for key, reason in shapes.items() if reason})
+        todo = refuse(todo, self.ledger, {key: reason for key, reason in shapes.items() if reason})
+        return hold_back(todo, self.ledger, earlier, self.spec.retries)
+
+    def _why_held(self, job: Job) -> str:
+        entry = self.ledger.entries[job.run.key]
+        times = "once" if entry.attempts == 1 else f"{entry.attempts} times"
+        return (
+            f"run {job.run.number} was tried {times} and {_ENDED[entry.state]}; "
+            f"--retries {entry.attempts} submits it again"
+        )
 
     def _begin(self, todo: ToDo, log: SweepLog) -> None:
         """Into the ledger and the log, before anything starts."""

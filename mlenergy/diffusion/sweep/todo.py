@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +60,31 @@ def refuse(todo: ToDo, ledger: Ledger, reasons: dict[str, str]) -> ToDo:
         ledger.update(job.run.key, state="pruned", message=reasons[job.run.key])
     kept = [job for job in todo.jobs if job.run.key not in reasons]
     return ToDo(kept, [*todo.pruned, *(Pruned(job.run, reasons[job.run.key]) for job in out)])
+
+
+def hold_back(
+    todo: ToDo, ledger: Ledger, earlier: Mapping[str, Entry], retries: int
+) -> tuple[ToDo, list[Job]]:
+    """Take out the runs that were tried again `retries` times and still have no result; their records stay.
+
+    Args:
+        todo: what is left.
+        ledger: gets the records of these runs back.
+        earlier: the records before `what_is_left`.
+        retries: how often a run that failed or was interrupted may be tried again.
+
+    Returns:
+        what is left to do, and the jobs taken out.
+    """
+    spent = {
+        key
+        for key, entry in earlier.items()
+        if entry.state in ("failed", "interrupted") and entry.attempts > retries
+    }
+    held = [job for job in todo.jobs if job.run.key in spent]
+    for job in held:
+        ledger.entries[job.run.key] = earlier[job.run.key]
+    return replace(todo, jobs=[job for job in todo.jobs if job.run.key not in spent]), held
 
 
 def _is_settled(entry: Entry | None, planned_on: str, resume: bool) -> bool:
