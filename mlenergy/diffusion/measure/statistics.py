@@ -108,14 +108,19 @@ def drift(values: Sequence[float]) -> Drift | None:
     return Drift(relative, abs(relative) > DRIFT_THRESHOLD and _differ(first, last))
 
 
+def t_quantile(freedom: int) -> float:
+    """Student's t of the two-sided 95 % interval, for so many degrees of freedom."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + CONFIDENCE / 2, freedom))
+
+
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None, str | None]:
     """Student's t interval of the mean: mean ± t(0.975, n - 1) × s ÷ sqrt(n)."""
     if len(values) < 2:
         return None, None, "one value has no spread: measure at least two iterations"
-    from scipy.stats import t
-
     mean = stdlib.fmean(values)
-    half = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * stdlib.stdev(values) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1) * stdlib.stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half, None
 
 

@@ -22,7 +22,7 @@ def valid_plans(plan: Plan, processes: int) -> Iterator[Plan]:
     """`plan` with every combination of degrees (and engine) whose product is `processes`."""
     guided = plan.spec.guidance == "classifier-free" and (plan.guidance_scale or 0.0) > 1
     warmup = plan.parallel.pipefusion_warmup_steps
-    for data, cfg, pipefusion, ring, ulysses, tensor in _factorings(processes, parts=6):
+    for data, cfg, pipefusion, ring, ulysses, tensor in factorings(processes, parts=6):
         if cfg > (2 if guided else 1) or plan.batch_size % data:
             continue
         parallel = Parallelism(data, cfg, pipefusion, ring, ulysses, tensor, pipefusion_warmup_steps=warmup)
@@ -42,7 +42,7 @@ def _passes(plan: Plan) -> bool:
     return True
 
 
-def _factorings(number: int, parts: int) -> Iterator[tuple[int, ...]]:
+def factorings(number: int, parts: int) -> Iterator[tuple[int, ...]]:
     """All ordered products of `parts` factors that make `number`."""
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     for head in itertools.product(divisors, repeat=parts - 1):

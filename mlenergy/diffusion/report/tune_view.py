@@ -1,0 +1,168 @@
+"""`mlenergy tune` for people: the front, the command of each point, and what was left out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mlenergy.diffusion.report.lines import number, title
+
+Entry = Mapping[str, Any]
+
+_SHOWN = 5  # of a long list; tune.json has all
+_ENERGY = {"gpu": "GPU joules", "cpu_packages": "joules of the CPU packages", None: None}
+_ENDINGS = {
+    "settled": "every candidate is measured, and the front is told apart",
+    "rounds": "every candidate is measured, and contenders had their {rounds} starts (--rounds)",
+    "budget": "no further start fits into the budget (--budget_s)",
+}
+
+
+def render(record: Mapping[str, Any]) -> RenderableType:
+    """The report of a tune.json."""
+    by_state: dict[str, list[Entry]] = {}
+    for entry in record["candidates"]:
+        by_state.setdefault(entry["state"], []).append(entry)
+    by_number = {entry["number"]: entry for entry in record["candidates"]}
+    front = [by_number[one] for one in record["front"]]
+    return Group(
+        title(_heading(record)),
+        *_unknown(record, front),
+        _table(front),
+        *_commands(front),
+        *_listed("not told apart", by_state.get("undecided", []), "reason"),
+        *_listed("not comparable", by_state.get("not comparable", []), "energy_reason"),
+        *_listed("failed", [e for e in record["candidates"] if e["failure"] is not None], "failure"),
+        *_listed("not measured", by_state.get("not measured", []), None),
+        *_pruned(record),
+        *[
+            _line("warning", f"#{e['number']}: {warning}", "yellow")
+            for e in front
+            for warning in e["warnings"]
+        ],
+        *_ending(record),
+    )
+
+
+def render_choice(record: Mapping[str, Any]) -> RenderableType:
+    """What would be measured, in order, and what cannot work."""
+    counts = record["counts"]
+    return Group(
+        title(f"{record['model_id']}: {counts['candidates']} candidates, {counts['pruned']} cannot work"),
+        *[_line(f"#{entry['number']}", entry["label"]) for entry in record["candidates"]],
+        *_pruned(record),
+    )
+
+
+def _heading(record: Mapping[str, Any]) -> str:
+    counts = record["counts"]
+    measured = sum(counts[state] for state in ("front", "undecided", "dominated", "not comparable"))
+    energy = _ENERGY[record["energy_of"]]
+    what = "seconds" if energy is None else f"seconds and {energy}"
+    return (
+        f"{record['model_id']}: lowest {what} per image, "
+        f"{counts['front']} of {measured} measured candidates ({counts['candidates']} in all)"
+    )
+
+
+def _unknown(record: Mapping[str, Any], front: Sequence[Entry]) -> list[Text]:
+    """Why columns are empty."""
+    lines = []
+    if record["energy_of"] is None and record["energy_reason"] is not None:
+        lines.append(_line("joules", f"not known: {record['energy_reason']}; so seconds alone decide"))
+    peak = next((entry for entry in front if entry["peak_memory_bytes"] is None), None)
+    if peak is not None:
+        lines.append(_line("peak memory", f"not known: {peak['peak_memory_reason']}"))
+    return lines
+
+
+def _table(front: Sequence[Entry]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("#", "s/image", "J/image", "images/s", "devices", "peak GB", "starts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("sure", no_wrap=True)
+    table.add_column("settings", overflow="fold")
+    for entry in front:
+        peak = entry["peak_memory_bytes"]
+        table.add_row(
+            str(entry["number"]),
+            _with_interval(entry["seconds_per_image"]),
+            _with_interval(entry["joules_per_image"]),
+            number(entry["images_per_s"]),
+            str(entry["devices"]),
+            "-" if peak is None else number(peak / 1e9),
+            str(len(entry["starts"])),
+            "yes" if entry["sure"] else f"not from {_numbers(entry['not_told_apart_from'])}",
+            Text(_settings(entry)),
+        )
+    return table
+
+
+def _with_interval(interval: Mapping[str, Any] | None) -> str:
+    if interval is None:
+        return "-"
+    half = interval["ci95_half_width"]
+    # Two digits: an interval's own uncertainty leaves no meaning to more.
+    return f"{number(interval['mean'])} ± {'?' if half is None else number(float(f'{half:.2g}'))}"
+
+
+def _settings(entry: Entry) -> str:
+    lossy = "; ".join(entry["settings"]["lossy"])
+    return f"{entry['label']}; not exact: {lossy}" if lossy else str(entry["label"])
+
+
+def _commands(front: Sequence[Entry]) -> list[Text]:
+    return [_line(f"#{entry['number']}", entry["command"]) for entry in front]
+
+
+def _listed(name: str, entries: Sequence[Entry], key: str | None) -> list[Text]:
+    """The first of them, and how many more there are."""
+    lines = [
+        _line(name, f"#{entry['number']} {entry['label']}" + ("" if key is None else f": {entry[key]}"))
+        for entry in entries[:_SHOWN]
+    ]
+    more = len(entries) - _SHOWN
+    return [*lines, *([_line(name, f"and {more} more, see tune.json")] if more > 0 else [])]
+
+
+def _pruned(record: Mapping[str, Any]) -> list[Text]:
+    groups = record["pruned"]
+    lines = [
+        _line("cannot work", f"{group['settings'][0]}{_others(group)}: {group['reason']}") for group in groups
+    ]
+    more = len(lines) - _SHOWN
+    if more > 0:
+        lines = [*lines[:_SHOWN], _line("cannot work", f"and {more} more reasons, see tune.json")]
+    return lines
+
+
+def _warnings(front: Sequence[Entry]) -> list[Text]:
+    return [
+        _line("warning", f"#{entry['number']}: {warning}", "yellow")
+        for entry in front
+        for warning in entry["warnings"]
+    ]
+
+
+def _others(group: Mapping[str, Any]) -> str:
+    others = len(group["settings"]) - 1
+    return "" if others == 0 else f" and {others} more"
+
+
+def _ending(record: Mapping[str, Any]) -> list[Text]:
+    limits = record["limits"]
+    known = _ENDINGS.get(record["ended"], record["ended"]).format(rounds=limits["rounds"])
+    spent = f"{number(record['spent_s'])} of {number(limits['budget_s'])} s"
+    return [_line("ended", f"after {spent}: {known}"), _line("all of it", f"{record['folder']}/tune.json")]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(f"#{one}" for one in numbers)
+
+
+def _line(label: str, text: str, style: str = "") -> Text:
+    return Text.assemble((f"  {label:15s}", "dim"), (text, style), overflow="ignore", no_wrap=True)

@@ -1,0 +1,106 @@
+"""Starting candidates one after another on all devices, through the sweep's own executor and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlenergy import __version__
+from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion.sweep.expand import Run
+from mlenergy.diffusion.sweep.jobs import Job, relative_cost
+from mlenergy.diffusion.sweep.ledger import Entry, Ledger
+from mlenergy.diffusion.sweep.local import LocalSweep
+from mlenergy.diffusion.sweep.options import BASE_DIR
+from mlenergy.diffusion.sweep.process import command_of
+from mlenergy.diffusion.sweep.slots import Slots
+from mlenergy.diffusion.sweep.todo import has_result
+from mlenergy.diffusion.tune.candidates import Candidate
+from mlenergy.diffusion.tune.settings import options_of
+from mlenergy.diffusion.tune.starts import Failed, Measured, read_start
+
+
+class Runner:
+    """Runs of one search.
+
+    Args:
+        folder: state and runs.
+        slots: devices of the machine.
+        save_images: whether the runs write their images.
+        log: takes what the executor says.
+    """
+
+    def __init__(self, folder: Path, slots: Slots, save_images: bool, log: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._save_images = save_images
+        self._ledger = Ledger.load(folder / "state.json")
+        self._executor = LocalSweep(
+            ledger=self._ledger,
+            slots=slots,
+            logs=folder / "logs",
+            retries=0,
+            is_done=_is_done,
+            command=command_of,
+            say=log,
+        )
+
+    def earlier(self, candidate: Candidate, start: int, iterations: int) -> Measured | Failed | None:
+        """What an earlier call of the program left of a start; None where it has to be made."""
+        job = self._job(candidate, start, iterations)
+        entry = self._ledger.entries.get(job.run.key)
+        if _is_done(job):
+            return read_start(_folder(job), None if entry is None else entry.duration_s)
+        if entry is None or entry.state != "failed" or entry.planned_on != _planned_on(candidate):
+            return None
+        return Failed(entry.message or "it failed", entry.duration_s)
+
+    def start(self, candidate: Candidate, start: int, iterations: int) -> Measured | Failed:
+        """Measure in whole new processes, and wait for them.
+
+        Raises:
+            Stopped: by a signal; the run has ended and is recorded.
+        """
+        job = self._job(candidate, start, iterations)
+        entry = self._ledger.entries.get(job.run.key) or Entry(job.run.argv, job.run.label)
+        self._ledger.entries[job.run.key] = replace(
+            entry,
+            processes=job.processes,
+            folder=str(job.folder),
+            planned_on=_planned_on(candidate),
+        )
+        self._executor.run([job])
+        entry = self._ledger.entries[job.run.key]
+        if entry.state == "complete":
+            return read_start(_folder(job), entry.duration_s)
+        return Failed(entry.message or f"it ended as {entry.state}", entry.duration_s)
+
+    def _job(self, candidate: Candidate, start: int, iterations: int) -> Job:
+        """The run of one start: a folder of its own, since starts are otherwise the same set-up."""
+        base = str(self._folder / "runs" / f"start-{start}")
+        args = replace(
+            candidate.args,
+            benchmark_iters=iterations,
+            save_images=self._save_images,
+            workload=replace(candidate.args.workload, base_dir=base),
+        )
+        plan = replace(
+            candidate.plan, benchmark_iters=iterations, save_images=self._save_images, base_dir=base
+        )
+        options: Mapping[str, Any] = {**options_of(args, plan), BASE_DIR: base}
+        run = Run(candidate.number, options, start, candidate.label)
+        return Job(run, plan.parallel.world_size, plan.device, relative_cost(plan), RunPaths.of(plan).folder)
+
+
+def _is_done(job: Job) -> bool:
+    return has_result(_folder(job))
+
+
+def _folder(job: Job) -> Path:
+    assert job.folder is not None, "every job of this machine has its folder"
+    return job.folder
+
+
+def _planned_on(candidate: Candidate) -> str:
+    return f"{candidate.plan.device} {candidate.plan.device_name}, {__version__}"
