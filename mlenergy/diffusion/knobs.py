@@ -1,6 +1,6 @@
 """What makes a run faster or smaller: the knobs of a plan, as data; no torch.
 
-engines/knobs/ turns them; knob_checks.py says which cannot be turned, and knob_effects.py whether
+engines/knobs/ turns them; refusals/knobs.py says which cannot be turned, and knob_effects.py whether
 they did anything.
 """
 

@@ -91,7 +91,7 @@ def make_plan(
     Raises:
         UserError: the first thing that cannot work, with the arithmetic and what would fit.
     """
-    from mlenergy.diffusion.plan_checks import check_plan
+    from mlenergy.diffusion.refusals import check_plan
 
     work = args.workload
     parallel = _parallelism(args, world_size, spec.heads)

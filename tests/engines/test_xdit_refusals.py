@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from mlenergy.diffusion.approximation import approximation
 from mlenergy.diffusion.args import BenchmarkArgs
 from mlenergy.diffusion.degrees import Parallelism
 from mlenergy.diffusion.engines.xdit_families.call import call_arguments
 from mlenergy.diffusion.engines.xdit_schedulers import check_scheduler
 from mlenergy.diffusion.models import resolve_model
-from mlenergy.diffusion.models.refusals import approximation, refusals
 from mlenergy.diffusion.plan import Plan, make_plan
+from mlenergy.diffusion.refusals import refusals
 from mlenergy.diffusion.workloads import TextToImage
 from mlenergy.errors import UserError
 
@@ -48,13 +49,8 @@ def test_what_runs_is_not_refused(model: str, degrees: Parallelism, changes: dic
 @pytest.mark.parametrize(
     ("model", "degrees", "changes", "line"),
     [
-        (
-            "tiny/sdxl",
-            Parallelism(cfg=2, data=2),
-            {"batch_size": 2},
-            "degrees make 4; use --use_cfg_par",
-        ),
-        ("tiny/flux", Parallelism(cfg=2), {}, "runs no guidance batch"),
+        ("tiny/sdxl", Parallelism(cfg=2, data=2), {}, "data_parallel_degree: the xdit engine does not offer"),
+        ("tiny/flux", Parallelism(cfg=2), {}, "use_cfg_parallel: the xdit engine does not .*; leave it out"),
         ("tiny/sd3", Parallelism(cfg=2), {"guidance_scale": 1.0}, "guidance scale 1 runs none; use a --work"),
         ("tiny/sd3", Parallelism(cfg=3), {}, "two halves, so 3 processes cannot share them; use 2"),
         ("tiny/sd3", Parallelism(data=2), {"batch_size": 3}, "batch_size 3 cannot.* by 2 .*; use 4"),

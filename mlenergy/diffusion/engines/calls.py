@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.models.refusals import pipeline_patches
+from mlenergy.diffusion.approximation import pipeline_patches
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.plan import Plan

@@ -10,9 +10,9 @@ from diffusers.models._modeling_parallel import ContextParallelInput, ContextPar
 
 from mlenergy.diffusion.engines.context_parallel_routing import route_self_attention
 from mlenergy.diffusion.engines.knobs.attention import IN_DIFFUSERS
-from mlenergy.diffusion.engines.native_checks import split_text_tokens
 from mlenergy.diffusion.engines.native_mesh import Place
 from mlenergy.diffusion.plan import Plan
+from mlenergy.diffusion.refusals.native import split_text_tokens
 
 _TOKENS_OUT = {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)}
 _ROTARY = ContextParallelInput(split_dim=0, expected_dims=2)

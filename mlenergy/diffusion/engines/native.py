@@ -17,10 +17,11 @@ from mlenergy.diffusion.engines.loading import load_pipeline
 from mlenergy.diffusion.engines.loading_facts import LoadWatch
 from mlenergy.diffusion.engines.loading_weights import prepare_weights, random_facts
 from mlenergy.diffusion.engines.native_cfg import split_guidance
-from mlenergy.diffusion.engines.native_checks import check_native
 from mlenergy.diffusion.engines.native_mesh import Place, find_place
 from mlenergy.diffusion.engines.xdit_families.call import call_arguments
 from mlenergy.diffusion.plan import Plan
+from mlenergy.diffusion.refusals import refusals
+from mlenergy.errors import UserError
 
 
 class NativeEngine:
@@ -44,9 +45,11 @@ class NativeEngine:
         """Read the weights to this rank's device and split the work as the plan says.
 
         Raises:
-            UserError: the weights cannot be had, or degrees that do not fit, see `check_native`.
+            UserError: the weights cannot be had, or degrees that do not fit.
         """
-        check_native(plan)
+        reasons = refusals(plan)
+        if reasons:
+            raise UserError(reasons[0])
         watch, knobs = LoadWatch(), AppliedKnobs(plan, cluster.device)
         with cluster.together():  # groups are formed after it: no rank waits there for one that failed
             folder = prepare_weights(plan, cluster)

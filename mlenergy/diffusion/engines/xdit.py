@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mlenergy.diffusion.approximation import approximation
 from mlenergy.diffusion.cluster import Cluster
 from mlenergy.diffusion.engines import xdit_import
 from mlenergy.diffusion.engines.base import Batch, Generated, LoadReport
@@ -20,8 +21,8 @@ from mlenergy.diffusion.engines.xdit_families.call import call_arguments
 from mlenergy.diffusion.engines.xdit_faults import apply_mends
 from mlenergy.diffusion.engines.xdit_groups import dissolve_groups, form_groups
 from mlenergy.diffusion.engines.xdit_schedulers import check_scheduler
-from mlenergy.diffusion.models.refusals import approximation, refusals
 from mlenergy.diffusion.plan import Plan
+from mlenergy.diffusion.refusals import refusals
 from mlenergy.errors import UserError
 
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.degrees import Parallelism
-from mlenergy.diffusion.plan_checks import check_plan
-from mlenergy.errors import UserError
+from mlenergy.diffusion.refusals import passes
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.plan import Plan
@@ -29,17 +28,9 @@ def valid_plans(plan: Plan, processes: int) -> Iterator[Plan]:
         for engine in _ENGINES:
             if engine in plan.spec.family.modes:
                 candidate = replace(plan, parallel=parallel, engine=engine)
-                if _passes(candidate):
+                if passes(candidate):
                     yield candidate
                     break
-
-
-def _passes(plan: Plan) -> bool:
-    try:
-        check_plan(plan)
-    except UserError:
-        return False
-    return True
 
 
 def factorings(number: int, parts: int) -> Iterator[tuple[int, ...]]:

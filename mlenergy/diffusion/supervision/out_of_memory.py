@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.knobs import Knobs
-from mlenergy.diffusion.plan_checks import check_plan
+from mlenergy.diffusion.refusals import passes
 from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
 from mlenergy.errors import UserError
 
@@ -147,16 +147,8 @@ def _offered(plan: Plan, knobs: dict[str, dict[str, Any]]) -> list[str]:
         option
         for option, change in knobs.items()
         if all(getattr(plan.knobs, name) == getattr(Knobs(), name) for name in change)
-        and _passes(replace(plan, knobs=replace(plan.knobs, **change)))
+        and passes(replace(plan, knobs=replace(plan.knobs, **change)))
     ]
-
-
-def _passes(plan: Plan) -> bool:
-    try:
-        check_plan(plan)
-    except UserError:
-        return False
-    return True
 
 
 def _gib(size: int) -> str:

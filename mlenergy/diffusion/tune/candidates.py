@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.models.refusals import approximation
+from mlenergy.diffusion.approximation import approximation
 from mlenergy.diffusion.run_names import identity_digest
 from mlenergy.diffusion.tune.axes import Axes, with_degrees
 from mlenergy.diffusion.tune.pruning import Planner, Pruned

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.models.refusals import approximation
+from mlenergy.diffusion.approximation import approximation
 from mlenergy.diffusion.plan import Plan, make_plan
 from mlenergy.diffusion.sizing.size import FLOPS_PER_BYTE, size_plan
 from mlenergy.errors import UserError

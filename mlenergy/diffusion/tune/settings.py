@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.approximation import approximation
 from mlenergy.diffusion.knobs import lossy
-from mlenergy.diffusion.models.refusals import approximation
 from mlenergy.diffusion.sweep.options import WORKLOAD, to_argv
 
 if TYPE_CHECKING:

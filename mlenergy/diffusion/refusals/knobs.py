@@ -9,9 +9,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.engines.native_checks import split_text_tokens
-from mlenergy.diffusion.knob_checks_weights import check_weights
 from mlenergy.diffusion.knobs import CACHES, STEP_CACHES, AttentionName
+from mlenergy.diffusion.refusals.knobs_weights import check_weights
+from mlenergy.diffusion.refusals.native import split_text_tokens
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.models.spec import EngineName

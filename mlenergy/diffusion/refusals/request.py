@@ -1,4 +1,4 @@
-"""Everything that can be refused before a model loads; each line says what would fit."""
+"""What is asked of a model, whoever runs it: sizes, counts, guidance, text."""
 
 from __future__ import annotations
 
@@ -6,42 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.architectures import architecture_ids, has_architecture
-from mlenergy.diffusion.knob_checks import check_knobs
-from mlenergy.diffusion.models.refusals import refusals
-from mlenergy.diffusion.models.spec import Mode
 from mlenergy.diffusion.tiny import is_tiny
-from mlenergy.errors import UserError
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.plan import Plan
-
-_MODE_OPTIONS: dict[Mode, str] = {
-    "ulysses": "--ulysses_degree",
-    "ring": "--ring_degree",
-    "cfg": "--use_cfg_parallel",
-    "data": "--data_parallel_degree",
-    "pipefusion": "--pipefusion_parallel_degree",
-    "tensor": "--tensor_parallel_degree",
-    "parallel-vae": "--use_parallel_vae",
-}
-
-
-def check_plan(plan: Plan) -> None:
-    """Raise UserError with the first thing that cannot work."""
-    checks = (_weights, _counts, _certainty, _sizes, _device, _modes, _heads, _rows, _guidance, _text_length)
-    for check in checks:
-        line = check(plan)
-        if line:
-            raise UserError(line)
-    if plan.engine == "diffusers":
-        from mlenergy.diffusion.engines.native_checks import check_native
-
-        check_native(plan)
-    for line in refusals(plan):  # the xdit engine's; none for others
-        raise UserError(line)
-    line = check_knobs(plan)
-    if line:
-        raise UserError(line)
 
 
 def _weights(plan: Plan) -> str | None:
@@ -114,46 +82,6 @@ def _device(plan: Plan) -> str | None:
     return None
 
 
-def _modes(plan: Plan) -> str | None:
-    offered = plan.spec.family.modes[plan.engine]
-    for mode in plan.parallel.modes:
-        if mode not in offered:
-            option = _MODE_OPTIONS[mode]
-            elsewhere = [e for e, modes in plan.spec.family.modes.items() if mode in modes]
-            instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
-            return (
-                f"{option}: the {plan.engine} engine does not offer it for {plan.spec.family.name} models "
-                f"(see docs/capabilities.md); {instead}"
-            )
-    return None
-
-
-def _heads(plan: Plan) -> str | None:
-    heads, ulysses = plan.spec.heads, plan.parallel.ulysses
-    if heads is None or heads % ulysses == 0:
-        return None
-    fits = [str(d) for d in range(1, heads + 1) if heads % d == 0 and d <= 16]
-    return (
-        f"--ulysses_degree {ulysses} does not divide the {heads} attention heads of {plan.spec.model_id}; "
-        f"use one of {', '.join(fits)}, or --ring_degree, which needs no heads"
-    )
-
-
-def _rows(plan: Plan) -> str | None:
-    sequence = plan.parallel.sequence
-    cell_px = plan.spec.family.latent_factor * plan.spec.family.patch_size
-    rows = plan.height_px // cell_px
-    if rows % sequence == 0:
-        return None
-    step = cell_px * sequence
-    lower = max(plan.height_px // step, 1) * step
-    return (
-        f"--workload.height {plan.height_px} makes {rows} rows of tokens, which {sequence} processes "
-        f"(ulysses {plan.parallel.ulysses} x ring {plan.parallel.ring}) cannot share evenly; "
-        f"use a height of {lower} or {lower + step}"
-    )
-
-
 def _guidance(plan: Plan) -> str | None:
     spec, scale = plan.spec, plan.guidance_scale
     if spec.guidance == "none" and scale is not None:
@@ -178,3 +106,6 @@ def _text_length(plan: Plan) -> str | None:
     if not 1 <= length <= limit:
         return f"--workload.max_sequence_length {length} is outside of 1 to {limit} for {plan.spec.model_id}"
     return None
+
+
+CHECKS = (_weights, _counts, _certainty, _sizes, _device, _guidance, _text_length)
