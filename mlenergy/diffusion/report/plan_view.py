@@ -86,7 +86,8 @@ def _model_text(plan: Plan) -> str:
     spec = plan.spec
     size = "" if spec.parameters is None else f", {number(spec.parameters / 1e9)} billion parameters"
     revision = "" if plan.revision is None else f", revision {plan.revision}"
-    return f"{spec.model_id} ({spec.family.pipeline_class}{size}){revision}"
+    weights = ", random weights" if plan.has_random_weights else ""
+    return f"{spec.model_id} ({spec.family.pipeline_class}{size}{weights}){revision}"
 
 
 def _shapes(plan: Plan) -> dict[str, list[int]]:
