@@ -72,6 +72,14 @@ def test_what_has_no_joules_is_not_compared_with_what_has(choice: Choice) -> Non
     assert "a GPU was lost" in text_of(render(known))
 
 
+def test_many_that_are_alike_are_counted(choice: Choice) -> None:
+    tried = [Tried(one) for one in choice.candidates[:5]]
+    for one in tried:
+        one.starts = [measured(SECONDS, Start(3, 200.0, 1.0), 2.0, 12.0)]
+    report = text_of(render(record(frame_of(choice), tried, 60.0, "rounds")))
+    assert report.count("not from 4 others") == 5
+
+
 def test_a_dry_run(choice: Choice, golden) -> None:  # type: ignore[no-untyped-def]
     known = record(frame_of(choice), [Tried(one) for one in choice.candidates], 0.0, "dry run")
     golden("tune_dry_run.txt", text_of(render_choice(known)))

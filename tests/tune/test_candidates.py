@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from tune_bench import FLUX, H200, choice_of
 
+from mlenergy.diffusion.args import parse_args
 from mlenergy.diffusion.plan import Plan
 from mlenergy.diffusion.planning import plan_from
 from mlenergy.diffusion.run_names import identity
 from mlenergy.diffusion.sweep.options import to_argv
+from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import read_command
 from mlenergy.diffusion.tune.settings import options_of
@@ -34,6 +36,12 @@ def test_all_degrees_of_all_devices_and_of_fewer() -> None:
     assert found.candidates[0].plan.parallel.world_size == 4
     guesses = {one.plan.parallel: one.guess for one in found.candidates}
     assert guesses[found.candidates[0].plan.parallel] == min(g for g in guesses.values() if g is not None)
+
+
+def test_guidance_is_shared_by_two_at_most() -> None:
+    asked = read_command([*NARROW, *PIXART])
+    axes = axes_of(asked, parse_args(asked.words), 4)
+    assert {way["cfg"] for way in axes.degrees} == {1, 2}
 
 
 def test_every_axis_is_met_early() -> None:
@@ -142,6 +150,7 @@ def test_the_command_of_a_candidate_makes_its_plan(device: str, monkeypatch: pyt
         (["--budget_s", "inf"], "'inf' is not a number above 0"),
         (["--degrees", "ulises=2"], "write such as ulysses=2,cfg=2 with some of data, cfg"),
         (["--degrees", "auto", "ring=2"], "--degrees takes auto or a list of degrees, not both"),
+        (["--degrees", "cfg=4"], "guidance has two halves; use cfg=2"),
         (["--attention_backends", "fast"], "invalid choice: 'fast'"),
         (
             ["--ulysses_degree", "2", "--degrees", "ring=2"],

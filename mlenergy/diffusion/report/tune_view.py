@@ -13,6 +13,7 @@ from mlenergy.diffusion.report.lines import number, title
 
 Entry = Mapping[str, Any]
 
+_SHOWN_NUMBERS = 3
 _SHOWN = 5  # of a long list; tune.json has all
 _ENERGY = {"gpu": "GPU joules", "cpu_packages": "joules of the CPU packages", None: None}
 _ENDINGS = {
@@ -39,11 +40,8 @@ def render(record: Mapping[str, Any]) -> RenderableType:
         *_listed("failed", [e for e in record["candidates"] if e["failure"] is not None], "failure"),
         *_listed("not measured", by_state.get("not measured", []), None),
         *_pruned(record),
-        *[
-            _line("warning", f"#{e['number']}: {warning}", "yellow")
-            for e in front
-            for warning in e["warnings"]
-        ],
+        *_warnings(front),
+        *_spread(record),
         *_ending(record),
     )
 
@@ -96,7 +94,7 @@ def _table(front: Sequence[Entry]) -> Table:
             str(entry["devices"]),
             "-" if peak is None else number(peak / 1e9),
             str(len(entry["starts"])),
-            "yes" if entry["sure"] else f"not from {_numbers(entry['not_told_apart_from'])}",
+            _sure(entry),
             Text(_settings(entry)),
         )
     return table
@@ -106,8 +104,12 @@ def _with_interval(interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return "-"
     half = interval["ci95_half_width"]
-    # Two digits: an interval's own uncertainty leaves no meaning to more.
-    return f"{number(interval['mean'])} ± {'?' if half is None else number(float(f'{half:.2g}'))}"
+    return f"{number(interval['mean'])} ± {'?' if half is None else _two_digits(half)}"
+
+
+def _two_digits(value: float) -> str:
+    """What is itself uncertain has no use for more."""
+    return number(float(f"{value:.2g}"))
 
 
 def _settings(entry: Entry) -> str:
@@ -160,8 +162,20 @@ def _ending(record: Mapping[str, Any]) -> list[Text]:
     return [_line("ended", f"after {spent}: {known}"), _line("all of it", f"{record['folder']}/tune.json")]
 
 
-def _numbers(numbers: Sequence[int]) -> str:
-    return ", ".join(f"#{one}" for one in numbers)
+def _sure(entry: Entry) -> str:
+    others = entry["not_told_apart_from"]
+    if entry["sure"]:
+        return "yes"
+    named = len(others) <= _SHOWN_NUMBERS
+    return f"not from {', '.join(f'#{one}' for one in others) if named else f'{len(others)} others'}"
+
+
+def _spread(record: Mapping[str, Any]) -> list[Text]:
+    """How much starts differ: where it is much, the machine was not quiet, and no interval is narrow."""
+    known = {name: spread for name, spread in record["start_to_start"].items() if spread is not None}
+    shares = [f"{name} {_two_digits(100 * one['relative'])} %" for name, one in known.items()]
+    text = f"{', '.join(shares)} of the mean (standard deviation, over all candidates)"
+    return [_line("start to start", text)] if shares else []
 
 
 def _line(label: str, text: str, style: str = "") -> Text:

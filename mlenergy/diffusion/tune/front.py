@@ -35,8 +35,13 @@ class Verdict:
     """What can be said of a point."""
 
     dominated_by: int | None  # a point that is not dominated itself
-    on_front: bool  # no other point's means are better or equal in all objectives and better in one
+    behind: int | None  # not dominated, but some point's means beat its own: one of the front that does
     may_lose_to: tuple[int, ...]  # not dominated: points that could still turn out to dominate it
+
+    @property
+    def on_front(self) -> bool:
+        """Not dominated, and no other point's means are as good in all objectives and better in one."""
+        return self.dominated_by is None and self.behind is None
 
     @property
     def is_sure(self) -> bool:
@@ -84,11 +89,13 @@ def sure_numbers(verdicts: Mapping[int, Verdict]) -> list[int]:
 def _verdict(point: Point, contenders: Sequence[Point]) -> Verdict:
     better = [other for other in contenders if dominates(other, point)]
     if better:
-        return Verdict(min(better, key=_means).number, on_front=False, may_lose_to=())
+        return Verdict(min(better, key=_means).number, behind=None, may_lose_to=())
     others = [other for other in contenders if other.number != point.number]
+    # The smallest of them has better means than all that have better means than itself: it is on the front.
+    ahead = [other for other in others if _has_better_means(other, point)]
     return Verdict(
         dominated_by=None,
-        on_front=not any(_has_better_means(other, point) for other in others),
+        behind=min(ahead, key=_means).number if ahead else None,
         may_lose_to=tuple(other.number for other in others if may_dominate(other, point)),
     )
 

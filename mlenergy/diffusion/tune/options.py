@@ -156,6 +156,8 @@ def _degrees(text: str) -> dict[str, int] | str:
                 f"{', '.join(DEGREES)}"
             )
         degrees[name] = int(number)
+    if degrees["cfg"] > 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: guidance has two halves; use cfg=2")
     return degrees
 
 

@@ -117,9 +117,7 @@ def _state(one: Tried, verdict: Verdict | None) -> tuple[str, str | None]:
         return "dominated", f"dominated by #{verdict.dominated_by}"
     if verdict.on_front:
         return "front", None
-    return "undecided", "its means are worse, but its intervals are not told apart from " + ", ".join(
-        f"#{number}" for number in verdict.may_lose_to
-    )
+    return "undecided", f"its means are worse than those of #{verdict.behind}, but the intervals touch"
 
 
 def _front(entries: Sequence[Mapping[str, Any]]) -> list[int]:
