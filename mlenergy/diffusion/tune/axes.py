@@ -8,7 +8,8 @@ from typing import Any
 
 from mlenergy.diffusion.args import BenchmarkArgs
 from mlenergy.diffusion.sizing.combinations import factorings
-from mlenergy.diffusion.tune.options import DEGREES, Asked
+from mlenergy.diffusion.tune.options import Asked
+from mlenergy.diffusion.tune.parser import DEGREES
 from mlenergy.errors import UserError
 
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.

@@ -26,7 +26,8 @@ from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.candidates import choose
 from mlenergy.diffusion.tune.log import TuneLog
 from mlenergy.diffusion.tune.machine import machine_of, slots_of
-from mlenergy.diffusion.tune.options import FIRST_ITERS, PROG, Asked, read_command
+from mlenergy.diffusion.tune.options import FIRST_ITERS, Asked, read_command
+from mlenergy.diffusion.tune.parser import PROG
 from mlenergy.diffusion.tune.pruning import Planner
 from mlenergy.diffusion.tune.record import Frame, record
 from mlenergy.diffusion.tune.runner import Runner

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mlenergy.diffusion.knobs import AttentionName
+from mlenergy.diffusion.tune.parser import PROG, tune_parser
 from mlenergy.errors import UserError
 
-PROG = "mlenergy tune"
-DEGREES = ("data", "cfg", "pipefusion", "ring", "ulysses", "tensor")
-COMPILE = ("off", "on", "regional", "whole")
 FIRST_ITERS = 3
 
 # What a run's option fixes -> the axis that would search it.
@@ -68,7 +63,8 @@ def read_command(argv: Sequence[str]) -> Asked:
         UserError: an option is not understood, not tune's to take, or fixed and searched at once.
         SystemExit: after --help.
     """
-    parser = _parser()
+    parser = tune_parser()
+    argv = [_underscored(word) for word in argv]
     # What follows an axis' values may be the workload's name, which is none of them.
     at = next((i for i, word in enumerate(argv) if word.startswith("workload:")), len(argv))
     mine, before = parser.parse_known_args(list(argv[:at]))
@@ -83,82 +79,10 @@ def read_command(argv: Sequence[str]) -> Asked:
     return asked
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains as every other verb does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {PROG} --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROG,
-        allow_abbrev=False,
-        usage=f"{PROG} [TUNE OPTIONS] [RUN OPTIONS] workload:text-to-image --workload.model_id MODEL …",
-        description="Find the settings that cost least seconds and joules per image. It takes the options of "
-        "mlenergy run too: what they fix stays fixed, the rest is searched. Started again, it goes on. "
-        "docs/tune.md describes it.",
-    )
-
-    def add(name: str, **settings: Any) -> None:
-        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        parser.add_argument(*spellings, dest=name, **settings)
-
-    attention = list(typing.get_args(AttentionName))
-    add("processes", type=_whole, help="use at most so many; default: the visible GPUs, 1 on a CPU")
-    add("budget_s", type=_positive, default=600.0, help="seconds for all runs together (600)")
-    add("rounds", type=_whole, default=4, help="starts of one candidate at most (4); each is twice as long")
-    add("tolerance", type=_positive, default=0.01, help="differences below this share are not pursued (0.01)")
-    add("degrees", nargs="+", type=_degrees, help="auto (all that fit), or such as ulysses=2,cfg=2 ring=4")
-    add("batch_sizes", nargs="+", type=_whole, help="images an iteration; default 1 2 4 8")
-    add("attention_backends", nargs="+", choices=attention, help="default: all exact ones that can run here")
-    add("compile", nargs="+", choices=COMPILE, help="default: off on")
-    add("power_limits_w", nargs="+", type=_watts, help="limits of each GPU in watts, none for its own")
-    add("approximate", action="store_true", help="search PipeFusion too, whose images are not exactly equal")
-    add("gpu_memory_gib", type=_positive, help="leave out what needs more; default: what the GPUs have")
-    add("folder", type=Path, help="state and runs; default: run/tune/MODEL")
-    add("retry_failed", action="store_true", help="try again what failed in an earlier call")
-    add("dry_run", action="store_true", help="list what would be measured, and what cannot work and why")
-    add("json", action="store_true", help="print tune.json instead of the report")
-    return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def _watts(text: str) -> float | str:
-    return text if text == "none" else _positive(text)
-
-
-def _degrees(text: str) -> dict[str, int] | str:
-    """`ulysses=2,cfg=2`, the others being 1; or auto."""
-    if text == "auto":
-        return text
-    degrees = dict.fromkeys(DEGREES, 1)
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        if name not in DEGREES or not number.isdigit() or int(number) < 1:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no list of degrees; write such as ulysses=2,cfg=2 with some of "
-                f"{', '.join(DEGREES)}"
-            )
-        degrees[name] = int(number)
-    if degrees["cfg"] > 2:
-        raise argparse.ArgumentTypeError(f"{text!r}: guidance has two halves; use cfg=2")
-    return degrees
+def _underscored(word: str) -> str:
+    """Hyphens and underscores are the same in an option's name, as in a run's."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def _names(words: Iterable[str]) -> Iterable[str]:
