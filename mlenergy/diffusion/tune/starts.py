@@ -42,7 +42,7 @@ class Failed:
 def read_start(folder: Path, wall_s: float | None) -> Measured:
     """Read a complete result.
 
-    GPUs' joules where GPUs take part; else those of the CPUs' packages, where they can be read.
+    The GPUs' joules; in a run without GPUs those of the CPUs' packages, where they can be read.
     """
     result = json.loads((folder / "results.json").read_bytes())
     joules, energy_of, reason = _energy(result)
@@ -64,13 +64,15 @@ def read_start(folder: Path, wall_s: float | None) -> Measured:
 
 def _energy(result: Mapping[str, Any]) -> tuple[Start | None, EnergyOf | None, str | None]:
     """Joules per image, whose they are, or why they are not known. No joules at all are not known either."""
-    of_gpus = result["statistics"]["energy_per_image_j"]
-    joules = _package_joules(result) if of_gpus is None else _start(of_gpus)
+    of_gpus, plan = result["statistics"]["energy_per_image_j"], result["configuration"]
+    # Where GPUs take part, the processors' joules are no measure of an image.
+    without_gpus = plan["device"] == "cpu" and not plan["energy_gpus"]
+    joules = _package_joules(result) if without_gpus else None if of_gpus is None else _start(of_gpus)
     if joules is None:
         return None, None, str(result["energy_measurement"]["reason"])
     if joules.mean <= 0:
         return None, None, "the energy counter did not move: its period is longer than the windows"
-    return joules, "cpu_packages" if of_gpus is None else "gpu", None
+    return joules, "cpu_packages" if without_gpus else "gpu", None
 
 
 def _start(summary: Mapping[str, Any]) -> Start:
