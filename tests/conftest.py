@@ -1,6 +1,28 @@
-"""Shared by all tests: helper modules that lie beside them can be imported by name."""
+"""Shared by all tests: helpers beside them can be imported by name, and some tests need the machine alone."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+# Tests that hold a clock against a known truth, or whose own processes fill the machine. scripts/check runs
+# them one after the other, and all others two at a time.
+ALONE = (
+    *("measure", "network", "parity", "slurm", "supervision", "docker"),
+    *("knobs/test_ranks.py", "engines/test_native_ranks.py", "engines/test_loading_ranks.py"),
+    *("random_weights/test_run.py", "sizing/test_sizing.py", "sweep/test_command.py", "sweep/test_local.py"),
+    *("test_benchmark.py", "test_benchmark_energy.py", "test_cluster.py", "test_result_disk.py"),
+    *("tiny/test_tiny_folder.py", "tune/test_tune_run.py", "tune/test_machine.py"),
+)
+assert all((HERE / name).exists() for name in ALONE), "a test that wants to be alone is not there any more"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests above."""
+    for item in items:
+        place = item.path.relative_to(HERE)
+        if str(place) in ALONE or place.parts[0] in ALONE:
+            item.add_marker(pytest.mark.alone)
