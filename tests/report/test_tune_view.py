@@ -80,6 +80,15 @@ def test_many_that_are_alike_are_counted(choice: Choice) -> None:
     assert report.count("not from 4 others") == 5
 
 
+def test_a_candidate_that_scatters_more_than_the_rest_is_named(choice: Choice) -> None:
+    tried = [Tried(one) for one in choice.candidates[:5]]
+    for one in tried:
+        again = Start(6, 2.5 if one is tried[2] else 0.501 + 0.001 * one.candidate.number, 0.01)
+        one.starts = [measured(start, Start(3, 200.0, 1.0), 2.0, 12.0) for start in (SECONDS, again)]
+    report = text_of(render(record(frame_of(choice), tried, 60.0, "rounds")))
+    assert "over all candidates but #3, which scatter more)" in report
+
+
 def test_a_dry_run(choice: Choice, golden) -> None:  # type: ignore[no-untyped-def]
     known = record(frame_of(choice), [Tried(one) for one in choice.candidates], 0.0, "dry run")
     golden("tune_dry_run.txt", text_of(render_choice(known)))

@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from mlenergy.diffusion.measure.statistics import summarize
-from mlenergy.diffusion.tune.intervals import Spread, Start, interval_of, spread_of
+from mlenergy.diffusion.tune.intervals import Spread, Start, interval_of, spreads_of
 
 
 def start_of(values: list[float]) -> Start:
@@ -21,7 +21,7 @@ def test_one_start_has_its_iterations_interval() -> None:
 
 def test_the_scatter_between_starts_counts_where_it_is_wider() -> None:
     starts = [Start(3, 1.0, 0.001), Start(6, 1.1, 0.001)]
-    spread = spread_of([starts, [Start(3, 2.0, 0.1)]])
+    spread = spreads_of({1: starts, 2: [Start(3, 2.0, 0.1)]}).of(2)
     assert spread is not None
     assert (spread.relative, spread.freedom) == (pytest.approx(0.1 / math.sqrt(2) / 1.05), 1)
     interval = interval_of(starts, spread)
@@ -35,7 +35,7 @@ def test_the_scatter_between_starts_counts_where_it_is_wider() -> None:
 
 def test_steady_starts_leave_the_iterations_scatter() -> None:
     starts = [Start(3, 1.0, 0.2), Start(3, 1.0, 0.2)]
-    interval = interval_of(starts, spread_of([starts]))
+    interval = interval_of(starts, spreads_of({1: starts}).of(1))
     # Four degrees of freedom: 2.776.
     assert interval.half_width == pytest.approx(2.776 * math.sqrt(2 * 0.04 / 3) / 2, rel=1e-3)
 
@@ -43,7 +43,7 @@ def test_steady_starts_leave_the_iterations_scatter() -> None:
 def test_what_is_not_known_is_not_narrow() -> None:
     interval = interval_of([Start(1, 1.0, None)], None)
     assert (interval.low, interval.high) == (0.0, math.inf)
-    assert spread_of([[Start(3, 1.0, 0.1)]]) is None
+    assert spreads_of({1: [Start(3, 1.0, 0.1)]}).of(1) is None
     with pytest.raises(ValueError, match="no start"):
         interval_of([], None)
 
@@ -58,6 +58,27 @@ def test_the_interval_holds_the_true_mean_about_95_times_in_100() -> None:
             candidates.append(
                 [start_of([chance.gauss(level, 0.02 * true) for _ in range(4)]) for level in levels]
             )
-        interval = interval_of(candidates[0], spread_of(candidates))
+        interval = interval_of(candidates[0], spreads_of(dict(enumerate(candidates))).of(0))
         hits += interval.low <= 1.0 <= interval.high
     assert 0.92 < hits / trials < 0.99
+
+
+def test_one_disturbed_start_widens_its_own_candidate_only() -> None:
+    quiet = {n: [Start(3, 1.0 + n, 0.01), Start(6, 1.005 * (1.0 + n), 0.01)] for n in range(4)}
+    disturbed = {**quiet, 4: [Start(3, 9.0, 0.01), Start(6, 1.0, 0.01)]}
+    spreads = spreads_of(disturbed)
+    assert list(spreads.own) == [4]
+    assert spreads.common == spreads_of(quiet).common
+    assert interval_of(disturbed[4], spreads.of(4)).half_width > 5
+    assert interval_of(disturbed[0], spreads.of(0)).half_width < 0.05
+    # One that has a single start has nothing else to go by than what is common.
+    assert spreads.of(99) == spreads.common
+
+
+def test_what_chance_explains_does_not_stand_out() -> None:
+    chance = random.Random(5)
+    found = 0
+    for _ in range(300):
+        pairs = {n: [Start(3, chance.gauss(1, 0.02), 0.0) for _ in range(2)] for n in range(5)}
+        found += bool(spreads_of(pairs).own)
+    assert found < 12

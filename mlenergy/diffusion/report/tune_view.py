@@ -174,7 +174,13 @@ def _spread(record: Mapping[str, Any]) -> list[Text]:
     """How much starts differ: where it is much, the machine was not quiet, and no interval is narrow."""
     known = {name: spread for name, spread in record["start_to_start"].items() if spread is not None}
     shares = [f"{name} {_two_digits(100 * one['relative'])} %" for name, one in known.items()]
-    text = f"{', '.join(shares)} of the mean (standard deviation, over all candidates)"
+    alone = [
+        f"#{entry['number']}"
+        for entry in record["candidates"]
+        if any(spread is not None for spread in entry["own_start_to_start"].values())
+    ]
+    text = f"{', '.join(shares)} of the mean (standard deviation, over all candidates"
+    text += f" but {', '.join(alone)}, which scatter more)" if alone else ")"
     return [_line("start to start", text)] if shares else []
 
 

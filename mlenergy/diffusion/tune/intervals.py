@@ -2,16 +2,19 @@
 
 Iterations of one start scatter little; starts scatter more (memory layout, clocks, chosen kernels), and
 no number of iterations in one start shows that. Few starts of one candidate say little about it either,
-so the scatter between starts is taken from all candidates that have several, as a share of the mean.
+so the scatter between starts is taken from all candidates that have several, as a share of the mean. A
+candidate that scatters so much more than the rest that chance does not explain it is left to itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlenergy.diffusion.measure.statistics import t_quantile
+
+_OUTLIER = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,52 @@ class Interval:
         return self.half_width <= share * self.mean
 
 
-def spread_of(candidates: Iterable[Sequence[Start]]) -> Spread | None:
-    """Scatter between starts, pooled over all candidates with several; None where none has.
+@dataclass(frozen=True)
+class Spreads:
+    """Scatter between starts: of the candidates that scatter alike, and of those that stand out."""
 
-    It takes for granted that starts of all candidates scatter alike, relative to their means.
+    common: Spread | None  # None: no candidate has several starts
+    own: Mapping[int, Spread]  # candidate -> its own, where it stands out
+
+    def of(self, candidate: int) -> Spread | None:
+        """What holds for a candidate."""
+        return self.own.get(candidate, self.common)
+
+
+def spreads_of(candidates: Mapping[int, Sequence[Start]]) -> Spreads:
+    """Scatter between starts, pooled over the candidates that have several and scatter alike.
+
+    One after another, the candidate with the largest variance stands out where an F-test against all
+    others together gives p < 0.01 ÷ their number.
     """
-    squares, freedom = 0.0, 0
-    for starts in candidates:
-        if len(starts) > 1:
-            mean = _mean(starts)
-            squares += sum((start.mean / mean - 1) ** 2 for start in starts)
-            freedom += len(starts) - 1
-    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
+    common = {number: _scatter(starts) for number, starts in candidates.items() if len(starts) > 1}
+    own = {}
+    while len(common) > 1:
+        widest = max(common, key=lambda number: common[number].relative)
+        rest = _pooled([spread for number, spread in common.items() if number != widest])
+        if not _stands_out(common[widest], rest, _OUTLIER / len(common)):
+            break
+        own[widest] = common.pop(widest)
+    return Spreads(_pooled(list(common.values())) if common else None, own)
+
+
+def _scatter(starts: Sequence[Start]) -> Spread:
+    mean, freedom = _mean(starts), len(starts) - 1
+    return Spread(math.sqrt(sum((start.mean / mean - 1) ** 2 for start in starts) / freedom), freedom)
+
+
+def _pooled(spreads: Sequence[Spread]) -> Spread:
+    freedom = sum(spread.freedom for spread in spreads)
+    variance = sum(spread.freedom * spread.relative**2 for spread in spreads) / freedom
+    return Spread(math.sqrt(variance), freedom)
+
+
+def _stands_out(one: Spread, rest: Spread, level: float) -> bool:
+    from scipy.stats import f
+
+    if rest.relative == 0:
+        return one.relative > 0
+    return bool(f.sf((one.relative / rest.relative) ** 2, one.freedom, rest.freedom) < level)
 
 
 def interval_of(starts: Sequence[Start], spread: Spread | None) -> Interval:

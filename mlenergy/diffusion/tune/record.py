@@ -10,7 +10,7 @@ from typing import Any
 from mlenergy.diffusion.sweep.ledger import now
 from mlenergy.diffusion.tune.candidates import Choice
 from mlenergy.diffusion.tune.front import Verdict, judge
-from mlenergy.diffusion.tune.intervals import Interval
+from mlenergy.diffusion.tune.intervals import Interval, Spread
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.pruning import Pruned
 from mlenergy.diffusion.tune.schedule import Limits
@@ -59,8 +59,8 @@ def record(frame: Frame, tried: Sequence[Tried], spent_s: float, ended: str) -> 
         "energy_of": objectives.energy_of,
         "energy_reason": objectives.reason,
         "start_to_start": {
-            "seconds": _plain(objectives.seconds_spread),
-            "joules": _plain(objectives.joules_spread),
+            "seconds": _plain(objectives.seconds_spreads.common),
+            "joules": _plain(objectives.joules_spreads.common),
         },
         "counts": {
             "candidates": len(entries),
@@ -95,6 +95,10 @@ def _entry(frame: Frame, one: Tried, objectives: Objectives, verdict: Verdict | 
         "seconds_per_image": _interval(seconds),
         "joules_per_image": _interval(joules),
         "energy_reason": next((s.energy_reason for s in one.starts if s.energy_reason is not None), None),
+        "own_start_to_start": {
+            "seconds": _plain(objectives.seconds_spreads.own.get(one.candidate.number)),
+            "joules": _plain(objectives.joules_spreads.own.get(one.candidate.number)),
+        },
         "peak_memory_bytes": max(peaks, default=None),
         "peak_memory_reason": next((s.peak_memory_reason for s in one.starts), None),
         "command": _command(frame, one),
@@ -146,7 +150,7 @@ def _interval(interval: Interval | None) -> dict[str, Any] | None:
     }
 
 
-def _plain(spread: Any) -> dict[str, Any] | None:
+def _plain(spread: Spread | None) -> dict[str, Any] | None:
     return None if spread is None else asdict(spread)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlenergy.diffusion.tune.candidates import Candidate
 from mlenergy.diffusion.tune.front import Point
-from mlenergy.diffusion.tune.intervals import Interval, Spread, interval_of, spread_of
+from mlenergy.diffusion.tune.intervals import Interval, Spreads, interval_of, spreads_of
 from mlenergy.diffusion.tune.starts import EnergyOf, Failed, Measured
 
 
@@ -31,8 +31,8 @@ class Objectives:
 
     energy_of: EnergyOf | None  # whose joules; None: seconds alone count
     reason: str | None  # why seconds alone
-    seconds_spread: Spread | None
-    joules_spread: Spread | None
+    seconds_spreads: Spreads
+    joules_spreads: Spreads
 
     def values(self, one: Tried) -> tuple[Interval, ...] | None:
         """A measured candidate's interval in each objective; None where one is not known."""
@@ -46,14 +46,15 @@ class Objectives:
 
     def seconds(self, one: Tried) -> Interval:
         """Seconds per image."""
-        return interval_of([start.seconds for start in one.starts], self.seconds_spread)
+        spread = self.seconds_spreads.of(one.candidate.number)
+        return interval_of([start.seconds for start in one.starts], spread)
 
     def joules(self, one: Tried) -> Interval | None:
         """Joules per image; None where a start has none."""
         known = [start.joules for start in one.starts if start.joules is not None]
         if len(known) < len(one.starts) or any(start.energy_of != self.energy_of for start in one.starts):
             return None
-        return interval_of(known, self.joules_spread)
+        return interval_of(known, self.joules_spreads.of(one.candidate.number))
 
 
 def objectives_of(tried: Sequence[Tried]) -> Objectives:
@@ -62,13 +63,23 @@ def objectives_of(tried: Sequence[Tried]) -> Objectives:
     kinds = {start.energy_of for start in starts}
     known: tuple[EnergyOf, ...] = ("gpu", "cpu_packages")
     energy_of = next((kind for kind in known if kind in kinds), None)
-    joules = [[start.joules for start in one.starts if start.energy_of == energy_of] for one in tried]
     reasons = [start.energy_reason for start in starts if start.energy_reason is not None]
     return Objectives(
         energy_of=energy_of,
         reason=reasons[0] if energy_of is None and reasons else None,
-        seconds_spread=spread_of([start.seconds for start in one.starts] for one in tried),
-        joules_spread=spread_of([one for one in several if one is not None] for several in joules),
+        seconds_spreads=spreads_of(
+            {one.candidate.number: [start.seconds for start in one.starts] for one in tried}
+        ),
+        joules_spreads=spreads_of(
+            {
+                one.candidate.number: [
+                    start.joules
+                    for start in one.starts
+                    if start.joules is not None and start.energy_of == energy_of
+                ]
+                for one in tried
+            }
+        ),
     )
 
 
