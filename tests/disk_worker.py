@@ -75,7 +75,7 @@ def main(base: Path) -> None:
     outcomes["whole"], outcomes["moved"] = map(outcome, runs)
     outcomes["moved"]["made_anew"] = gone.exists()
     shutil.move(base / "moved", kept)
-    (folder,) = base.iterdir()
+    (folder,) = (file.parent for file in base.glob("*/results.json"))
     shutil.copytree(folder, kept / "whole")
 
     leave(base, LEFT_BYTES)
