@@ -104,10 +104,12 @@ def test_both_ranks_and_their_parameters_are_in_the_result(finished):
     assert all(rank["parameter_bytes"]["transformer"] > 0 for rank in ranks)
 
 
-def test_a_complete_result_is_skipped(finished):
+def test_a_complete_result_is_skipped_also_where_a_kill_cut_its_swap_short(finished):
     _, base, folder, _ = finished
     before = (folder / "results.json").stat().st_mtime_ns
     log = (folder / "driver_log.txt").read_bytes()
+    (folder / ".new" / "left").mkdir(parents=True)
+    (folder / "results.json").rename(folder / ".new" / "results.json")
     again = run(
         torchrun(2, MODULE),
         base,
@@ -122,6 +124,7 @@ def test_a_complete_result_is_skipped(finished):
     assert "is complete; --overwrite_results measures again" in again.stdout
     assert (folder / "results.json").stat().st_mtime_ns == before
     assert (folder / "driver_log.txt").read_bytes() == log
+    assert not (folder / ".new").exists()
 
 
 def test_started_by_file_path_on_one_rank_from_anywhere(tmp_path):

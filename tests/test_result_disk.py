@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.driver_log import chatter_to
 from mlenergy.diffusion.result_files import is_complete
 from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.errors import UserError
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)
@@ -106,3 +108,8 @@ def test_a_folder_that_has_gone_is_not_made_anew(runs):
     assert "--workload.base_dir, then run again" in line
     assert not (kept / "moved" / "results.json").exists()
     assert not outcomes["moved"]["made_anew"]
+
+
+def test_a_log_that_cannot_be_made_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*gone/log.txt: No such file"):
+        chatter_to(tmp_path / "gone" / "log.txt", debug=False).__enter__()
