@@ -20,7 +20,7 @@ import driver_double
 pytestmark = pytest.mark.flaky(reruns=2)
 
 TUNE = [str(Path(sys.executable).with_name("mlenergy")), "tune", "--folder", "tuned", "--processes", "2"]
-TUNE += ["--engine", "diffusers", "--attention_backend", "auto", "--compile", "off", "--batch_sizes", "2"]
+TUNE += ["--engine", "diffusers", "--attention_backend", "auto", "--compile", "off", "--degrees", "ulysses=1"]
 TUNE += ["--energy_gpus", "all", "--idle_s", "0", "--warmup_iters", "0", "--benchmark_iters", "2"]
 TINY = ["workload:t2i", "--workload.model_id", "tiny/flux", "--workload.dataset", "bundled"]
 WATTS = 250
@@ -46,7 +46,7 @@ def known(folder: Path) -> dict[str, Any]:
 
 
 def test_a_search_stopped_continued_and_done(environ: dict[str, str], tmp_path: Path) -> None:
-    words = ["--degrees", "ulysses=1", "data=2", "--rounds", "1"]
+    words = ["--batch_sizes", "1", "2", "--rounds", "1"]
     process = subprocess.Popen(
         [*TUNE, *words, *TINY], cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True
     )
@@ -65,13 +65,13 @@ def test_a_search_stopped_continued_and_done(environ: dict[str, str], tmp_path: 
     content = known(tmp_path)
     assert content["ended"] == "rounds"
     assert content["objectives"] == ["seconds_per_image", "joules_per_image"]
-    assert [entry["devices"] for entry in content["candidates"]] == [2, 1]
+    assert {entry["settings"]["batch_size"] for entry in content["candidates"]} == {1, 2}
     assert all(entry["state"] != "not measured" for entry in content["candidates"])
     for entry in content["candidates"]:
         [start] = entry["starts"]
         result = json.loads((tmp_path / start["folder"] / "results.json").read_text())
         assert result["configuration"]["benchmark_iters"] == len(result["iterations"]) == 2
-        assert result["configuration"]["parallel"]["world_size"] == entry["devices"]
+        assert result["configuration"]["batch_size"] == entry["settings"]["batch_size"]
         assert entry["seconds_per_image"]["mean"] == pytest.approx(result["avg_time_per_image"])
         # Begin and end of a window are read a moment outside of its clock.
         seconds = entry["seconds_per_image"]["mean"]
@@ -94,7 +94,7 @@ def test_a_search_stopped_continued_and_done(environ: dict[str, str], tmp_path: 
 
 
 def test_where_all_fail_it_says_why(environ: dict[str, str], tmp_path: Path) -> None:
-    words = ["--degrees", "ulysses=1", "--power_limits_w", "1"]
+    words = ["--batch_sizes", "1", "--power_limits_w", "1"]
     failed = tune(environ, tmp_path, *words)
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1].startswith(
