@@ -79,4 +79,5 @@ def _option(field: Field[Any], name: str, value: Any, default: Any) -> Iterator[
         yield f"{name}={value}"  # as a word of its own it would be taken for an option
         return
     yield name
-    yield repr(value) if isinstance(value, float) else str(value)
+    for one in value if isinstance(value, tuple) else (value,):
+        yield repr(one) if isinstance(one, float) else str(one)
