@@ -8,7 +8,7 @@ from mlenergy.errors import UserError
 
 # Class in huggingface_hub.errors -> what to tell the user; the most telling first.
 _LINES = {
-    "GatedRepoError": "{weights} is gated: accept its licence at https://huggingface.co/{weights}, "
+    "GatedRepoError": "{weights} is gated: accept its licence at {hub}/{weights}, "
     "then set HF_TOKEN to a token that may read it",
     "RevisionNotFoundError": "{weights} has no revision {revision!r}; name one that it has",
     "RepositoryNotFoundError": "{weights} is not on the hub, or is private; check the id, or set HF_TOKEN "
@@ -31,13 +31,15 @@ def explain(error: BaseException, weights: str, revision: str | None) -> UserErr
     """
     if isinstance(error, UserError):
         return error
+    from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
     chain = list(_chain(error))
     for kind, line in _LINES.items():
         found = next((link for link in chain if isinstance(link, getattr(hub, kind))), None)
         if found is not None:
-            return UserError(line.format(weights=weights, revision=revision, reason=_first_line(found)))
+            told = {"weights": weights, "revision": revision, "reason": _first_line(found)}
+            return UserError(line.format(hub=constants.ENDPOINT, **told))
     if any(
         isinstance(link, hub.LocalEntryNotFoundError | ConnectionError) or _is_network(link) for link in chain
     ):
