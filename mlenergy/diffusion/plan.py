@@ -13,7 +13,7 @@ from mlenergy.diffusion.models.spec import Dtype, EngineName, Mode, ModelSpec, W
 from mlenergy.diffusion.tiny import is_tiny
 from mlenergy.errors import UserError
 
-__all__ = ["DeviceType", "Parallelism", "Plan", "make_plan"]
+__all__ = ["DeviceType", "Parallelism", "Plan", "make_plan", "weights_held"]
 
 DeviceType = Literal["cuda", "mps", "cpu"]
 
@@ -74,6 +74,11 @@ class Plan:
         """Image tokens of one image in the denoiser."""
         cell_px = self.spec.family.latent_factor * self.spec.family.patch_size
         return (self.height_px // cell_px) * (self.width_px // cell_px)
+
+
+def weights_held(plan: Plan) -> WeightsKind:
+    """What the results call the plan's weights: a tiny model's are random, too."""
+    return "random" if plan.has_random_weights else "pretrained"
 
 
 def make_plan(

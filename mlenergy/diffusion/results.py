@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.plan import weights_held
 from mlenergy.diffusion.result_sections import (
     energy_section,
     iteration_section,
@@ -63,7 +64,7 @@ def build_result(
         "schema_version": SCHEMA_VERSION,
         "date": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         "model_id": plan.spec.model_id,
-        "weights": "random" if plan.has_random_weights else "pretrained",
+        "weights": weights_held(plan),
         "batch_size": plan.batch_size,
         "completed": completed,
         "generation_time": duration_s,

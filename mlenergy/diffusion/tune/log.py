@@ -6,24 +6,18 @@ import sys
 from pathlib import Path
 
 from mlenergy.diffusion.report.lines import energy, number
-from mlenergy.diffusion.sweep.ledger import now
+from mlenergy.diffusion.sweep.log_file import LogFile
 from mlenergy.diffusion.tune.candidates import Choice
 from mlenergy.diffusion.tune.schedule import Limits, Step
 from mlenergy.diffusion.tune.starts import Failed, Measured
 
 
-class TuneLog:
+class TuneLog(LogFile):
     """The lines of one call."""
 
     def __init__(self, file: Path, limits: Limits) -> None:
-        self._file = file
+        super().__init__(file)
         self._limits = limits
-        file.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(self, line: str) -> None:
-        """To the file only."""
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(f"{now()} {line}\n")
 
     def say(self, line: str) -> None:
         """To the file and the terminal."""
