@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlenergy.diffusion.engines.base import Batch
+from mlenergy.diffusion.engine import Batch
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Bench:
 
     def measured(self, batch: Batch) -> Cost:
         """The same window with everything on, sampling child included."""
-        from mlenergy.diffusion.measure.energy import MeterOptions, build_meter
+        from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
         from mlenergy.diffusion.measure.session import measure
         from mlenergy.diffusion.measure.stages import StageProbe
 
@@ -108,10 +108,10 @@ def _options() -> argparse.Namespace:
 
 def _prepare(seconds: float, folder: str) -> tuple[Bench, Batch]:
     """tiny/flux, with as many steps as make an iteration of about the asked length."""
-    from mlenergy.diffusion.cluster import Cluster, read_rank
+    from mlenergy.diffusion.config.resolve import plan_from
+    from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
     from mlenergy.diffusion.engines import load_engine
     from mlenergy.diffusion.environment.gpus import list_gpus
-    from mlenergy.diffusion.planning import plan_from
 
     batch, steps = Batch(("a red fox in snow",), (7,)), 8
     cluster = None
@@ -142,7 +142,7 @@ def _pair(bench: Bench, batch: Batch) -> tuple[Cost, Cost]:
 
 
 def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
-    from mlenergy.diffusion.environment import node_record
+    from mlenergy.diffusion.environment.record import node_record
 
     node = node_record()
     return {
@@ -161,7 +161,7 @@ def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
 def _parts() -> dict[str, float | None]:
     """What each part costs by itself."""
     from mlenergy.diffusion.environment.gpus import list_gpus
-    from mlenergy.diffusion.measure.node_reader import NodeReader
+    from mlenergy.diffusion.measure.energy.counters import NodeReader
 
     gpus = list_gpus().gpus
     reader = NodeReader(gpus, with_cpus=True)
@@ -205,7 +205,7 @@ def _child_cores(indices: list[int], seconds: float = 10.0) -> float:
     """Share of one core that the sampling child takes."""
     import psutil
 
-    from mlenergy.diffusion.measure.sampling import Sampler
+    from mlenergy.diffusion.measure.energy.sampler import Sampler
 
     before = set(psutil.Process().children())
     sampler = Sampler(indices, 0.1)

@@ -16,12 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from mlenergy.diffusion.sweep import main
+from mlenergy.diffusion.executors.job import Job, plan_runs
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.local import LocalSweep
+from mlenergy.diffusion.executors.slots import Slots
+from mlenergy.diffusion.sweep.command import main
 from mlenergy.diffusion.sweep.expand import expand
-from mlenergy.diffusion.sweep.jobs import Job, plan_runs
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
-from mlenergy.diffusion.sweep.local import LocalSweep
-from mlenergy.diffusion.sweep.slots import Slots
 from mlenergy.diffusion.sweep.spec import read_sweep
 
 RUNS = 1000

@@ -77,7 +77,7 @@ class Side:
 
 
 def _serve(pipe: Any, name: str, argv: list[str]) -> None:
-    from mlenergy.diffusion.planning import plan_from
+    from mlenergy.diffusion.config.resolve import plan_from
 
     _, plan = plan_from(argv, 1, "bench_vs_bare")
     run = {"bare": _bare, "ours": _ours}[name](plan)
@@ -89,8 +89,8 @@ def _serve(pipe: Any, name: str, argv: list[str]) -> None:
 def _bare(plan: Any) -> Window:
     import torch
 
-    from mlenergy.diffusion.engines.loading import load_pipeline
-    from mlenergy.diffusion.engines.xdit_families.call import call_arguments
+    from mlenergy.diffusion.engines.call import call_arguments
+    from mlenergy.diffusion.weights.pipeline import load_pipeline
 
     device = torch.device(plan.device)
     pipeline: Any = load_pipeline(plan, device)
@@ -109,10 +109,10 @@ def _bare(plan: Any) -> Window:
 
 
 def _ours(plan: Any) -> Window:
-    from mlenergy.diffusion.cluster import Cluster, read_rank
+    from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
+    from mlenergy.diffusion.engine import Batch
     from mlenergy.diffusion.engines import load_engine
-    from mlenergy.diffusion.engines.base import Batch
-    from mlenergy.diffusion.measure.energy import MeterOptions, build_meter
+    from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
     from mlenergy.diffusion.measure.session import measure
     from mlenergy.diffusion.measure.stages import StageProbe
 
@@ -169,7 +169,7 @@ def _pair(sides: dict[str, Side]) -> tuple[float, float]:
 def _report(
     options: argparse.Namespace, pairs: list[tuple[float, float]], difference: float
 ) -> dict[str, Any]:
-    from mlenergy.diffusion.environment import node_record
+    from mlenergy.diffusion.environment.record import node_record
 
     node, found = node_record(), ratio([ours / bare for bare, ours in pairs])
     return {
@@ -198,8 +198,8 @@ def _command_line(options: argparse.Namespace, model: str, folder: str) -> list[
 
 def _with_short_text(model_id: str, folder: str) -> str:
     """A folder with the model's configurations, its long text encoder cut to a few layers."""
-    from mlenergy.diffusion.architectures import architecture
-    from mlenergy.diffusion.random_weights.tokenizers import build_tokenizer
+    from mlenergy.diffusion.models.architectures.reader import architecture
+    from mlenergy.diffusion.weights.random.tokenizers import build_tokenizer
 
     model, root = architecture(model_id), Path(folder) / "model"
     index: dict[str, Any] = {"_class_name": model.pipeline_class, **model.options}
@@ -233,7 +233,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", help="also write the report there")
     options = parser.parse_args()
     if options.dtype is None:
-        from mlenergy.diffusion.environment import detect_device
+        from mlenergy.diffusion.environment.device import detect_device
 
         options.dtype = "float32" if detect_device("auto")[0] == "cpu" else ""
     return options

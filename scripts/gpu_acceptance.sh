@@ -20,7 +20,7 @@ all_parts() {
   local sd35=stabilityai/stable-diffusion-3.5-medium sigma=PixArt-alpha/PixArt-Sigma-XL-2-1024-MS
   local compiled=(--use_torch_compile --compile_mode)
   part doctor 30 "$python" -m mlenergy doctor
-  part tests 150 "$python" -m pytest -q -m gpu tests/measure tests/knobs
+  part tests 150 "$python" -m pytest -q -m gpu tests/measure tests/engines
   benchmark flux-eager 90 $flux 50
   benchmark flux-compiled 150 $flux 50 "${compiled[@]}" regional
   benchmark flux-cudnn 80 $flux 50 --attention_backend cudnn

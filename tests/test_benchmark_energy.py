@@ -3,13 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
+import driver_double
 import pyarrow.parquet as pq
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "nvml_double"))
-import driver_double
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)

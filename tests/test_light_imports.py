@@ -22,16 +22,16 @@ def modules_after(code):
 @pytest.mark.parametrize(
     "module",
     [
-        "mlenergy.cli",
+        "mlenergy.diffusion.cli",
         "mlenergy.diffusion.benchmark",
-        "mlenergy.diffusion.args",
+        "mlenergy.diffusion.config.args",
         "mlenergy.diffusion.models",
-        "mlenergy.diffusion.plan",
-        "mlenergy.diffusion.planning",
-        "mlenergy.diffusion.prompts",
-        "mlenergy.diffusion.results",
+        "mlenergy.diffusion.config.plan",
+        "mlenergy.diffusion.config.resolve",
+        "mlenergy.diffusion.prompts.sampling",
+        "mlenergy.diffusion.results.build",
         "mlenergy.diffusion.environment",
-        "mlenergy.diffusion.media",
+        "mlenergy.diffusion.results.media",
     ],
 )
 def test_importing_is_light(module):
@@ -48,7 +48,10 @@ def test_importing_is_light(module):
     ],
 )
 def test_planning_is_light(argv):
-    run = f"import sys\nsys.argv = ['mlenergy', *{argv!r}]\nfrom mlenergy.cli import main\nassert main() == 0"
+    run = (
+        f"import sys\nsys.argv = ['mlenergy', *{argv!r}]\n"
+        "from mlenergy.diffusion.cli import main\nassert main() == 0"
+    )
     assert not modules_after(run).intersection(HEAVY)
 
 

@@ -1,1 +1,3 @@
-"""Diffusion benchmark: args -> plan -> engine -> measure -> results -> report."""
+"""Diffusion benchmark: seconds, joules and gigabytes of one generated image."""
+
+__version__ = "0.1.0"

@@ -15,21 +15,21 @@ if __package__ in (None, ""):
     # library's module; the folder that holds the package takes its place.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from mlenergy.diffusion.failures import exit_code_of
+from mlenergy.diffusion.supervision.exit_codes import exit_code_of
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.args import BenchmarkArgs
-    from mlenergy.diffusion.cluster import Cluster, Rank
-    from mlenergy.diffusion.driver_log import Terminal
-    from mlenergy.diffusion.engines.base import Engine
-    from mlenergy.diffusion.measure.energy import Meter, MeterOptions
+    from mlenergy.diffusion.config.args import BenchmarkArgs
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.distributed.cluster import Cluster, Rank
+    from mlenergy.diffusion.engine import Engine
+    from mlenergy.diffusion.measure.energy.meter import Meter, MeterOptions
     from mlenergy.diffusion.measure.statistics import StopRule
-    from mlenergy.diffusion.outcome import Keeping, Measured
-    from mlenergy.diffusion.plan import Plan
-    from mlenergy.diffusion.prompts import PromptSet
+    from mlenergy.diffusion.prompts.sampling import PromptSet
     from mlenergy.diffusion.report.progress import RunProgress
-    from mlenergy.diffusion.run_paths import RunPaths
+    from mlenergy.diffusion.results.paths import RunPaths
+    from mlenergy.diffusion.results.save import Keeping, Measured
     from mlenergy.diffusion.supervision.supervise import Supervisor
+    from mlenergy.diffusion.supervision.terminal import Terminal
 
 PROGRAM = "python -m mlenergy.diffusion.benchmark"
 
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _plan_then_run(argv: list[str], rank: Rank) -> None:
-    from mlenergy.diffusion.planning import plan_from
+    from mlenergy.diffusion.config.resolve import plan_from
 
     args, plan = plan_from(argv, rank.world_size if rank.launched or not _is_dry(argv) else None, PROGRAM)
     if args.dry_run:
@@ -53,12 +53,12 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
 
 def _run(args: BenchmarkArgs, plan: Plan, rank: Rank) -> None:
     """Take the result folder, start the process group, and work unless the result is there already."""
-    from mlenergy.diffusion.cluster import Cluster
-    from mlenergy.diffusion.driver_log import chatter_to, spare_log_path
-    from mlenergy.diffusion.result_files import is_complete
-    from mlenergy.diffusion.result_lock import result_lock
-    from mlenergy.diffusion.result_swap import settle
-    from mlenergy.diffusion.run_paths import RunPaths
+    from mlenergy.diffusion.distributed.cluster import Cluster
+    from mlenergy.diffusion.results.files import is_complete
+    from mlenergy.diffusion.results.lock import result_lock
+    from mlenergy.diffusion.results.paths import RunPaths
+    from mlenergy.diffusion.results.swap import settle
+    from mlenergy.diffusion.supervision.terminal import chatter_to, spare_log_path
 
     paths = RunPaths.of(plan)
     log, is_done = spare_log_path(rank.rank), False
@@ -84,11 +84,11 @@ def _run(args: BenchmarkArgs, plan: Plan, rank: Rank) -> None:
 def _work(args: BenchmarkArgs, plan: Plan, cluster: Cluster, paths: RunPaths, terminal: Terminal) -> None:
     """Prompts, engine, measurement; then rank 0 saves and shows the result."""
     from mlenergy.diffusion.engines import load_engine
-    from mlenergy.diffusion.measure.energy import make_meter
-    from mlenergy.diffusion.measure.power_limit import power_limit
-    from mlenergy.diffusion.outcome import save_and_show
+    from mlenergy.diffusion.measure.energy.meter import make_meter
+    from mlenergy.diffusion.measure.energy.power_limit import power_limit
+    from mlenergy.diffusion.prompts.share import shared_prompts
     from mlenergy.diffusion.report.progress import RunProgress
-    from mlenergy.diffusion.requests_of_run import shared_prompts
+    from mlenergy.diffusion.results.save import save_and_show
     from mlenergy.diffusion.supervision.supervise import supervised
 
     with (
@@ -122,10 +122,10 @@ def _measure(
     supervisor: Supervisor,
     progress: RunProgress,
 ) -> Measured:
-    from mlenergy.diffusion.engines.calls import denoiser_calls
+    from mlenergy.diffusion.engines.denoiser_calls import denoiser_calls
     from mlenergy.diffusion.measure.session import measure
     from mlenergy.diffusion.measure.stages import StageProbe
-    from mlenergy.diffusion.requests_of_run import batches_of
+    from mlenergy.diffusion.prompts.share import batches_of
 
     def on_iteration(kind: str, index: int, seconds: float) -> None:
         supervisor.on_iteration(kind, index, seconds)
@@ -148,12 +148,12 @@ def _measure(
 
 def _keeping(args: BenchmarkArgs, plan: Plan, cluster: Cluster, prompts: PromptSet) -> Keeping:
     """The reference is looked at on rank 0 alone, and before anything that takes long."""
-    from mlenergy.diffusion.outcome import Keeping
+    from mlenergy.diffusion.results.save import Keeping
 
     reference = None
     with cluster.together():
         if args.reference is not None and cluster.rank.is_main:
-            from mlenergy.diffusion.similarity import find_reference
+            from mlenergy.diffusion.quality.reference import find_reference
 
             certain = prompts.requests[: plan.benchmark_iters * plan.batch_size]
             reference = find_reference(args.reference, plan, certain)
@@ -161,7 +161,7 @@ def _keeping(args: BenchmarkArgs, plan: Plan, cluster: Cluster, prompts: PromptS
 
 
 def _meter_options(args: BenchmarkArgs) -> MeterOptions:
-    from mlenergy.diffusion.measure.energy import MeterOptions
+    from mlenergy.diffusion.measure.energy.meter import MeterOptions
 
     return MeterOptions(
         energy_gpus=args.energy_gpus,

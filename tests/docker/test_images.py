@@ -10,13 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import image_build
 import pytest
 import yaml
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-import image_build  # noqa: E402 - found by the path above
 
 DOCKER = image_build.ROOT / "docker"
 FILES = ["Dockerfile.cpu", "Dockerfile.cuda"]

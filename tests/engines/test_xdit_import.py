@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from mlenergy.diffusion.engines import xdit_import
-from mlenergy.errors import UserError
+from mlenergy.diffusion.engines.xdit import importing
+from mlenergy.diffusion.errors import UserError
 
 
 def run(program: str) -> str:
@@ -31,7 +31,7 @@ def test_asking_for_an_engine_imports_neither_torch_nor_xfuser() -> None:
 def test_another_version_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     with pytest.raises(UserError, match=rf"xfuser {version} is installed.*pip install xfuser==0\.7\.0"):
-        xdit_import.installed_version()
+        importing.installed_version()
 
 
 def test_a_missing_xfuser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,17 +40,17 @@ def test_a_missing_xfuser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UserError, match="xfuser is not installed"):
-        xdit_import.installed_version()
+        importing.installed_version()
 
 
 def test_xfuser_is_usable_on_a_cpu_and_says_nothing_on_stdout() -> None:
     program = """
 import logging
-from mlenergy.diffusion.engines import xdit_cpu, xdit_import
-xdit_import.use_our_logging()
-xdit_cpu.adapt()
+from mlenergy.diffusion.engines.xdit import cpu, importing
+importing.use_our_logging()
+cpu.adapt()
 first = __import__("xfuser.envs").envs.get_device_version
-xdit_cpu.adapt()
+cpu.adapt()
 import xfuser
 from xfuser.config import xFuserArgs
 logging.getLogger("xfuser.core").warning("a line for the log")

@@ -11,14 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import driver_double
 import pytest
 import torch
 
-from mlenergy.diffusion.cluster import Cluster, Rank
-from mlenergy.diffusion.engines.base import Batch, Generated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nvml_double"))
-import driver_double
+from mlenergy.diffusion.distributed.cluster import Cluster, Rank
+from mlenergy.diffusion.engine import Batch, Generated
 
 
 def make_batch(images: int = 1) -> Batch:
@@ -107,12 +105,6 @@ def pipeline() -> Callable[..., SimpleNamespace]:
     return make
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the driver double, compiled."""
-    return driver_double.build(tmp_path_factory.mktemp("driver"))
-
-
 @pytest.fixture
 def on_double(driver: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Run cases of energy_worker.py on the double and give each one's figures."""
@@ -128,7 +120,7 @@ def on_double(driver: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
             "RESULTS": str(results),
             "OMP_NUM_THREADS": "1",
         }
-        worker = Path(__file__).with_name("energy_worker.py")
+        worker = Path(__file__).parents[1] / "support" / "energy_worker.py"
         done = subprocess.run(
             [sys.executable, str(worker)],
             env=environment,

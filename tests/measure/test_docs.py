@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlenergy.diffusion.measure import trust
+from mlenergy.diffusion.measure.energy import warnings as trust
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ import torch
 from mlenergy.diffusion.measure import memory
 from mlenergy.diffusion.measure.memory import NO_RESET, MemoryWatch
 
-WORKER = Path(__file__).with_name("memory_worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "memory_worker.py"
 CPU = torch.device("cpu")
 
 

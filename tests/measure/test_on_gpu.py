@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from mlenergy.diffusion.engines.base import Batch, Generated
-from mlenergy.diffusion.measure.energy import MeterOptions, make_meter
+from mlenergy.diffusion.engine import Batch, Generated
+from mlenergy.diffusion.measure.energy.meter import MeterOptions, make_meter
 from mlenergy.diffusion.measure.session import measure
 from mlenergy.diffusion.measure.stages import StageProbe
 

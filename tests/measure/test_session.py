@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlenergy.diffusion.engines.base import Generated
-from mlenergy.diffusion.measure.energy import MeterOptions, build_meter
+from mlenergy.diffusion.engine import Generated
+from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
 from mlenergy.diffusion.measure.session import measure
 from mlenergy.diffusion.measure.statistics import StopRule
 

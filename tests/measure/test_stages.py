@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlenergy.diffusion.measure.energy import MeterOptions, build_meter
+from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
 from mlenergy.diffusion.measure.session import measure
 from mlenergy.diffusion.measure.stages import StageProbe
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import namespace_lan
 import pytest
-
-for folder in (Path(__file__).parent, Path(__file__).parents[1] / "nvml_double"):
-    sys.path.insert(0, str(folder))
-
-import namespace_lan  # noqa: E402 - found by the path above
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_nothing_is_left_when_the_test_process_is_killed(tmp_path: Path) -> None
         pytest.skip(reason)
     marker = f"sleep 7{time.monotonic_ns() % 10**6}"
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n"
         "import pathlib, namespace_lan\n"
         f"lan = namespace_lan.Lan(['n0'], pathlib.Path({str(tmp_path)!r})).__enter__()\n"
         f"lan.popen('n0', {marker.split()!r})\n"

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-# The worker is a plain script: its neighbours are plain modules to it, and so they are here.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from parity_run import WorkerFailed, build_tiny_models, run_worker  # found through the line above
+from parity_run import WorkerFailed, build_tiny_models, run_worker
 
 
 @pytest.fixture(scope="session")

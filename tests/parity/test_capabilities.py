@@ -12,7 +12,7 @@ from parity_cases import CASES, EVERYTHING, FAMILY, FAULTS
 from parity_page import proven, render
 from parity_run import RESULTS
 
-from mlenergy.diffusion.engines.xdit_faults import MENDS
+from mlenergy.diffusion.engines.xdit.patches.registry import MENDS
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.spec import EngineName, Family
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from result_samples import cpu_plan, make_plan
 
-from mlenergy.diffusion.args import parse_args
-from mlenergy.diffusion.models import BY_ID
-from mlenergy.diffusion.plan import Parallelism
-from mlenergy.diffusion.plan import make_plan as resolve
-from mlenergy.diffusion.report.command import torchrun_line
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.argv import torchrun_line
+from mlenergy.diffusion.config.plan import Parallelism
+from mlenergy.diffusion.config.plan import make_plan as resolve
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.report.plan_view import plan_as_dict, print_plan
 from mlenergy.diffusion.report.ranks import rank_roles
-from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion.results.paths import RunPaths
 
 
 def text_of(plan, **options):
@@ -170,6 +170,6 @@ def test_a_pipe_gets_no_escapes():
 
 
 def test_reports_do_not_import_torch_or_other_heavy_things():
-    code = "import sys\nimport mlenergy.diffusion.report.plan_view, mlenergy.diffusion.report.summary\n"
+    code = "import sys\nimport mlenergy.diffusion.report.plan_view, mlenergy.diffusion.report.run_view\n"
     code += "assert not {'torch', 'numpy', 'datasets', 'PIL', 'pyarrow', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

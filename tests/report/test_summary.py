@@ -16,13 +16,13 @@ from result_samples import (
     prompt_set,
 )
 
-from mlenergy.diffusion.knobs import Knobs
-from mlenergy.diffusion.plan import Parallelism
+from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.plan import Parallelism
 from mlenergy.diffusion.report.lines import number
-from mlenergy.diffusion.report.summary import print_summary, render_summary
-from mlenergy.diffusion.result_efficiency import efficiency_section
-from mlenergy.diffusion.results import build_result
-from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion.report.run_view import print_summary, render_summary
+from mlenergy.diffusion.results.build import build_result
+from mlenergy.diffusion.results.efficiency import efficiency_section
+from mlenergy.diffusion.results.paths import RunPaths
 
 
 def text_of(plan, measurement, images=None, environment=ENVIRONMENT, stream=None):

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from result_samples import ENVIRONMENT, gpu_measurement, make_plan, prompt_set
 
-from mlenergy.diffusion.args import parse_args
-from mlenergy.diffusion.knobs import Knobs
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.plan import Parallelism
+from mlenergy.diffusion.config.plan import make_plan as plan_of
 from mlenergy.diffusion.measure.samples import Measurement
-from mlenergy.diffusion.models import resolve_model
-from mlenergy.diffusion.plan import Parallelism
-from mlenergy.diffusion.plan import make_plan as plan_of
-from mlenergy.diffusion.result_efficiency import efficiency_section
-from mlenergy.diffusion.results import build_result
+from mlenergy.diffusion.models.resolve import resolve_model
+from mlenergy.diffusion.results.build import build_result
+from mlenergy.diffusion.results.efficiency import efficiency_section
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SCRIPT = SCRIPTS / "gpu_acceptance.sh"

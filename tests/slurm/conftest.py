@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import local_slurm
 import pytest
-
-HERE = Path(__file__).parent
-for folder in (HERE, HERE.parent / "network"):
-    sys.path.insert(0, str(folder))
-
-import local_slurm  # noqa: E402 - found by the path above
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from result_samples import make_plan
 
-from mlenergy.diffusion.degrees import Parallelism
-from mlenergy.diffusion.knobs import Knobs
-from mlenergy.diffusion.models import BY_ID
-from mlenergy.diffusion.sizing.estimate import estimate_memory
+from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.cost.estimate import estimate_memory
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.supervision.estimate import estimate_of
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory
 

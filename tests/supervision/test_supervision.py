@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion.planning import plan_from
-from mlenergy.diffusion.sizing.estimate import estimate_memory
+from mlenergy.diffusion.config.resolve import plan_from
+from mlenergy.diffusion.cost.estimate import estimate_memory
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 MLENERGY = [str(Path(sys.executable).with_name("mlenergy")), "run", "--engine", "diffusers"]
 TINY = ["--workload.model_id", "tiny/flux", "--workload.dataset", "bundled", "--workload.height", "64"]
 TINY += ["--workload.width", "64", "--workload.inference_steps", "2"]
@@ -140,7 +140,7 @@ def test_a_hang_is_found_and_leaves_the_stacks_of_all_ranks(start):
     run = start(
         *("--ulysses_degree", "2", "--benchmark_iters", "4", "--hang_timeout_s", "25"),
         HANGING_RANK="1",
-        PYTHONPATH=str(HERE),
+        PYTHONPATH=str(SUPPORT / "hanging_site"),
     )
     run.finish(timeout_s=240)
     assert run.process.returncode not in (0, None)

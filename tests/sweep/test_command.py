@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion.result_lock import result_lock
-from mlenergy.diffusion.sweep import main, todo
-from mlenergy.diffusion.sweep.ledger import Ledger
-from mlenergy.errors import UserError
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.ledger import Ledger
+from mlenergy.diffusion.results.lock import result_lock
+from mlenergy.diffusion.sweep import todo
+from mlenergy.diffusion.sweep.command import main
 
 MLENERGY = Path(sys.executable).with_name("mlenergy")
 COMMON = "{model_id: tiny/flux, dataset: bundled, device: cpu, warmup_iters: 0, benchmark_iters: 1}"
@@ -111,8 +112,8 @@ def test_complete_runs_are_not_planned_again(
 
 
 def _pretend_complete(file: Path) -> None:
+    from mlenergy.diffusion.executors.job import plan_runs
     from mlenergy.diffusion.sweep.expand import expand
-    from mlenergy.diffusion.sweep.jobs import plan_runs
     from mlenergy.diffusion.sweep.spec import read_sweep
 
     spec = read_sweep(file)

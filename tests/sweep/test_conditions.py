@@ -1,7 +1,7 @@
 import pytest
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.conditions import Condition
-from mlenergy.errors import UserError
 
 VALUES = {"ulysses_degree": 2, "workload.batch_size": 4, "workload.model_id": "tiny/flux", "processes": 8}
 

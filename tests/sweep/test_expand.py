@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.spec import SweepSpec, read_sweep
-from mlenergy.errors import UserError
 
 Make = Callable[[str], SweepSpec]
 

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
+from mlenergy.diffusion.executors.job import plan_runs
 from mlenergy.diffusion.sweep.expand import expand
-from mlenergy.diffusion.sweep.jobs import plan_runs
 from mlenergy.diffusion.sweep.spec import SweepSpec
 
 Make = Callable[[str], SweepSpec]

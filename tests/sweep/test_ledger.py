@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
-from mlenergy.errors import UserError
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

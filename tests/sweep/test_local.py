@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.executors.job import Job
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.local import LocalSweep, Stopped
+from mlenergy.diffusion.executors.slots import Slots
 from mlenergy.diffusion.sweep.expand import Run
-from mlenergy.diffusion.sweep.jobs import Job
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
-from mlenergy.diffusion.sweep.local import LocalSweep, Stopped
-from mlenergy.diffusion.sweep.slots import Slots
 
 # Notes when it ran and on what; waits until it is told to end or its time is over.
 STAND_IN = """

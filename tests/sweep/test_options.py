@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from mlenergy.diffusion.args import BenchmarkArgs, parse_args
+from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
+from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.options import full_name, known_options, to_argv
-from mlenergy.diffusion.workloads import TextToImage
-from mlenergy.errors import UserError
 
 _MODEL = {"workload.model_id": "tiny/flux"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy import __version__
-from mlenergy.diffusion.sweep import main
+from mlenergy.diffusion import __version__
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.sweep.command import main
 from mlenergy.diffusion.sweep.expand import expand
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
 from mlenergy.diffusion.sweep.spec import read_sweep
 
 SWEEP = """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.executors.job import Job, plan_runs
+from mlenergy.diffusion.executors.slurm_script import ARRAY_LIMIT, arrays_of, lines_text, sbatch_text, why_not
 from mlenergy.diffusion.sweep.expand import expand
-from mlenergy.diffusion.sweep.jobs import Job, plan_runs
-from mlenergy.diffusion.sweep.slurm_text import ARRAY_LIMIT, arrays_of, lines_text, sbatch_text, why_not
 from mlenergy.diffusion.sweep.spec import SweepSpec
 
 Make = Callable[[str], SweepSpec]

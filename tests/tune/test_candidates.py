@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from tune_bench import FLUX, H200, choice_of
 
-from mlenergy.diffusion.args import parse_args
-from mlenergy.diffusion.plan import Plan
-from mlenergy.diffusion.planning import plan_from
-from mlenergy.diffusion.run_names import identity
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.resolve import plan_from
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results.names import identity
 from mlenergy.diffusion.sweep.options import to_argv
 from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import read_command
 from mlenergy.diffusion.tune.settings import options_of
-from mlenergy.errors import UserError
 
 NARROW = ["--batch_sizes", "1", "--attention_backends", "cudnn", "--compile", "off"]
 FOUR = Machine("cuda", "NVIDIA H200", 4, 141.0)
@@ -135,7 +135,8 @@ def test_the_command_of_a_candidate_makes_its_plan(device: str, monkeypatch: pyt
     found = choice_of(words, machine, [*PIXART, *prompts])
     assert len(found.candidates) >= 30
     monkeypatch.setattr(
-        "mlenergy.diffusion.planning.detect_device", lambda preference: (machine.device, machine.device_name)
+        "mlenergy.diffusion.config.resolve.detect_device",
+        lambda preference: (machine.device, machine.device_name),
     )
     for one in found.candidates[::8]:
         args, plan = plan_from(to_argv(options_of(one.args, one.plan)), None, "x")

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "nvml_double"))
 import driver_double
+import pytest
 
 MLENERGY = str(Path(sys.executable).with_name("mlenergy"))
 FLUX = ["workload:t2i", "--workload.model_id", "black-forest-labs/FLUX.1-dev"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import result_samples as samples
 
+from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.measure.samples import EnergyReading, Measurement, NodeEnergy
-from mlenergy.diffusion.plan import Plan
-from mlenergy.diffusion.result_files import save_result
-from mlenergy.diffusion.results import build_result
-from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion.results.build import build_result
+from mlenergy.diffusion.results.files import save_result
+from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.tune.starts import Measured, read_start
 
 

@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "nvml_double"))
 import driver_double
+import pytest
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)

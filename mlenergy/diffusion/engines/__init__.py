@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from mlenergy.diffusion.models.spec import EngineName
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.cluster import Cluster
-    from mlenergy.diffusion.engines.base import Engine
-    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.distributed.cluster import Cluster
+    from mlenergy.diffusion.engine import Engine
 
 _PACKAGES: dict[EngineName, tuple[str, ...]] = {
     "xdit": ("xfuser", "yunchang", "distvae", "triton", "diffusers"),
@@ -33,9 +33,9 @@ def load_engine(plan: Plan, cluster: Cluster) -> Engine:
         UserError: a package, a weight file or a device is missing, with what to do.
     """
     if plan.engine == "xdit":
-        from mlenergy.diffusion.engines.xdit import XditEngine
+        from mlenergy.diffusion.engines.xdit.engine import XditEngine
 
         return XditEngine.load(plan, cluster)
-    from mlenergy.diffusion.engines.native import NativeEngine
+    from mlenergy.diffusion.engines.diffusers.engine import NativeEngine
 
     return NativeEngine.load(plan, cluster)

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from mlenergy.diffusion.config.plan import DeviceType
 from mlenergy.diffusion.environment.gpus import list_gpus, visible_gpus
-from mlenergy.diffusion.plan import DeviceType
-from mlenergy.errors import UserError
+from mlenergy.diffusion.errors import UserError
 
 Preference = Literal["auto", "cuda", "mps", "cpu"]
 

@@ -12,10 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.environment.commit import source_state
 from mlenergy.diffusion.environment.device import cpu_name, torch_cuda_build
 from mlenergy.diffusion.environment.gpus import Gpu, ask, list_gpus, nvml
 from mlenergy.diffusion.environment.redact import redact_arguments, redact_environment
-from mlenergy.diffusion.environment.source import source_state
 
 PACKAGES = (
     "torch", "xfuser", "yunchang", "diffusers", "transformers", "accelerate", "safetensors", "tokenizers",

@@ -7,21 +7,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from mlenergy.diffusion.engines.base import Batch
-from mlenergy.diffusion.measure.checks import run_warnings
-from mlenergy.diffusion.measure.energy import Meter
-from mlenergy.diffusion.measure.idle import above_idle_j
-from mlenergy.diffusion.measure.images import HostImages, Pixels, collect, to_host
+from mlenergy.diffusion.engine import Batch
+from mlenergy.diffusion.measure.energy.idle import above_idle_j
+from mlenergy.diffusion.measure.energy.merge import EnergyReport
+from mlenergy.diffusion.measure.energy.meter import Meter
 from mlenergy.diffusion.measure.memory import MemoryWatch
-from mlenergy.diffusion.measure.merge import EnergyReport
+from mlenergy.diffusion.measure.outputs import HostImages, Pixels, collect, to_host
 from mlenergy.diffusion.measure.samples import Iteration, Measurement, RankMemory, StageEnergy, Warning_
 from mlenergy.diffusion.measure.stages import StageProbe, StageSpans, stage_times
+from mlenergy.diffusion.measure.warnings import run_warnings
 from mlenergy.diffusion.measure.window import Generate, NoReader, Window, run_window
 
 if TYPE_CHECKING:
     import torch
 
-    from mlenergy.diffusion.cluster import Cluster
+    from mlenergy.diffusion.distributed.cluster import Cluster
 
 # Told after every call: "warmup" or "measured", its index from 0, its seconds on this rank.
 OnIteration = Callable[[str, int, float], None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mlenergy.diffusion.engines.base import Batch, Generated
+from mlenergy.diffusion.engine import Batch, Generated
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.listed import BY_ID, LISTED
 from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec
-from mlenergy.errors import UserError
 
 
 def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
@@ -24,7 +24,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
         known = ", ".join(name for name in BY_ID if name.startswith("tiny/"))
         raise UserError(f"there is no {model_id}; the tiny models are: {known}")
     # Reading an index may mean asking the hub, so its client is imported only when it comes to that.
-    from mlenergy.diffusion.engines.loading_index import read_component_config, read_model_index
+    from mlenergy.diffusion.models.hub import read_component_config, read_model_index
 
     class_name = str(read_model_index(model_id, revision).get("_class_name"))
     family = FAMILIES.get(class_name)

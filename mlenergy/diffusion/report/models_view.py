@@ -6,7 +6,8 @@ import json
 import sys
 from typing import Any
 
-from mlenergy.diffusion.models import LISTED, TINY, ModelSpec
+from mlenergy.diffusion.models.listed import LISTED, TINY
+from mlenergy.diffusion.models.spec import ModelSpec
 
 
 def models_as_dicts() -> list[dict[str, Any]]:

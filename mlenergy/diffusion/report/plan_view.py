@@ -10,12 +10,12 @@ from typing import Any, TextIO
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from mlenergy.diffusion.plan import Plan
-from mlenergy.diffusion.report.command import torchrun_line
+from mlenergy.diffusion.config.argv import torchrun_line
+from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.report.lines import console_for, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.ranks import rank_roles
-from mlenergy.diffusion.results import configuration
-from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion.results.build import configuration
+from mlenergy.diffusion.results.paths import RunPaths
 
 _MOST_RANKS_SHOWN = 32
 

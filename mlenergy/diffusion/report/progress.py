@@ -8,7 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mlenergy.diffusion.plan import Plan
+from mlenergy.diffusion.config.plan import Plan
 
 
 class RunProgress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlenergy.diffusion.plan import Plan
+from mlenergy.diffusion.config.plan import Plan
 
 # From the fastest-changing coordinate to the slowest, so that ranks that talk most are neighbours.
 _AXES = ("tensor", "ulysses", "ring", "pipefusion", "cfg", "data")

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.config.plan import Plan
 
 # Counting an architecture that the package does not ship takes about ten seconds on a slow machine.
 TIME_LIMIT_S = 30.0
@@ -72,8 +72,8 @@ def _ask_child(plan: bytes, limit_s: float) -> str:
 
 def _main() -> None:
     """Read a plan, print its estimate."""
-    from mlenergy.diffusion.sizing.estimate import estimate_memory, left_out
-    from mlenergy.errors import UserError
+    from mlenergy.diffusion.cost.estimate import estimate_memory, left_out
+    from mlenergy.diffusion.errors import UserError
 
     plan = pickle.load(sys.stdin.buffer)
     try:

@@ -9,13 +9,13 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.knobs import Knobs
-from mlenergy.diffusion.refusals import passes
+from mlenergy.diffusion.config.checks import passes
+from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
-from mlenergy.errors import UserError
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.config.plan import Plan
 
 _GIB = 1 << 30
 

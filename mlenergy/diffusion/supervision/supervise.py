@@ -8,19 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mlenergy.diffusion.distributed.store import Noticeboard
+from mlenergy.diffusion.errors import Interrupted
 from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
 from mlenergy.diffusion.supervision.failure import describe
-from mlenergy.diffusion.supervision.noticeboard import Noticeboard
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory, explain_memory
 from mlenergy.diffusion.supervision.status import StatusFile, close_for_the_dead, is_alive
 from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
-from mlenergy.errors import Interrupted
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.cluster import Cluster
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.distributed.cluster import Cluster
     from mlenergy.diffusion.measure.session import Enough
-    from mlenergy.diffusion.plan import Plan
-    from mlenergy.diffusion.run_paths import RunPaths
+    from mlenergy.diffusion.results.paths import RunPaths
 
 
 class Supervisor:

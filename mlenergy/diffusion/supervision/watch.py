@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlenergy.diffusion.supervision.noticeboard import Noticeboard
+from mlenergy.diffusion.distributed.store import Noticeboard
 
 HANG_EXIT = 75  # "temporary failure" of sysexits.h: worth another try
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)

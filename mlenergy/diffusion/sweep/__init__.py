@@ -1,5 +1,1 @@
-"""`mlenergy sweep`: many configurations, each in whole new processes, resumable. Imports no torch."""
-
-from mlenergy.diffusion.sweep.command import main
-
-__all__ = ["main"]
+"""`mlenergy sweep`: many configurations, each in new processes, resumable. Imports no torch."""

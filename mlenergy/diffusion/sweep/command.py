@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.ledger import Ledger
 from mlenergy.diffusion.sweep.conditions import Condition
 from mlenergy.diffusion.sweep.expand import expand
-from mlenergy.diffusion.sweep.ledger import Ledger
 from mlenergy.diffusion.sweep.session import Session
 from mlenergy.diffusion.sweep.spec import ORDERS, SweepSpec, read_sweep
-from mlenergy.errors import UserError
 
 _DONE = "complete results are skipped, failed runs are tried again, interrupted ones start anew"
 
@@ -111,7 +111,7 @@ def only_one(folder: Path, instead: str) -> Iterator[None]:
     Raises:
         UserError: another process runs it, or the folder cannot be written.
     """
-    from mlenergy.diffusion.result_lock import result_lock
+    from mlenergy.diffusion.results.lock import result_lock
 
     with contextlib.ExitStack() as stack:
         try:

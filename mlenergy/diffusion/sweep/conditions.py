@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.options import full_name
-from mlenergy.errors import UserError
 
 # What a filter may ask beside options: processes of the run, and which of the repeats it is (from 1).
 PROCESSES = "processes"

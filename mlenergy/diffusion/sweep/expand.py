@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.conditions import PROCESSES, REPEAT
 from mlenergy.diffusion.sweep.options import BASE_DIR, MODEL, to_argv
 from mlenergy.diffusion.sweep.spec import Axis, SweepSpec
-from mlenergy.errors import UserError
 
 
 @dataclass(frozen=True)

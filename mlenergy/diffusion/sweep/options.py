@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from mlenergy.diffusion.args import BenchmarkArgs
-from mlenergy.errors import UserError
+from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.errors import UserError
 
 WORKLOAD = "workload"
 DEFAULT_WORKLOAD = "text-to-image"

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from mlenergy.diffusion.sweep import slurm_submit, slurm_text
+from mlenergy.diffusion.executors import slurm, slurm_script
+from mlenergy.diffusion.executors.job import Job, visible_gpu_ids
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.local import LocalSweep, Stopped
+from mlenergy.diffusion.executors.process import command_of
+from mlenergy.diffusion.executors.slots import Slots
 from mlenergy.diffusion.sweep.expand import Run
-from mlenergy.diffusion.sweep.jobs import Job, visible_gpu_ids
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
-from mlenergy.diffusion.sweep.local import LocalSweep, Stopped
-from mlenergy.diffusion.sweep.process import command_of
-from mlenergy.diffusion.sweep.slots import Slots
 from mlenergy.diffusion.sweep.spec import SweepSpec
 from mlenergy.diffusion.sweep.todo import ToDo, has_result, hold_back, refuse, what_is_left
 from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_table
@@ -71,12 +71,12 @@ class Session:
             0, or 1 where runs have failed too often to be submitted again.
         """
         log = SweepLog(self.spec.folder / "sweep.log", self.console)
-        slurm_submit.refresh(self.ledger)
+        slurm.refresh(self.ledger)
         todo, held = self._to_do_on_cluster()
         self._begin(todo, log)
         for job in held:
             log.say(self._why_held(job))
-        ids = slurm_submit.submit(self.spec, todo.jobs, self.ledger, self.extra)
+        ids = slurm.submit(self.spec, todo.jobs, self.ledger, self.extra)
         log.say(
             f"submitted {len(todo.jobs)} runs as job {', '.join(ids)}"
             if ids
@@ -87,7 +87,7 @@ class Session:
 
     def show_state(self) -> int:
         """Print every run's state, asking Slurm where it has some of them."""
-        slurm_submit.refresh(self.ledger)
+        slurm.refresh(self.ledger)
         rows = [
             (run.number, self.ledger.entries.get(run.key) or Entry(run.argv, run.label)) for run in self.runs
         ]
@@ -101,7 +101,7 @@ class Session:
         if executor == "local":
             todo, _ = self._to_do_here(gpus, slots)
         else:
-            slurm_submit.refresh(self.ledger, save=False)
+            slurm.refresh(self.ledger, save=False)
             todo, held = self._to_do_on_cluster()
         for one in todo.pruned:
             self._print(f"# run {one.run.number} cannot work: {one.reason}")
@@ -114,12 +114,12 @@ class Session:
             for job in todo.jobs:
                 self._print(shlex.join(command_of(job, self.extra)))
             return 0
-        folder = slurm_submit.next_folder(self.spec)
-        for array in slurm_text.arrays_of(todo.jobs, self.spec.slurm):
+        folder = slurm.next_folder(self.spec)
+        for array in slurm_script.arrays_of(todo.jobs, self.spec.slurm):
             self._print(f"# {folder / array.name}.txt")
-            self._print(slurm_text.lines_text(array, self.extra))
+            self._print(slurm_script.lines_text(array, self.extra))
             self._print(f"# sbatch {folder / array.name}.sbatch")
-            self._print(slurm_text.sbatch_text(array, self.spec.slurm, self.spec.name, folder))
+            self._print(slurm_script.sbatch_text(array, self.spec.slurm, self.spec.name, folder))
         return 0
 
     def _to_do_here(self, gpus: Sequence[str] | None, slots: int | None) -> tuple[ToDo, Slots]:
@@ -134,7 +134,7 @@ class Session:
         """What is left to submit, and what has been submitted too often."""
         earlier = dict(self.ledger.entries)
         todo = what_is_left(self.spec, self.runs, self.ledger, "cluster", self.resume)
-        shapes = {job.run.key: slurm_text.why_not(job, self.spec.slurm) for job in todo.jobs}
+        shapes = {job.run.key: slurm_script.why_not(job, self.spec.slurm) for job in todo.jobs}
         todo = refuse(todo, self.ledger, {key: reason for key, reason in shapes.items() if reason})
         return hold_back(todo, self.ledger, earlier, self.spec.retries)
 

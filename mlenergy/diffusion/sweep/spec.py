@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.conditions import Condition
 from mlenergy.diffusion.sweep.options import full_name
-from mlenergy.errors import UserError
 
 ORDERS = ("written", "cheapest", "costliest")
 _KEYS = ("folder", "common", "grid", "list", "filter", "repeats", "retries", "order", "slurm")

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlenergy import __version__
-from mlenergy.diffusion.environment import detect_device
-from mlenergy.diffusion.result_files import is_complete
-from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion import __version__
+from mlenergy.diffusion.environment.device import detect_device
+from mlenergy.diffusion.executors.job import Job, Pruned, Where, plan_runs
+from mlenergy.diffusion.executors.ledger import Entry, Ledger, State
+from mlenergy.diffusion.results.files import is_complete
+from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.sweep.expand import Run
-from mlenergy.diffusion.sweep.jobs import Job, Pruned, Where, plan_runs
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger, State
 from mlenergy.diffusion.sweep.spec import SweepSpec
 
 

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
-from mlenergy.diffusion.sweep.local import LocalSweep
-from mlenergy.diffusion.sweep.log_file import LogFile
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.local import LocalSweep
+from mlenergy.diffusion.executors.log_file import LogFile
 
 _COLORS = {
     "complete": "green",

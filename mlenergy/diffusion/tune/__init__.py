@@ -1,5 +1,1 @@
 """Which settings cost least: the Pareto front of seconds and joules per image, within a time budget."""
-
-from mlenergy.diffusion.tune.command import main
-
-__all__ = ["main"]

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlenergy.diffusion.args import BenchmarkArgs
-from mlenergy.diffusion.sizing.combinations import factorings
+from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.cost.combinations import factorings
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.tune.options import Asked
 from mlenergy.diffusion.tune.parser import DEGREES
-from mlenergy.errors import UserError
 
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.
 _BATCH_SIZES = (1, 2, 4, 8)

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.approximation import approximation
-from mlenergy.diffusion.run_names import identity_digest
+from mlenergy.diffusion.config.approximation import approximation
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results.names import identity_digest
 from mlenergy.diffusion.tune.axes import Axes, with_degrees
 from mlenergy.diffusion.tune.pruning import Planner, Pruned
 from mlenergy.diffusion.tune.settings import label_of, way_of
-from mlenergy.errors import UserError
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.args import BenchmarkArgs
-    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.config.args import BenchmarkArgs
+    from mlenergy.diffusion.config.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from mlenergy.diffusion.args import BenchmarkArgs, parse_args
-from mlenergy.diffusion.models import resolve_model
+from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.local import Stopped
+from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.report.tune_view import render, render_choice
-from mlenergy.diffusion.result_files import write_json
-from mlenergy.diffusion.run_paths import model_slug
+from mlenergy.diffusion.results.files import write_json
+from mlenergy.diffusion.results.paths import model_slug
 from mlenergy.diffusion.sweep.command import only_one
-from mlenergy.diffusion.sweep.local import Stopped
 from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.candidates import choose
 from mlenergy.diffusion.tune.log import TuneLog
@@ -35,7 +36,6 @@ from mlenergy.diffusion.tune.schedule import Limits, Step
 from mlenergy.diffusion.tune.search import search, take_up
 from mlenergy.diffusion.tune.starts import Failed, Measured
 from mlenergy.diffusion.tune.state import Tried
-from mlenergy.errors import UserError
 
 _PIPED_WIDTH = 160  # where there is no terminal that has a width
 

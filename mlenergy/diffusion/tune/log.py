@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mlenergy.diffusion.executors.log_file import LogFile
 from mlenergy.diffusion.report.lines import energy, number
-from mlenergy.diffusion.sweep.log_file import LogFile
 from mlenergy.diffusion.tune.candidates import Choice
 from mlenergy.diffusion.tune.schedule import Limits, Step
 from mlenergy.diffusion.tune.starts import Failed, Measured

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlenergy.diffusion.environment import detect_device
-from mlenergy.diffusion.environment.device import Preference
+from mlenergy.diffusion.config.plan import DeviceType
+from mlenergy.diffusion.environment.device import Preference, detect_device
 from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
-from mlenergy.diffusion.plan import DeviceType
-from mlenergy.diffusion.sweep.jobs import visible_gpu_ids
-from mlenergy.diffusion.sweep.slots import Slots
-from mlenergy.errors import UserError
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.job import visible_gpu_ids
+from mlenergy.diffusion.executors.slots import Slots
 
 _GIB = 1 << 30
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.tune.parser import PROG, tune_parser
-from mlenergy.errors import UserError
 
 FIRST_ITERS = 3
 

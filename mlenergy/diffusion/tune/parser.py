@@ -7,8 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlenergy.diffusion.knobs import AttentionName
-from mlenergy.errors import UserError
+from mlenergy.diffusion.config.optimizations import AttentionName
+from mlenergy.diffusion.errors import UserError
 
 PROG = "mlenergy tune"
 DEGREES = ("data", "cfg", "pipefusion", "ring", "ulysses", "tensor")

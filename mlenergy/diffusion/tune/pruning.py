@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.approximation import approximation
-from mlenergy.diffusion.plan import Plan, make_plan
-from mlenergy.diffusion.sizing.size import FLOPS_PER_BYTE, size_plan
-from mlenergy.errors import UserError
+from mlenergy.diffusion.config.approximation import approximation
+from mlenergy.diffusion.config.plan import Plan, make_plan
+from mlenergy.diffusion.cost.size import FLOPS_PER_BYTE, size_plan
+from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.args import BenchmarkArgs
+    from mlenergy.diffusion.config.args import BenchmarkArgs
     from mlenergy.diffusion.models.spec import ModelSpec
     from mlenergy.diffusion.tune.machine import Machine
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlenergy.diffusion.sweep.ledger import now
+from mlenergy.diffusion.executors.ledger import now
 from mlenergy.diffusion.tune.candidates import Choice
 from mlenergy.diffusion.tune.front import Verdict, judge
 from mlenergy.diffusion.tune.intervals import Interval, Spread

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlenergy import __version__
-from mlenergy.diffusion.run_paths import RunPaths
+from mlenergy.diffusion import __version__
+from mlenergy.diffusion.executors.job import Job, relative_cost
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.local import LocalSweep
+from mlenergy.diffusion.executors.process import command_of
+from mlenergy.diffusion.executors.slots import Slots
+from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.sweep.expand import Run
-from mlenergy.diffusion.sweep.jobs import Job, relative_cost
-from mlenergy.diffusion.sweep.ledger import Entry, Ledger
-from mlenergy.diffusion.sweep.local import LocalSweep
 from mlenergy.diffusion.sweep.options import BASE_DIR
-from mlenergy.diffusion.sweep.process import command_of
-from mlenergy.diffusion.sweep.slots import Slots
 from mlenergy.diffusion.sweep.todo import has_result
 from mlenergy.diffusion.tune.candidates import Candidate
 from mlenergy.diffusion.tune.settings import options_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlenergy.diffusion.sweep.jobs import relative_cost
+from mlenergy.diffusion.executors.job import relative_cost
 from mlenergy.diffusion.tune.candidates import Candidate
 from mlenergy.diffusion.tune.front import judge, unsettled_pairs
 from mlenergy.diffusion.tune.starts import Measured

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.approximation import approximation
-from mlenergy.diffusion.knobs import lossy
+from mlenergy.diffusion.config.approximation import approximation
+from mlenergy.diffusion.config.optimizations import lossy
 from mlenergy.diffusion.sweep.options import WORKLOAD, to_argv
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.args import BenchmarkArgs
-    from mlenergy.diffusion.plan import Plan
+    from mlenergy.diffusion.config.args import BenchmarkArgs
+    from mlenergy.diffusion.config.plan import Plan
 
 # Written out even at their defaults: they are what was searched, or decides what the words mean.
 _ALWAYS = frozenset({"engine", "ulysses_degree", "ring_degree", "workload.batch_size"})

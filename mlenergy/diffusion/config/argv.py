@@ -1,0 +1,83 @@
+"""From a plan back to the command line that makes it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.optimizations import options_of
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.workloads import TextToImage
+
+# Where an option's name is not its name in the plan.
+_IN_PLAN = {"height": "height_px", "width": "width_px", "inference_steps": "steps"}
+_IN_PARALLEL = {
+    "ulysses_degree": "ulysses",
+    "ring_degree": "ring",
+    "data_parallel_degree": "data",
+    "pipefusion_parallel_degree": "pipefusion",
+    "tensor_parallel_degree": "tensor",
+    "num_pipeline_patch": "num_pipeline_patch",
+    "warmup_steps": "pipefusion_warmup_steps",
+    "use_parallel_vae": "parallel_vae",
+}
+_IN_SPEC = {
+    "height": "default_height_px",
+    "width": "default_width_px",
+    "inference_steps": "default_steps",
+    "guidance_scale": "default_guidance_scale",
+    "max_sequence_length": "default_max_sequence_length",
+    "dtype": "default_dtype",
+}
+# Always written, even at their defaults: without them another number of processes, or another machine,
+# could resolve the same words otherwise. The device is left out, so that a plan made on a machine without a
+# GPU can be taken to one with.
+_ALWAYS = {"engine", "ulysses_degree", "ring_degree", "model_id", "base_dir", "batch_size"}
+
+
+def torchrun_line(plan: Plan) -> str:
+    """The command that runs the plan on one machine, quoted for a shell."""
+    return shlex.join(["torchrun", f"--nproc_per_node={plan.parallel.world_size}", *benchmark_words(plan)])
+
+
+def benchmark_words(plan: Plan) -> list[str]:
+    """The benchmark module and its options: those that have to be there to resolve to this plan again."""
+    words = ["-m", "mlenergy.diffusion.benchmark"]
+    for field in fields(BenchmarkArgs):
+        words += _option(field, f"--{field.name}", _run_value(plan, field.name), field.default)
+    words.append("workload:text-to-image")
+    for field in fields(TextToImage):
+        default = getattr(plan.spec, _IN_SPEC[field.name]) if field.name in _IN_SPEC else field.default
+        owner = plan.spec if field.name == "model_id" else plan
+        value = getattr(owner, _IN_PLAN.get(field.name, field.name))
+        words += _option(field, f"--workload.{field.name}", value, default)
+    return words
+
+
+def _run_value(plan: Plan, name: str) -> Any:
+    turned = options_of(plan.knobs)
+    if name in turned:
+        return turned[name]
+    if name in _IN_PARALLEL:
+        return getattr(plan.parallel, _IN_PARALLEL[name])
+    if name == "use_cfg_parallel":
+        return plan.parallel.cfg > 1
+    # Options that say how to start, not what to do (dry_run, debug, ...), have no place in a plan.
+    return MISSING if name == "device" else getattr(plan, name, MISSING)
+
+
+def _option(field: Field[Any], name: str, value: Any, default: Any) -> Iterator[str]:
+    if value is MISSING or value is None or (value == default and field.name not in _ALWAYS):
+        return
+    if isinstance(value, bool):
+        yield name if value else name.replace("--", "--no_", 1).replace("--no_workload.", "--workload.no_")
+        return
+    if isinstance(value, str) and value.startswith("-"):
+        yield f"{name}={value}"  # as a word of its own it would be taken for an option
+        return
+    yield name
+    for one in value if isinstance(value, tuple) else (value,):
+        yield repr(one) if isinstance(one, float) else str(one)

@@ -1,0 +1,104 @@
+"""Degrees that neither engine can run, in one wording for both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.models.spec import Mode
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+
+
+_MODE_OPTIONS: dict[Mode, str] = {
+    "ulysses": "--ulysses_degree",
+    "ring": "--ring_degree",
+    "cfg": "--use_cfg_parallel",
+    "data": "--data_parallel_degree",
+    "pipefusion": "--pipefusion_parallel_degree",
+    "tensor": "--tensor_parallel_degree",
+    "parallel-vae": "--use_parallel_vae",
+}
+
+
+def lacking_mode(plan: Plan) -> str | None:
+    """The first mode of the plan that its engine does not offer for the model's family, or None."""
+    offered = plan.spec.family.modes[plan.engine]
+    for mode in plan.parallel.modes:
+        if mode not in offered:
+            option = _MODE_OPTIONS[mode]
+            elsewhere = [e for e, modes in plan.spec.family.modes.items() if mode in modes]
+            instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
+            return (
+                f"{option}: the {plan.engine} engine does not offer it for {plan.spec.family.name} models "
+                f"(see docs/capabilities.md); {instead}"
+            )
+    return None
+
+
+def _heads(plan: Plan) -> str | None:
+    heads, ulysses = plan.spec.heads, plan.parallel.ulysses
+    if heads is None or heads % ulysses == 0:
+        return None
+    fits = [str(d) for d in range(1, heads + 1) if heads % d == 0 and d <= 16]
+    return (
+        f"--ulysses_degree {ulysses} does not divide the {heads} attention heads of {plan.spec.model_id}; "
+        f"use one of {', '.join(fits)}, or --ring_degree, which needs no heads"
+    )
+
+
+def token_rows(plan: Plan) -> int:
+    """Rows of tokens in one image."""
+    return plan.height_px // (plan.spec.family.latent_factor * plan.spec.family.patch_size)
+
+
+def _rows(plan: Plan) -> str | None:
+    """Sequences are split by whole rows; a UNet has none, and no degree that splits one."""
+    parallel, rows = plan.parallel, token_rows(plan)
+    if rows % parallel.sequence == 0:
+        return None
+    step = plan.height_px // rows * parallel.sequence
+    lower = max(plan.height_px // step, 1) * step
+    return (
+        f"--workload.height {plan.height_px} makes {rows} rows of tokens, which ulysses "
+        f"{parallel.ulysses} x ring {parallel.ring} = {parallel.sequence} processes cannot share evenly; "
+        f"use a height of {lower} or {lower + step}"
+    )
+
+
+def _guidance_batch(plan: Plan) -> str | None:
+    if plan.parallel.cfg == 1:
+        return None
+    if plan.parallel.cfg != 2:
+        return f"guidance has two halves, so {plan.parallel.cfg} processes cannot share them; use 2"
+    if plan.spec.guidance != "classifier-free":
+        return f"{plan.spec.model_id} runs no guidance batch that processes could share; use other degrees"
+    if plan.guidance_scale is None or plan.guidance_scale <= 1:
+        scale = "none" if plan.guidance_scale is None else f"{plan.guidance_scale:g}"
+        return (
+            f"--use_cfg_parallel shares the guidance batch, but guidance scale {scale} runs none; "
+            "use a --workload.guidance_scale above 1, or other degrees"
+        )
+    return None
+
+
+def _uneven_batch(plan: Plan) -> str | None:
+    groups = plan.parallel.data
+    if plan.batch_size % groups == 0:
+        return None
+    return (
+        f"--workload.batch_size {plan.batch_size} cannot be shared evenly by {groups} data-parallel groups; "
+        f"use {(plan.batch_size // groups + 1) * groups}"
+    )
+
+
+def _ring_dtype(plan: Plan) -> str | None:
+    if plan.parallel.ring == 1 or plan.device == "cpu" or plan.dtype != "float32":
+        return None
+    return (
+        "ring attention needs float16 or bfloat16 on a GPU (no float32 kernel of torch returns what rings "
+        "merge by); use --workload.dtype bfloat16, or --ulysses_degree"
+    )
+
+
+CHECKS = (_heads, _rows, _guidance_batch, _uneven_batch, _ring_dtype)

@@ -1,0 +1,111 @@
+"""What is asked of a model, whoever runs it: sizes, counts, guidance, text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.models.architectures.reader import architecture_ids, has_architecture
+from mlenergy.diffusion.weights.tiny.folder import is_tiny
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+
+
+def _weights(plan: Plan) -> str | None:
+    if plan.weights == "pretrained":
+        return None
+    option = "--workload.weights random"
+    if is_tiny(plan.weights_from):
+        return f"{plan.weights_from} has random weights anyhow; leave {option} out"
+    if not has_architecture(plan.weights_from) and not Path(plan.weights_from).is_dir():
+        known = ", ".join(architecture_ids())
+        return (
+            f"{option}: this package has no architecture of {plan.weights_from}; give a folder with its "
+            f"configurations and tokenizers, or one of: {known}"
+        )
+    needs_files = {
+        "lora": plan.lora is not None,
+        "variant": plan.variant is not None,
+        "revision": plan.revision is not None,
+        "allow_pickle": plan.allow_pickle,
+        "trust_remote_code": plan.trust_remote_code,
+    }
+    asked = [name for name, is_on in needs_files.items() if is_on]
+    return f"{option} reads no weight files; leave --workload.{asked[0]} out" if asked else None
+
+
+def _counts(plan: Plan) -> str | None:
+    least = {
+        "workload.batch_size": (plan.batch_size, 1),
+        "workload.inference_steps": (plan.steps, 1),
+        "benchmark_iters": (plan.benchmark_iters, 1),
+        "warmup_iters": (plan.warmup_iters, 0),
+        "workload.seed": (plan.seed, 0),
+    }
+    for option, (value, lowest) in least.items():
+        if value < lowest:
+            return f"--{option} {value} is too small; use {lowest} or more"
+    return None
+
+
+def _certainty(plan: Plan) -> str | None:
+    if plan.target_ci is None:
+        return None
+    if not 0 < plan.target_ci < 1:
+        return f"--target_ci {plan.target_ci:g} is no share of the mean; use 0.01 for 1 %"
+    if plan.max_iters < max(plan.benchmark_iters, 2):
+        least = max(plan.benchmark_iters, 2)
+        return (
+            f"--max_iters {plan.max_iters} is too small: {least} iterations are measured; use {least} or more"
+        )
+    return None
+
+
+def _sizes(plan: Plan) -> str | None:
+    multiple = plan.spec.family.size_multiple_px
+    for option, size in (("height", plan.height_px), ("width", plan.width_px)):
+        if size < multiple or size % multiple:
+            lower = max(size // multiple, 1) * multiple
+            return (
+                f"--workload.{option} {size} is not a multiple of {multiple}, which {plan.spec.family.name} "
+                f"needs; use {lower} or {lower + multiple}"
+            )
+    return None
+
+
+def _device(plan: Plan) -> str | None:
+    if plan.device == "mps" and plan.parallel.world_size > 1:
+        return "Apple's GPU takes one process; start one, or use --device cpu"
+    if plan.device == "mps" and plan.engine == "xdit":
+        return "--engine xdit does not run on Apple's GPU; use --engine diffusers"
+    return None
+
+
+def _guidance(plan: Plan) -> str | None:
+    spec, scale = plan.spec, plan.guidance_scale
+    if spec.guidance == "none" and scale is not None:
+        return f"{spec.model_id} takes no guidance scale; leave --workload.guidance_scale out"
+    if plan.negative_prompt is None:
+        return None
+    if spec.guidance != "classifier-free":
+        return f"{spec.model_id} has no classifier-free guidance; leave --workload.negative_prompt out"
+    if scale is not None and scale <= 1:
+        return (
+            f"at guidance scale {scale:g} a negative prompt does nothing; leave it out or use a scale above 1"
+        )
+    return None
+
+
+def _text_length(plan: Plan) -> str | None:
+    length, limit = plan.max_sequence_length, plan.spec.max_sequence_length_limit
+    if length is None:
+        return None
+    if limit is None:
+        return f"{plan.spec.model_id} has a fixed text length; leave --workload.max_sequence_length out"
+    if not 1 <= length <= limit:
+        return f"--workload.max_sequence_length {length} is outside of 1 to {limit} for {plan.spec.model_id}"
+    return None
+
+
+CHECKS = (_weights, _counts, _certainty, _sizes, _device, _guidance, _text_length)

@@ -1,0 +1,126 @@
+"""What the xdit engine alone cannot do: PipeFusion, tensor parallelism, the parallel VAE.
+
+xfuser's faults that are mended are no refusals (engines/xdit_faults.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.config.approximation import pipeline_patches
+from mlenergy.diffusion.config.checks.parallelism import token_rows
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+
+
+def _patches(plan: Plan) -> str | None:
+    """xfuser cuts equal patches of whole shares, and takes fewer of them where they do not fit."""
+    if plan.parallel.pipefusion == 1:
+        if plan.parallel.num_pipeline_patch not in (None, 1):
+            return (
+                "--num_pipeline_patch is PipeFusion's; use --pipefusion_parallel_degree too, or leave it out"
+            )
+        return None
+    shares, uneven = divmod(token_rows(plan), plan.parallel.sequence)
+    if uneven:
+        return None  # refused for that already
+    wanted = pipeline_patches(plan)
+    if wanted >= 1 and _patches_made(shares, wanted) == wanted:
+        return None
+    fits = ", ".join(str(n) for n in range(1, min(shares, 16) + 1) if _patches_made(shares, n) == n)
+    return (
+        f"PipeFusion cannot cut {token_rows(plan)} rows of tokens, shared by {plan.parallel.sequence} "
+        f"processes, into {wanted} patches; use a --num_pipeline_patch of {fits}"
+    )
+
+
+def _patches_made(shares: int, wanted: int) -> int:
+    """Patches that come out when ``shares`` rows are cut into equal ones of the size that ``wanted`` asks."""
+    height = -(-shares // wanted)
+    return -(-shares // height)
+
+
+def _synchronous_steps(plan: Plan) -> str | None:
+    if plan.parallel.pipefusion == 1 or plan.parallel.pipefusion_warmup_steps >= 1:
+        return None
+    return (
+        f"--warmup_steps {plan.parallel.pipefusion_warmup_steps}: PipeFusion needs at least one synchronous "
+        "step to fill its caches; use 1 or more"
+    )
+
+
+def _tensor(plan: Plan) -> str | None:
+    """yunchang's sequence groups take neighbouring ranks, and so do the tensor-parallel ones."""
+    parallel = plan.parallel
+    others = parallel.sequence * parallel.pipefusion
+    if parallel.tensor == 1 or others == 1:
+        return None
+    return (
+        f"--tensor_parallel_degree {parallel.tensor} beside {others} processes of Ulysses, ring or PipeFusion"
+        " gives wrong images in xfuser; use --tensor_parallel_degree 1, or nothing else"
+    )
+
+
+def _stages(plan: Plan) -> str | None:
+    layers, stages = plan.spec.layers, plan.parallel.pipefusion
+    if layers is None or stages == 1 or _stages_fit(plan, layers, stages):
+        return None
+    fits = [str(n) for n in range(1, min(layers, 16) + 1) if _stages_fit(plan, layers, n)]
+    return (
+        f"--pipefusion_parallel_degree {stages} cannot share the {layers} layers of {plan.spec.model_id}; "
+        f"use one of {', '.join(fits)}"
+    )
+
+
+def _stages_fit(plan: Plan, layers: int, stages: int) -> bool:
+    """Whether no stage is left without layers; HunyuanDiT's paired stages have to be equal."""
+    if plan.spec.family.name == "hunyuandit":
+        return layers % stages == 0
+    return -(-layers // stages) * (stages - 1) < layers
+
+
+def _hunyuandit_skips(plan: Plan) -> str | None:
+    """HunyuanDiT's second half takes what its first half hands over: each stage has one partner."""
+    parallel = plan.parallel
+    if plan.spec.family.name != "hunyuandit" or parallel.pipefusion == 1:
+        return None
+    if parallel.pipefusion % 2:
+        return (
+            f"--pipefusion_parallel_degree {parallel.pipefusion}: HunyuanDiT's stages work in pairs; "
+            f"use {parallel.pipefusion - 1} or {parallel.pipefusion + 1}"
+        )
+    if plan.guidance_scale is None or plan.guidance_scale <= 1:
+        return (
+            "xfuser's PipeFusion for HunyuanDiT expects a guidance batch, which a guidance scale of 1 or "
+            "less does not run; use a --workload.guidance_scale above 1, or --ulysses_degree"
+        )
+    return None
+
+
+def _parallel_vae(plan: Plan) -> str | None:
+    parallel = plan.parallel
+    if not parallel.parallel_vae:
+        return None
+    if parallel.world_size // parallel.data == 1:
+        return "--use_parallel_vae needs several processes for an image, and there is one; leave it out"
+    if parallel.data > 1:
+        return (
+            f"--use_parallel_vae decodes the images of all {parallel.data} data-parallel groups in each of "
+            f"them, {parallel.data} times the work; use --data_parallel_degree 1, or leave it out"
+        )
+    return None
+
+
+def _binning(plan: Plan) -> str | None:
+    parallel = plan.parallel
+    if not plan.use_resolution_binning or parallel.sequence * parallel.pipefusion == 1:
+        return None
+    return (
+        "--workload.use_resolution_binning computes at another size than the plan can check against "
+        f"{parallel.sequence * parallel.pipefusion} processes; name a trained size by --workload.height and "
+        "--workload.width instead"
+    )
+
+
+CHECKS = (*(_patches, _synchronous_steps, _tensor, _stages, _hunyuandit_skips, _parallel_vae, _binning),)

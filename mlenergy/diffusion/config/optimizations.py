@@ -1,0 +1,163 @@
+"""What makes a run faster or smaller: the knobs of a plan, as data; no torch.
+
+engines/knobs/ turns them; refusals/knobs.py says which cannot be turned, and knob_effects.py whether
+they did anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.spec import EngineName, Family
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.args import BenchmarkArgs
+
+CompileMode = Literal["whole", "regional"]
+AttentionName = Literal["auto", "sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage"]
+Quantization = Literal["int8-weight-only", "int8-dynamic", "fp8-weight-only", "fp8-dynamic"]
+Offload = Literal["model", "sequential", "group"]
+CacheMethod = Literal["fbcache", "teacache", "magcache", "taylorseer", "pab", "fastercache"]
+SchedulerName = Literal["own", "ddim", "dpmsolver++", "unipc", "euler"]
+
+# The thresholds of the libraries' own defaults; the other methods have none.
+DEFAULT_THRESHOLDS: dict[CacheMethod, float] = {"fbcache": 0.12, "teacache": 0.12, "magcache": 0.06}
+# These skip whole steps (all blocks but perhaps the first); the others skip attention within a step.
+STEP_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "teacache", "magcache"})
+
+# Engine -> cache -> families. TeaCache has no hook in diffusers and coefficients for FLUX only in
+# xfuser; MagCache's ratios are measured for each model, and diffusers brings those of FLUX.
+_TRANSFORMERS = frozenset({"flux", "sd3", "pixart-alpha", "pixart-sigma", "hunyuandit"})
+CACHES: dict[EngineName, dict[CacheMethod, frozenset[str]]] = {
+    "diffusers": {
+        "fbcache": _TRANSFORMERS,
+        "magcache": frozenset({"flux"}),
+        "taylorseer": _TRANSFORMERS | {"sdxl", "sd"},
+        "pab": _TRANSFORMERS | {"sdxl", "sd"},
+        # PixArt-alpha's sizes come in a dictionary, whose two halves diffusers does not part.
+        "fastercache": _TRANSFORMERS - {"pixart-alpha"},
+    },
+    "xdit": {"fbcache": frozenset({"flux"}), "teacache": frozenset({"flux"})},
+}
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Every knob as it is resolved; a knob at its default changes nothing."""
+
+    compile_mode: CompileMode | None = None  # the denoiser by torch.compile
+    attention: AttentionName = "auto"  # auto: what the engine takes by itself
+    quantization: Quantization | None = None  # of the linear layers in the denoiser's blocks
+    layerwise_fp8: bool = False  # the denoiser's weights stored as float8, computed in the run's dtype
+    fp8_t5_encoder: bool = False  # the same for the T5 text encoder
+    offload: Offload | None = None  # weights in host memory, moved to the GPU when they are needed
+    attention_slicing: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    cache: CacheMethod | None = None
+    cache_threshold: float | None = None
+    scheduler: SchedulerName = "own"
+
+
+def knobs_from(args: BenchmarkArgs, family: Family) -> Knobs:
+    """The knobs that a command line asks for.
+
+    Raises:
+        UserError: two options that exclude each other, or one without the other that it belongs to.
+    """
+    if args.compile_mode is not None and not args.use_torch_compile:
+        raise UserError("--compile_mode says how to compile; add --use_torch_compile")
+    # A UNet's repeated blocks are a small part of it: there, blocks alone leave the convolutions as they are.
+    natural: CompileMode = "whole" if family.denoiser == "unet" else "regional"
+    cache = _one_cache(args)
+    if args.cache_threshold is not None and cache not in DEFAULT_THRESHOLDS:
+        raise UserError(
+            f"--cache_threshold {args.cache_threshold:g} belongs to one of the caches "
+            f"{', '.join(DEFAULT_THRESHOLDS)}; choose one by --cache_method, or leave it out"
+        )
+    threshold = DEFAULT_THRESHOLDS.get(cache) if cache else None
+    return Knobs(
+        compile_mode=(args.compile_mode or natural) if args.use_torch_compile else None,
+        attention=args.attention_backend,
+        quantization=args.quantization,
+        layerwise_fp8=args.layerwise_fp8,
+        fp8_t5_encoder=args.use_fp8_t5_encoder,
+        offload=_one_offload(args),
+        attention_slicing=args.attention_slicing,
+        vae_slicing=args.vae_slicing,
+        vae_tiling=args.vae_tiling,
+        cache=cache,
+        cache_threshold=threshold if args.cache_threshold is None else args.cache_threshold,
+        scheduler=args.scheduler,
+    )
+
+
+def options_of(knobs: Knobs) -> dict[str, Any]:
+    """The options that `knobs_from` reads, by name, with the values that give these knobs again."""
+    return {
+        "use_torch_compile": knobs.compile_mode is not None,
+        "compile_mode": knobs.compile_mode,
+        "attention_backend": knobs.attention,
+        "quantization": knobs.quantization,
+        "layerwise_fp8": knobs.layerwise_fp8,
+        "use_fp8_t5_encoder": knobs.fp8_t5_encoder,
+        "enable_model_cpu_offload": knobs.offload == "model",
+        "enable_sequential_cpu_offload": knobs.offload == "sequential",
+        "enable_group_offload": knobs.offload == "group",
+        "attention_slicing": knobs.attention_slicing,
+        "vae_slicing": knobs.vae_slicing,
+        "vae_tiling": knobs.vae_tiling,
+        "use_teacache": False,
+        "use_fbcache": False,
+        "cache_method": knobs.cache,
+        "cache_threshold": knobs.cache_threshold,
+        "scheduler": knobs.scheduler,
+    }
+
+
+def has_cache(engine: EngineName, family: Family, knobs: Knobs) -> bool:
+    """Whether an engine has the cache that is asked for; also where none is."""
+    return knobs.cache is None or family.name in CACHES[engine].get(knobs.cache, ())
+
+
+def lossy(knobs: Knobs) -> list[str]:
+    """What makes the images differ from the exact run's by more than rounding, in a few words each."""
+    threshold = "" if knobs.cache_threshold is None else f" at {knobs.cache_threshold:g}"
+    found: dict[str, Any] = {
+        f"cache {knobs.cache}{threshold}": knobs.cache,
+        f"{knobs.quantization} denoiser": knobs.quantization,
+        "fp8 storage of the denoiser": knobs.layerwise_fp8,
+        "fp8 storage of the T5 encoder": knobs.fp8_t5_encoder,
+        "8-bit attention (sage)": knobs.attention == "sage",
+        "VAE in tiles": knobs.vae_tiling,
+        f"scheduler {knobs.scheduler} instead of the model's": knobs.scheduler != "own",
+    }
+    return [words for words, is_on in found.items() if is_on]
+
+
+def _one_cache(args: BenchmarkArgs) -> CacheMethod | None:
+    asked: dict[str, CacheMethod] = {}
+    if args.use_teacache:
+        asked["--use_teacache"] = "teacache"
+    if args.use_fbcache:
+        asked["--use_fbcache"] = "fbcache"
+    if args.cache_method is not None:
+        asked[f"--cache_method {args.cache_method}"] = args.cache_method
+    if len(set(asked.values())) > 1:
+        raise UserError(f"{' and '.join(asked)}: a run has one cache; choose one of them")
+    return next(iter(asked.values()), None)
+
+
+def _one_offload(args: BenchmarkArgs) -> Offload | None:
+    asked: dict[str, Offload] = {}
+    if args.enable_model_cpu_offload:
+        asked["--enable_model_cpu_offload"] = "model"
+    if args.enable_sequential_cpu_offload:
+        asked["--enable_sequential_cpu_offload"] = "sequential"
+    if args.enable_group_offload:
+        asked["--enable_group_offload"] = "group"
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)}: weights are offloaded one way; choose one of them")
+    return next(iter(asked.values()), None)

@@ -1,0 +1,1 @@
+"""What a plan needs, predicted from its architecture: arithmetic, memory, bytes sent. No torch at import."""

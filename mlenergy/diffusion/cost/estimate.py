@@ -1,0 +1,40 @@
+"""A plan -> the memory of its fullest rank, and nothing else: quick enough for a run that is ending."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.config.optimizations import options_of
+from mlenergy.diffusion.cost.architecture import architecture_of
+from mlenergy.diffusion.cost.costs import costs_of
+from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
+from mlenergy.diffusion.cost.shape import shape_of
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+
+# Options that change what a rank holds, and that the estimate knows nothing of.
+_NOT_ESTIMATED = (
+    *("quantization", "layerwise_fp8", "use_fp8_t5_encoder", "enable_model_cpu_offload"),
+    *("enable_sequential_cpu_offload", "enable_group_offload", "attention_slicing"),
+    *("vae_slicing", "vae_tiling"),
+)
+
+
+def estimate_memory(plan: Plan) -> MemoryEstimate:
+    """Memory of the rank that holds most; `fits` is None.
+
+    An architecture that this package does not ship is counted by a child process the first time,
+    which takes some seconds.
+
+    Raises:
+        UserError: the model's architecture is unknown or cannot be counted.
+    """
+    model = architecture_of(plan)
+    return memory_of(plan, model, costs_of(model), shape_of(plan, model), None)
+
+
+def left_out(plan: Plan) -> tuple[str, ...]:
+    """Options of the plan that change its memory, but not the estimate."""
+    options = options_of(plan.knobs)
+    return tuple(f"--{name}" for name in _NOT_ESTIMATED if options[name])

@@ -1,0 +1,165 @@
+"""Counts -> polynomials: what one architecture costs at any size, so that planning needs no torch.
+
+FLOPs of these models are exactly a polynomial of second degree in the latent cells of the
+image and the tokens of the text (attention is the square, all else is linear), and the peak of
+activations is linear in both. So a few counts give all sizes; tests compare others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from mlenergy.diffusion.cost.count import Counter
+from mlenergy.diffusion.cost.inputs import text_tokens
+from mlenergy.diffusion.models.architectures.reader import Architecture, Component
+
+Terms = Sequence[str]
+_SIDES = (32, 64, 96)  # latent cells a side: 256, 512 and 768 pixels
+_TEXTS = (64, 128, 256)
+_DTYPES = {"2": torch.bfloat16, "4": torch.float32}
+_BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks")
+
+
+def count_costs(architecture: Architecture) -> dict[str, Any]:
+    """Parameters, FLOPs and activation bytes of every component, as the architecture files keep them.
+
+    Returns:
+        component name -> parameters, buffers (floating elements), block_parameters (in the repeated
+        blocks), float32_parameters (kept in float32 where the run's dtype is float16), flops and
+        activation_bytes: term -> factor, for one row of the batch. Terms: "1", "cells" (latent
+        height × width), "text" (tokens), their squares and "cells*text".
+
+    Raises:
+        UserError: a component of a class that cannot be counted.
+    """
+    counter = Counter(architecture)
+    components = {
+        name: _sizes(counter, part) | _costs(counter, part) for name, part in architecture.modules.items()
+    }
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    return {"counted_with": libraries, "components": components}
+
+
+def _sizes(counter: Counter, part: Component) -> dict[str, int]:
+    module = counter.module(part.name)
+    names = dict(module.named_parameters())
+    kept = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
+    return {
+        "parameters": sum(p.numel() for p in names.values()),
+        "buffers": sum(b.numel() for b in module.buffers() if b.is_floating_point()),
+        "block_parameters": sum(p.numel() for n, p in names.items() if n.split(".")[0] in _BLOCK_LISTS),
+        "float32_parameters": sum(
+            p.numel() for n, p in names.items() if any(word in n.split(".") for word in kept)
+        ),
+    }
+
+
+def _costs(counter: Counter, part: Component) -> dict[str, Any]:
+    if part is counter.architecture.denoiser:
+        return _denoiser_costs(counter)
+    if part.name.startswith("text_encoder"):
+        return _text_costs(counter, part)
+    return _decoder_costs(counter)
+
+
+def _denoiser_costs(counter: Counter) -> dict[str, Any]:
+    architecture = counter.architecture
+    free = _text_is_free(architecture)
+    points = [(side, text) for side in _SIDES for text in (_TEXTS if free else (_fixed_t5(architecture),))]
+    quadratic: Terms = (
+        ("1", "cells", "cells2", "text", "text2", "cells*text") if free else ("1", "cells", "cells2")
+    )
+    linear: Terms = ("1", "cells", "text") if free else ("1", "cells")
+
+    def flops(side: int, text: int) -> int:
+        return counter.denoiser(1, side, side, text)
+
+    def peak(dtype: torch.dtype) -> Callable[[int, int], int]:
+        return lambda side, text: counter.denoiser_bytes(1, side, side, text, dtype)
+
+    # The peak's line holds from where activations outgrow the few tensors of fixed size.
+    large = [(side, text) for side, text in points if side > _SIDES[0]]
+    return {
+        "flops": _fit(points, quadratic, flops),
+        "activation_bytes": {size: _fit(large, linear, peak(dtype)) for size, dtype in _DTYPES.items()},
+    }
+
+
+def _text_costs(counter: Counter, part: Component) -> dict[str, Any]:
+    free = text_tokens(counter.architecture, part, _TEXTS[0]) == _TEXTS[0]
+    points = [(0, text) for text in _TEXTS] if free else [(0, text_tokens(counter.architecture, part, None))]
+    terms: Terms = ("1", "text", "text2") if free else ("1",)
+    return {
+        "flops": _fit(points, terms, lambda _side, text: counter.text(part, 1, text)),
+        "activation_bytes": {
+            size: _fit(points, terms, _text_peak(counter, part, dtype)) for size, dtype in _DTYPES.items()
+        },
+    }
+
+
+def _text_peak(counter: Counter, part: Component, dtype: torch.dtype) -> Callable[[int, int], int]:
+    return lambda _side, text: counter.text_bytes(part, 1, text, dtype)
+
+
+def _decoder_costs(counter: Counter) -> dict[str, Any]:
+    points = [(side, 0) for side in _SIDES]
+    return {
+        "flops": _fit(points, ("1", "cells", "cells2"), lambda side, _text: counter.decode(1, side, side)),
+        "activation_bytes": {
+            size: _fit(points[1:], ("1", "cells"), _decode_peak(counter, dtype))
+            for size, dtype in _DTYPES.items()
+        },
+    }
+
+
+def _decode_peak(counter: Counter, dtype: torch.dtype) -> Callable[[int, int], int]:
+    return lambda side, _text: counter.decode_bytes(1, side, side, dtype)
+
+
+def _text_is_free(architecture: Architecture) -> bool:
+    """Whether the denoiser takes text of any length (UNets take CLIP's 77, HunyuanDiT 77 and 256)."""
+    has_t5 = any(part.class_name == "T5EncoderModel" for part in architecture.text_encoders)
+    return has_t5 and "text_len_t5" not in architecture.denoiser.config
+
+
+def _fixed_t5(architecture: Architecture) -> int:
+    return int(architecture.denoiser.config.get("text_len_t5", 0))
+
+
+def _fit(
+    points: Sequence[tuple[int, int]], terms: Terms, measure: Callable[[int, int], int]
+) -> dict[str, float]:
+    """Least squares in scaled variables, so that the squares do not swamp the constant."""
+    cell_scale, text_scale = float(_SIDES[-1] ** 2), float(_TEXTS[-1])
+    scales = _values(cell_scale, text_scale, terms)
+    rows = [
+        [value / scale for value, scale in zip(_values(side * side, text, terms), scales, strict=True)]
+        for side, text in points
+    ]
+    counts = [[float(measure(side, text))] for side, text in points]
+    matrix, right = torch.tensor(rows, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64)
+    solution = torch.linalg.lstsq(matrix, right).solution.flatten().tolist()
+    return {
+        term: _rounded(factor / scale) for term, factor, scale in zip(terms, solution, scales, strict=True)
+    }
+
+
+def _values(cells: float, text: float, terms: Terms) -> list[float]:
+    named = {
+        "1": 1.0,
+        "cells": cells,
+        "cells2": cells * cells,
+        "text": text,
+        "text2": text * text,
+        "cells*text": cells * text,
+    }
+    return [named[term] for term in terms]
+
+
+def _rounded(value: float) -> float:
+    """To a thousandth of a FLOP or byte: what is left of the solver's rounding goes."""
+    return round(value, 3) + 0.0  # + 0.0 makes a negative zero plain

@@ -1,0 +1,157 @@
+"""The tensors that each class of component is called with, on the meta device or a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from mlenergy.diffusion.cost.workload import CLIP_TOKENS
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.architectures.reader import Architecture, Component
+
+_FLUX_CELLS = 2  # latent cells per token and side; FLUX's pipeline packs them before the transformer
+
+Make = Callable[..., torch.Tensor]
+
+
+def denoiser_inputs(
+    architecture: Architecture,
+    rows: int,
+    height_cells: int,
+    width_cells: int,
+    t5_tokens: int | None,
+    device: torch.device | str = "meta",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
+    """Arguments of one call of the denoiser.
+
+    Args:
+        architecture: the whole pipeline; widths of the text come from its encoders.
+        rows: rows of the batch (images × guidance rows).
+        height_cells: latent height; pixels / 8.
+        width_cells: latent width.
+        t5_tokens: padded length of the T5 encoder's output.
+        device: where the tensors are made.
+        dtype: of the floating tensors.
+
+    Raises:
+        UserError: the denoiser's class is not known here.
+    """
+    part = architecture.denoiser
+    builder = _DENOISERS.get(part.class_name)
+    if builder is None:
+        raise UserError(
+            f"the work of a {part.class_name} cannot be counted; known: {', '.join(sorted(_DENOISERS))}"
+        )
+
+    def make(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, device=device, dtype=dtype)
+
+    return builder(architecture, make, rows, height_cells, width_cells, t5_tokens or 0)
+
+
+def text_tokens(architecture: Architecture, encoder: Component, t5_tokens: int | None) -> int:
+    """Padded tokens of one text encoder's input."""
+    return t5_tokens or 0 if encoder.class_name == "T5EncoderModel" else CLIP_TOKENS
+
+
+def text_inputs(
+    encoder: Component, rows: int, tokens: int, device: torch.device | str = "meta"
+) -> dict[str, Any]:
+    """Arguments of one call of a text encoder."""
+    inputs: dict[str, Any] = {"input_ids": torch.ones((rows, tokens), device=device, dtype=torch.long)}
+    if encoder.class_name == "BertModel":
+        # A mask of two dimensions makes transformers look at its values, which a meta tensor has not.
+        inputs["attention_mask"] = torch.zeros((rows, 1, tokens, tokens), device=device)
+    return inputs
+
+
+def _flux(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    tokens = (height // _FLUX_CELLS) * (width // _FLUX_CELLS)
+    inputs = {
+        "hidden_states": make(rows, tokens, config["in_channels"]),
+        "encoder_hidden_states": make(rows, t5, config["joint_attention_dim"]),
+        "pooled_projections": make(rows, config["pooled_projection_dim"]),
+        "timestep": make(rows),
+        "img_ids": make(tokens, 3),
+        "txt_ids": make(t5, 3),
+    }
+    if config.get("guidance_embeds"):
+        inputs["guidance"] = make(rows)
+    return inputs
+
+
+def _sd3(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    return {
+        "hidden_states": make(rows, config["in_channels"], height, width),
+        "encoder_hidden_states": make(rows, CLIP_TOKENS + t5, config["joint_attention_dim"]),
+        "pooled_projections": make(rows, config["pooled_projection_dim"]),
+        "timestep": make(rows),
+    }
+
+
+def _pixart(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    sized = config.get("use_additional_conditions")
+    if sized is None:  # the class decides by the size it was trained at
+        sized = config.get("sample_size") == 128
+    conditions = {"resolution": make(rows, 2), "aspect_ratio": make(rows, 1)} if sized else {}
+    return {
+        "hidden_states": make(rows, config["in_channels"], height, width),
+        "encoder_hidden_states": make(rows, t5, config["caption_channels"]),
+        "encoder_attention_mask": make(rows, t5),
+        "timestep": make(rows),
+        "added_cond_kwargs": conditions or {"resolution": None, "aspect_ratio": None},
+    }
+
+
+def _hunyuan(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    tokens = (height // config["patch_size"]) * (width // config["patch_size"])
+    rotary = make(tokens, config["attention_head_dim"]), make(tokens, config["attention_head_dim"])
+    return {
+        "hidden_states": make(rows, config["in_channels"], height, width),
+        "timestep": make(rows),
+        "encoder_hidden_states": make(rows, config["text_len"], config["cross_attention_dim"]),
+        "text_embedding_mask": make(rows, config["text_len"]).bool(),
+        "encoder_hidden_states_t5": make(rows, t5, config["cross_attention_dim_t5"]),
+        "text_embedding_mask_t5": make(rows, t5).bool(),
+        "image_rotary_emb": rotary,
+    }
+
+
+def _unet(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    inputs: dict[str, Any] = {
+        "sample": make(rows, config["in_channels"], height, width),
+        "timestep": make(rows),
+        "encoder_hidden_states": make(rows, CLIP_TOKENS, config["cross_attention_dim"]),
+    }
+    if config.get("addition_embed_type") == "text_time":
+        times = 6 * config["addition_time_embed_dim"]
+        pooled = config["projection_class_embeddings_input_dim"] - times
+        inputs["added_cond_kwargs"] = {"text_embeds": make(rows, pooled), "time_ids": make(rows, 6)}
+    return inputs
+
+
+_DENOISERS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "FluxTransformer2DModel": _flux,
+    "SD3Transformer2DModel": _sd3,
+    "PixArtTransformer2DModel": _pixart,
+    "HunyuanDiT2DModel": _hunyuan,
+    "UNet2DConditionModel": _unet,
+}

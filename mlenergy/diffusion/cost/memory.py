@@ -1,0 +1,135 @@
+"""Bytes on the fullest rank: weights, and the peak of activations stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts
+from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.architectures.reader import Architecture
+
+GIB = 1 << 30
+# A CUDA context with its libraries and their workspaces, outside of torch's allocator; an
+# assumption from NVIDIA's own GPUs of the last generations, not measured by this project.
+CONTEXT_BYTES = GIB
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the rank that holds most."""
+
+    parameter_bytes: dict[str, int]  # component -> on this rank
+    activation_bytes: dict[str, int]  # stage -> peak of what it makes
+    peak_bytes: int  # weights and the largest stage: what torch's allocator is expected to report
+    peak_stage: str
+    context_bytes: int
+    fits: bool | None  # None: no GPU memory was given to compare with
+
+    @property
+    def total_parameter_bytes(self) -> int:
+        """All components."""
+        return sum(self.parameter_bytes.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "total_parameter_bytes": self.total_parameter_bytes}
+
+
+def memory_of(
+    plan: Plan,
+    architecture: Architecture,
+    costs: Mapping[str, ComponentCosts],
+    shape: Shape,
+    gpu_memory_gib: float | None,
+) -> MemoryEstimate:
+    """Estimate for the fullest rank of `plan`.
+
+    Ranks of sequence, CFG and data parallelism hold all weights; PipeFusion and tensor parallelism
+    split the denoiser's repeated blocks. Stages follow one another, so the largest counts.
+    """
+    weights = _weights(plan, architecture, costs)
+    stages = {
+        "text_encode": _text_bytes(plan, architecture, costs, shape),
+        "denoise": _denoise_bytes(plan, architecture, costs, shape),
+        "vae_decode": _decode_bytes(plan, architecture, costs, shape),
+    }
+    stage = max(stages, key=lambda name: stages[name])
+    peak = sum(weights.values()) + stages[stage]
+    room = None if gpu_memory_gib is None else gpu_memory_gib * GIB
+    fits = None if room is None else peak + CONTEXT_BYTES <= room
+    return MemoryEstimate(weights, stages, peak, stage, CONTEXT_BYTES, fits)
+
+
+def _weights(plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts]) -> dict[str, int]:
+    share = 1 / (plan.parallel.pipefusion * plan.parallel.tensor)
+    denoiser = architecture.denoiser.name
+    return {
+        name: part.parameter_bytes(plan.dtype, share if name == denoiser else 1.0)
+        for name, part in costs.items()
+    }
+
+
+def _text_bytes(
+    plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
+) -> int:
+    item = BYTES[plan.dtype]
+    text = shape.workload.t5_tokens or 0
+    return max(
+        costs[encoder.name].activation_bytes_at(shape.images_per_rank, 0, text, item)
+        for encoder in architecture.text_encoders
+    )
+
+
+def _denoise_bytes(
+    plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
+) -> int:
+    """Activations of the rank's share of the tokens, what its modes keep beside them, and the text.
+
+    PipeFusion keeps key and value of every token for its own layers (arXiv:2405.14430); its
+    activations are those of a whole image in its first, synchronous steps.
+    """
+    item, ranks = BYTES[plan.dtype], shape.sequence
+    text = shape.workload.t5_tokens or 0
+    own = costs[architecture.denoiser.name].activation_bytes_at(
+        shape.rows_per_rank, shape.cells / ranks, text / ranks, item
+    )
+    embeddings = shape.workload.guidance_rows * shape.images_per_rank * _text_width(architecture) * item
+    beside = round(embeddings * denoiser_text_tokens(architecture, shape.workload.t5_tokens))
+    attention = shape.attention
+    if attention is None:
+        return own + beside
+    tensor = shape.rows_per_rank * shape.joint_tokens / ranks * attention.width * item
+    in_flight = 4 * tensor if ranks > 1 else 0
+    layers = attention.layers / plan.parallel.pipefusion
+    cached = 2 * tensor * layers if plan.parallel.pipefusion > 1 else 0
+    return own + beside + round(in_flight + cached)
+
+
+def _decode_bytes(
+    plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
+) -> int:
+    """All images of the group at once; SDXL's pipeline decodes in float32 where its dtype is float16."""
+    vae = costs["vae"]
+    upcast = (
+        plan.dtype == "float16"
+        and architecture.pipeline_class == "StableDiffusionXLPipeline"
+        and bool(architecture.components["vae"].config.get("force_upcast", True))
+    )
+    item = 4 if upcast else BYTES[plan.dtype]
+    ranks = plan.parallel.world_size // plan.parallel.data if plan.parallel.parallel_vae else 1
+    peak = vae.activation_bytes_at(shape.images_per_rank, shape.cells / ranks, 0, item)
+    wider = vae.parameter_bytes("float32") - vae.parameter_bytes(plan.dtype) if upcast else 0
+    return peak + wider
+
+
+def _text_width(architecture: Architecture) -> int:
+    config = architecture.denoiser.config
+    for key in ("joint_attention_dim", "caption_channels", "cross_attention_dim_t5", "cross_attention_dim"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    return 0

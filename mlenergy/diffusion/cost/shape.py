@@ -1,0 +1,95 @@
+"""What a plan asks of one rank: rows, latent cells, tokens, layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.cost.workload import CLIP_TOKENS, Workload, workload_of
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.architectures.reader import Architecture
+
+_CELLS_PER_TOKEN = 4  # two by two latent cells make a token in all transformers here
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The denoiser's attention: layers over image and text together, and over the image alone."""
+
+    width: int
+    joint_layers: int
+    image_layers: int
+
+    @property
+    def layers(self) -> int:
+        """Attentions of one call."""
+        return self.joint_layers + self.image_layers
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The whole call and one rank's share of it."""
+
+    workload: Workload
+    cells: int  # of one image
+    text_tokens: int  # of the denoiser's text input
+    images_per_rank: float
+    rows_per_rank: float  # of the denoiser's batch
+    sequence: int  # ranks that share one sequence
+    attention: Attention | None  # None: a U-Net, whose work no engine splits by sequence
+    latent_channels: int
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of one image."""
+        return self.cells // _CELLS_PER_TOKEN
+
+    @property
+    def joint_tokens(self) -> int:
+        """Tokens of one image and its text."""
+        return self.image_tokens + self.text_tokens
+
+
+def shape_of(plan: Plan, architecture: Architecture) -> Shape:
+    """Sizes of `plan` for the rank that has most to do."""
+    workload = workload_of(plan, architecture)
+    factor = plan.spec.family.latent_factor
+    parallel = plan.parallel
+    images = plan.batch_size / parallel.data
+    return Shape(
+        workload=workload,
+        cells=(plan.height_px // factor) * (plan.width_px // factor),
+        text_tokens=denoiser_text_tokens(architecture, workload.t5_tokens),
+        images_per_rank=images,
+        rows_per_rank=images * workload.guidance_rows / parallel.cfg,
+        sequence=parallel.sequence,
+        attention=attention_of(architecture),
+        latent_channels=int(architecture.components["vae"].config["latent_channels"]),
+    )
+
+
+def denoiser_text_tokens(architecture: Architecture, t5_tokens: int | None) -> int:
+    """Text tokens that join the image in the denoiser; SD3 puts CLIP's 77 before T5's."""
+    clip = CLIP_TOKENS if architecture.denoiser.class_name == "SD3Transformer2DModel" else 0
+    return clip + (t5_tokens or 0)
+
+
+def attention_of(architecture: Architecture) -> Attention | None:
+    """Width and layers by the denoiser's configuration; None for a U-Net.
+
+    Its sources are the classes' forwards in diffusers 0.42.1: FLUX has one attention over both in
+    each block of either kind, SD3 one in each block and, where `dual_attention_layers` names it,
+    one over the image; PixArt and HunyuanDiT attend over the image and take text by cross-attention.
+    """
+    config: Any = architecture.denoiser.config
+    name = architecture.denoiser.class_name
+    if name == "UNet2DConditionModel":
+        return None
+    width = int(config["num_attention_heads"] * config["attention_head_dim"])
+    if name == "FluxTransformer2DModel":
+        return Attention(width, config["num_layers"] + config["num_single_layers"], 0)
+    if name == "SD3Transformer2DModel":
+        return Attention(width, config["num_layers"], len(config.get("dual_attention_layers") or ()))
+    return Attention(width, 0, config["num_layers"])

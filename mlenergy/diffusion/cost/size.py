@@ -1,0 +1,147 @@
+"""A plan -> what it needs: memory, arithmetic, communication, and how else it could be shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.cost.architecture import architecture_of
+from mlenergy.diffusion.cost.combinations import valid_plans
+from mlenergy.diffusion.cost.communication import Communication, communication_of
+from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
+from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
+from mlenergy.diffusion.cost.shape import Shape, shape_of
+from mlenergy.diffusion.cost.work import group_flops, whole_flops
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.parallelism import Parallelism
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.cost.efficiency import StageFlops
+    from mlenergy.diffusion.models.architectures.reader import Architecture
+    from mlenergy.diffusion.models.spec import EngineName
+
+_TERA = 1e12
+# Arithmetic that a GPU gets through while its link moves one byte: about 600 TFLOP/s against
+# 300 GB/s, what an H100 with NVLink reaches. Only the order of the combinations depends on it.
+FLOPS_PER_BYTE = 2000
+MEMORY_NOTE = (
+    "an estimate: weights exactly, activations of eager torch with fused attention; "
+    "not the workspaces of the libraries, nor what the allocator keeps in reserve"
+)
+
+
+@dataclass(frozen=True)
+class ShareOut:
+    """One way to use the processes, and what it means for the rank that has most to do."""
+
+    engine: EngineName
+    parallel: Parallelism
+    approximate: bool  # PipeFusion's images are not exactly those of one rank
+    tflops_per_rank: float  # of a whole iteration
+    communication: Communication  # bytes sent by one rank in one step
+    memory: MemoryEstimate
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "engine": self.engine,
+            "parallel": asdict(self.parallel),
+            "approximate": self.approximate,
+            "tflops_per_rank": self.tflops_per_rank,
+            "communication_per_step": self.communication.as_dict(),
+            "memory": self.memory.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What a plan needs."""
+
+    parameters: dict[str, int]  # component -> count
+    tflops: dict[str, float]  # stage -> of one iteration, all ranks; a step's stands as denoise_step
+    own: ShareOut  # the plan as it is
+    combinations: tuple[ShareOut, ...]  # of `processes`, best guess first
+    processes: int
+    gpu_memory_gib: float | None
+    notes: tuple[str, ...] = (MEMORY_NOTE,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "parameters": self.parameters,
+            "tflops": self.tflops,
+            **self.own.as_dict(),
+            "processes": self.processes,
+            "gpu_memory_gib": self.gpu_memory_gib,
+            "combinations": [way.as_dict() for way in self.combinations],
+            "notes": list(self.notes),
+        }
+
+
+def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | None = None) -> Sizing:
+    """Memory, FLOPs and communication of `plan`, and all valid combinations of degrees.
+
+    Needs no GPU and imports no torch; an architecture that this package does not ship is counted
+    by a child process the first time.
+
+    Args:
+        plan: a checked plan.
+        processes: to find combinations for; None takes the plan's own number.
+        gpu_memory_gib: memory of one GPU to compare with; None leaves `fits` unknown.
+
+    Raises:
+        UserError: the model's architecture is unknown or cannot be counted.
+    """
+    model = architecture_of(plan)
+    costs = costs_of(model)
+    count = plan.parallel.world_size if processes is None else processes
+    ways = [_share_out(each, model, costs, gpu_memory_gib) for each in valid_plans(plan, count)]
+    return Sizing(
+        parameters={name: part.parameters for name, part in costs.items()},
+        tflops=_tflops(whole_flops(plan, model, costs)),
+        own=_share_out(plan, model, costs, gpu_memory_gib),
+        combinations=tuple(sorted(ways, key=lambda way: _rank(way, plan.steps))),
+        processes=count,
+        gpu_memory_gib=gpu_memory_gib,
+    )
+
+
+def _share_out(
+    plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts], gpu_memory_gib: float | None
+) -> ShareOut:
+    shape = shape_of(plan, model)
+    return ShareOut(
+        engine=plan.engine,
+        parallel=plan.parallel,
+        approximate=plan.parallel.pipefusion > 1 and plan.parallel.pipefusion_warmup_steps < plan.steps,
+        tflops_per_rank=_rank_flops(plan, model, costs, shape) / _TERA,
+        communication=communication_of(shape, plan.parallel, plan.dtype),
+        memory=memory_of(plan, model, costs, shape, gpu_memory_gib),
+    )
+
+
+def _tflops(flops: StageFlops) -> dict[str, float]:
+    stages = {
+        "text_encode": flops.text_encode,
+        "denoise": flops.denoise_step * flops.steps,
+        "vae_decode": flops.vae_decode,
+        "denoise_step": flops.denoise_step,
+        "total": flops.total,
+    }
+    return {name: count / _TERA for name, count in stages.items()}
+
+
+def _rank_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape) -> float:
+    """Every rank encodes its group's text; one of each group decodes; the steps are shared out."""
+    text, step, decode = group_flops(model, costs, shape)
+    parallel = plan.parallel
+    step /= parallel.sequence * parallel.pipefusion * parallel.tensor
+    group = parallel.world_size // parallel.data
+    return text + plan.steps * step + decode / (group if parallel.parallel_vae else 1)
+
+
+def _rank(way: ShareOut, steps: int) -> tuple[bool, bool, float]:
+    """What does not fit goes last, what is approximate before it; then by arithmetic and bytes."""
+    moved = way.communication.total_bytes * steps * FLOPS_PER_BYTE / _TERA
+    return way.memory.fits is False, way.approximate, way.tflops_per_rank + moved

@@ -1,0 +1,56 @@
+"""The arithmetic of a plan, from its architecture's counts: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.cost.architecture import architecture_of
+from mlenergy.diffusion.cost.cached import known_costs
+from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
+from mlenergy.diffusion.cost.efficiency import StageFlops
+from mlenergy.diffusion.cost.shape import Shape, shape_of
+from mlenergy.diffusion.errors import UserError
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.architectures.reader import Architecture
+
+
+def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
+    """FLOPs of one iteration of `plan`, over all its ranks together.
+
+    Args:
+        plan: a checked plan.
+        may_count: whether an architecture that nobody has counted yet may be counted now, by a child
+            process that takes some seconds.
+
+    Raises:
+        UserError: the architecture is not known, cannot be counted, or was not counted yet.
+    """
+    model = architecture_of(plan)
+    if not may_count and known_costs(model) is None:
+        raise UserError("not counted yet for this model; mlenergy plan counts it")
+    return whole_flops(plan, model, costs_of(model))
+
+
+def whole_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]) -> StageFlops:
+    """FLOPs of one iteration over all ranks."""
+    alone = replace(plan, parallel=Parallelism())
+    text, step, decode = group_flops(model, costs, shape_of(alone, model))
+    return StageFlops(round(text), round(step), round(decode), plan.steps)
+
+
+def group_flops(
+    model: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
+) -> tuple[float, float, float]:
+    """FLOPs of text encoding, one step and the decode, of the rows that one rank's group has."""
+    work = shape.workload
+    text = work.text_passes * sum(
+        costs[encoder.name].flops_at(shape.images_per_rank, 0, work.t5_tokens or 0)
+        for encoder in model.text_encoders
+    )
+    step = costs[model.denoiser.name].flops_at(shape.rows_per_rank, shape.cells, work.t5_tokens or 0)
+    return text, step, costs["vae"].flops_at(shape.images_per_rank, shape.cells, 0)

@@ -1,0 +1,1 @@
+"""Process groups and the key-value store that ranks share."""

@@ -1,0 +1,1 @@
+"""The diffusers engine, with the parallelism that diffusers has."""

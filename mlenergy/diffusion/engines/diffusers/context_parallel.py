@@ -1,0 +1,82 @@
+"""Diffusers' own context parallelism (Ulysses, ring, both) on one image's token sequence."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from diffusers import ContextParallelConfig
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+
+from mlenergy.diffusion.config.checks.diffusers import split_text_tokens
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.engines.diffusers.mesh import Place
+from mlenergy.diffusion.engines.diffusers.routing import route_self_attention
+from mlenergy.diffusion.engines.optimizations.attention import IN_DIFFUSERS
+
+_TOKENS_OUT = {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)}
+_ROTARY = ContextParallelInput(split_dim=0, expected_dims=2)
+_PATCHES = {"pos_embed": _TOKENS_OUT, "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3)}
+
+# Denoiser class -> where its sequence is split and gathered. FLUX brings its own plan.
+_SPLITS: dict[str, dict[str, Any] | None] = {
+    "FluxTransformer2DModel": None,
+    "SD3Transformer2DModel": {**_PATCHES, "context_embedder": _TOKENS_OUT},
+    "PixArtTransformer2DModel": _PATCHES,
+    "HunyuanDiT2DModel": {**_PATCHES, "": {"image_rotary_emb": [_ROTARY, _ROTARY]}},
+}
+# Denoiser class -> names of the attention modules whose keys are split too. Cross-attention to
+# a text that every rank holds needs no exchange. FLUX dispatches its attention itself.
+_SELF_ATTENTION = {
+    "SD3Transformer2DModel": ("attn", "attn2"),
+    "PixArtTransformer2DModel": ("attn1",),
+    "HunyuanDiT2DModel": ("attn1",),
+}
+
+
+def enable_context_parallel(denoiser: Any, plan: Plan, place: Place) -> dict[str, Any]:
+    """Split the sequence of `denoiser` over the ring and Ulysses ranks; returns facts for the results.
+
+    The degrees are those that `check_native` let pass.
+    """
+    name = type(denoiser).__name__
+    if name in _SELF_ATTENTION:
+        route_self_attention(denoiser, _SELF_ATTENTION[name])
+    backend = _backend(plan)
+    denoiser.set_attention_backend(backend)
+    with _adapted(plan):
+        denoiser.enable_parallelism(config=_config(plan, place), cp_plan=_SPLITS[name])
+    return {"attention_backend": backend, "text_shared_unevenly": _is_uneven(plan)}
+
+
+def _config(plan: Plan, place: Place) -> ContextParallelConfig:
+    parallel, uneven = plan.parallel, _is_uneven(plan)
+    return ContextParallelConfig(
+        ring_degree=parallel.ring,
+        ulysses_degree=parallel.ulysses,
+        mesh=place.mesh,
+        # Slower, as ranks tell each other their lengths in every layer: only where it must be.
+        ulysses_anything=uneven and parallel.ring == 1,
+        ring_anything=uneven and parallel.ulysses == 1,
+    )
+
+
+def _is_uneven(plan: Plan) -> bool:
+    return split_text_tokens(plan) % plan.parallel.sequence != 0
+
+
+def _backend(plan: Plan) -> str:
+    if plan.knobs.attention != "auto":
+        return IN_DIFFUSERS[plan.knobs.attention]
+    if plan.parallel.ring == 1 or plan.device == "cpu":
+        return "native"
+    return "_native_flash"  # part of torch, and it returns the log-sum-exp that "native" keeps
+
+
+def _adapted(plan: Plan) -> Any:
+    if plan.device != "cpu":
+        return nullcontext()
+    from mlenergy.diffusion.engines.diffusers import cpu
+
+    cpu.give_log_sum_exp()
+    return cpu.countable_device()

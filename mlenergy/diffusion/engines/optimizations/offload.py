@@ -1,0 +1,37 @@
+"""Weights in host memory, moved to the GPU when they are needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mlenergy.diffusion.config.optimizations import Offload
+
+
+def offload(pipeline: Any, kind: Offload, device: torch.device) -> None:
+    """Hook the pipeline, whose weights lie in host memory, so that they come to `device` in time.
+
+    model: whole components; sequential: layer by layer, each waited for; group: layer by layer,
+    the next one copied while one runs.
+    """
+    if getattr(pipeline, "hf_device_map", None) is not None:
+        pipeline.reset_device_map()  # the loader's note; diffusers offloads nothing that has one
+    if kind == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif kind == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    else:
+        pipeline.enable_group_offload(
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            use_stream=True,
+        )
+
+
+def resident_bytes(pipeline: Any, device: torch.device) -> int:
+    """Bytes of parameters that lie on `device` now, between two generations."""
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    parameters = {id(p): p for module in modules for p in module.parameters()}
+    return sum(p.nbytes for p in parameters.values() if p.device.type == device.type)

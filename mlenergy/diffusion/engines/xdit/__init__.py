@@ -1,0 +1,1 @@
+"""The xDiT engine: a diffusers pipeline in the parallel wrapper of xfuser."""

@@ -1,0 +1,208 @@
+"""The xdit engine: a diffusers pipeline in xfuser's parallel wrapper."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mlenergy.diffusion.config.approximation import approximation
+from mlenergy.diffusion.config.checks import refusals
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.distributed.cluster import Cluster
+from mlenergy.diffusion.engine import Batch, Generated, LoadReport
+from mlenergy.diffusion.engines.call import call_arguments
+from mlenergy.diffusion.engines.optimizations.applied import AppliedKnobs
+from mlenergy.diffusion.engines.optimizations.attention import IN_XFUSER
+from mlenergy.diffusion.engines.xdit import importing
+from mlenergy.diffusion.engines.xdit.groups import dissolve_groups, form_groups
+from mlenergy.diffusion.engines.xdit.patches.registry import apply_mends
+from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.weights.load_report import LoadWatch
+from mlenergy.diffusion.weights.per_node import prepare_weights, random_facts
+
+
+class XditEngine:
+    """One rank's share of an xfuser pipeline; every rank calls ``generate`` with the same batch."""
+
+    name = "xdit"
+
+    def __init__(self, plan: Plan, wrapper: Any, knobs: AppliedKnobs, report: LoadReport) -> None:
+        self.plan = plan
+        self.device = knobs.device
+        self.report = report
+        self._wrapper = wrapper
+        self._knobs = knobs
+        self._last: Batch | None = None
+
+    @classmethod
+    def load(cls, plan: Plan, cluster: Cluster) -> XditEngine:
+        """Form xfuser's groups, read the weights, wrap the pipeline.
+
+        Raises:
+            UserError: xfuser is missing or of another version, the weights cannot be had, or the
+                plan is one that xfuser cannot run.
+        """
+        reasons = refusals(plan)
+        if reasons:
+            raise UserError(reasons[0])
+        watch, knobs = LoadWatch(), AppliedKnobs(plan, cluster.device)
+        mends = prepare_xfuser(plan)
+        from mlenergy.diffusion.weights import pipeline as loading
+
+        with cluster.together():  # groups are formed after it: no rank waits there for one that failed
+            folder = prepare_weights(plan, cluster)
+            check_scheduler(plan, folder)
+            pipeline: Any = loading.load_pipeline(replace(plan, weights_from=folder), knobs.load_device)
+            knobs.before_split(pipeline)
+        form_groups(plan.parallel, cluster.rank, plan.device)
+        pipeline.set_progress_bar_config(disable=True)
+        found = watch.facts(pipeline) | random_facts(pipeline, cluster)
+        wrapper = wrap(pipeline, plan)
+        knobs.after_split(wrapper.module)
+        report = LoadReport(watch.load_s, {**facts(plan, mends), **found})
+        return cls(plan, wrapper, knobs, report)
+
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline inside, whose parts xfuser has replaced by its own."""
+        return self._wrapper.module
+
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """Name -> module that this rank calls, as xfuser has left it in the pipeline.
+
+        The VAE is whole: pipelines call its decode, of which only the parts inside are forwards.
+        """
+        return {
+            name: part
+            for name, part in self.pipeline.components.items()
+            if isinstance(part, torch.nn.Module)
+            and name.startswith(("text_encoder", "transformer", "unet", "vae"))
+        }
+
+    def generate(self, batch: Batch) -> Generated:
+        """Images of this rank's data-parallel group, on the one rank of it that holds them."""
+        self._last = batch
+        return self._run(batch, self.plan.steps)
+
+    def effects(self, warmup_calls: int) -> dict[str, Any]:
+        """What the knobs did; see `AppliedKnobs.effects`."""
+        return self._knobs.effects(warmup_calls, self._last, self._run)
+
+    @torch.no_grad()
+    def _run(self, batch: Batch, steps: int) -> Generated:
+        self._knobs.begin_call()
+        first, last = self._own_rows(len(batch.prompts))
+        # CPU generators, so that the same seed gives the same noise on every kind of device.
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds[first:last]]
+        output = self._wrapper(
+            # The whole batch: xfuser takes this group's own rows out of it, by the same division.
+            prompt=list(batch.prompts),
+            generator=generators,
+            **{**call_arguments(self.plan), "num_inference_steps": steps},
+        )
+        if output is None or not self._speaks():
+            return Generated(None)
+        return Generated(output.images, first)
+
+    def close(self) -> None:
+        """Free the weights, and what xfuser keeps of them in its module globals."""
+        from xfuser.core.cache_manager.cache_manager import get_cache_manager
+        from xfuser.core.distributed import runtime_state
+
+        get_cache_manager().cache.clear()
+        runtime_state._RUNTIME = None
+        self._wrapper = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _own_rows(self, batch_size: int) -> tuple[int, int]:
+        """First row, and the one after the last, of this rank's data-parallel group."""
+        from xfuser.core.distributed import get_data_parallel_rank
+
+        rows = batch_size // self.plan.parallel.data
+        first = int(get_data_parallel_rank()) * rows
+        return first, first + rows
+
+    def _speaks(self) -> bool:
+        """Whether images are taken from this rank, where several of a group hold the same ones.
+
+        xfuser does not tell the ranks of a tensor-parallel group apart, nor those that run a UNet.
+        """
+        from xfuser.core.distributed import get_classifier_free_guidance_rank
+        from xfuser.core.distributed.parallel_state import get_tensor_model_parallel_rank
+
+        if get_tensor_model_parallel_rank():
+            return False
+        unet = self.plan.spec.family.denoiser == "unet"
+        return not unet or int(get_classifier_free_guidance_rank()) == self.plan.parallel.cfg - 1
+
+
+def prepare_xfuser(plan: Plan) -> tuple[str, ...]:
+    """Import xfuser with what this device needs, mended; the mends' names. Safe to call again."""
+    importing.installed_version()
+    importing.use_our_logging()
+    if plan.device == "cpu":
+        from mlenergy.diffusion.engines.xdit import cpu
+
+        cpu.adapt()
+    importing.import_xfuser()
+    return apply_mends()
+
+
+def release_xfuser() -> None:
+    """Destroy xfuser's groups; for a process that goes on to other degrees or ends."""
+    dissolve_groups()
+
+
+def wrap(pipeline: Any, plan: Plan) -> Any:
+    """xfuser's wrapper round a pipeline, for this plan's degrees and dtype."""
+    from xfuser.config import xFuserArgs
+    from xfuser.model_executor.pipelines.register import xFuserPipelineWrapperRegister
+
+    parallel = plan.parallel
+    config, _ = xFuserArgs(
+        model=plan.weights_from,
+        warmup_steps=parallel.pipefusion_warmup_steps,
+        use_parallel_vae=parallel.parallel_vae,
+        data_parallel_degree=parallel.data,
+        use_cfg_parallel=parallel.cfg == 2,
+        ulysses_degree=parallel.ulysses,
+        ring_degree=parallel.ring,
+        tensor_parallel_degree=parallel.tensor,
+        pipefusion_parallel_degree=parallel.pipefusion,
+        num_pipeline_patch=parallel.num_pipeline_patch,
+        attention_backend=attention_backend(plan),
+    ).create_config()
+    # PipeFusion's receive buffers have this dtype; its default of float16 breaks other runs.
+    config.runtime_config.dtype = getattr(torch, plan.dtype)
+    return xFuserPipelineWrapperRegister.get_class(pipeline)(pipeline, config)
+
+
+def attention_backend(plan: Plan) -> str | None:
+    """The attention that xfuser is to use; None leaves the choice, among half-precision kernels, to it."""
+    if plan.knobs.attention != "auto":
+        return IN_XFUSER[plan.knobs.attention]
+    if plan.device == "cpu":
+        return "sdpa_flash"  # xdit_cpu.py puts the CPU kernel of the same family there
+    if plan.dtype == "float32":
+        return "sdpa"  # torch's own choice: the kernels that xfuser would take have no float32
+    return None
+
+
+def facts(plan: Plan, mends: tuple[str, ...]) -> dict[str, Any]:
+    """What the results say of this engine."""
+    from xfuser.core.distributed import get_runtime_state
+
+    return {
+        "xfuser_version": importing.installed_version(),
+        "attention_backend": get_runtime_state().attention_backend.name,
+        "mends": mends,
+        "approximation": approximation(plan),
+        "ranks_that_decode": "all" if plan.parallel.parallel_vae else "one a data-parallel group",
+    }

@@ -1,0 +1,1 @@
+"""Patches of faults in xfuser, one file a subject; registry.py lists them."""

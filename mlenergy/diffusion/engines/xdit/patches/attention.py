@@ -1,0 +1,106 @@
+"""Attention and its cache: FLUX's uneven text, SD3's cache and dual attention, Ulysses × PipeFusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mlenergy.diffusion.engines.xdit.patches.patch import Patch
+
+
+def flux_uneven_text() -> list[Patch]:
+    """Hand a text that the ranks cannot share evenly to the attention as joint tensors.
+
+    xfuser then keeps the whole text on every rank, yet its FLUX processor goes on as if each
+    rank had a part of it, so that the text counts once a rank.
+    """
+    from xfuser.model_executor.models.transformers import transformer_flux
+
+    return [Patch(transformer_flux, "USP", _flux_attention)]
+
+
+def _flux_attention(original: Any) -> Any:
+    def attention(query: Any, key: Any, value: Any, **options: Any) -> Any:
+        from xfuser.core.distributed import get_runtime_state, get_sequence_parallel_world_size
+
+        state = get_runtime_state()
+        whole_text = get_sequence_parallel_world_size() > 1 and not state.split_text_embed_in_sp
+        if options.get("joint_strategy") is not None or not whole_text:
+            return original(query, key, value, **options)
+        text = state.max_condition_sequence_length
+        (joint_query, query), (joint_key, key), (joint_value, value) = (
+            (tensor[:, :, :text], tensor[:, :, text:]) for tensor in (query, key, value)
+        )
+        joint = {"joint_query": joint_query, "joint_key": joint_key, "joint_value": joint_value}
+        return original(query, key, value, **{**options, **joint, "joint_strategy": "front"})
+
+    return attention
+
+
+def sd3_cache_updated_twice() -> list[Patch]:
+    """Keep the cache update of SD3's processor, drop the second one inside the attention.
+
+    The second one gets keys with the text appended and fails on their length.
+    """
+    from xfuser.model_executor.layers import attention_processor
+
+    return [Patch(attention_processor, "USP", _attention_without_second_update)]
+
+
+def _attention_without_second_update(original: Any) -> Any:
+    def attention(query: Any, key: Any, value: Any, **options: Any) -> Any:
+        from xfuser.core.distributed import get_sequence_parallel_world_size
+
+        if get_sequence_parallel_world_size() == 1:  # then the processors have updated it themselves
+            options = {**options, "attn_layer": None}
+        return original(query, key, value, **options)
+
+    return attention
+
+
+def sd35_dual_attention() -> list[Patch]:
+    """Let xfuser's plain processor serve SD3.5's second attention, which has no text."""
+    from xfuser.model_executor.layers.attention_processor import xFuserJointAttnProcessor2_0
+
+    return [Patch(xFuserJointAttnProcessor2_0, "__call__", _joint_or_plain)]
+
+
+def _joint_or_plain(original: Any) -> Any:
+    def call(
+        self: Any, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        from xfuser.core.distributed import get_sequence_parallel_world_size
+        from xfuser.model_executor.layers.attention_processor import xFuserAttnProcessor2_0
+
+        if encoder_hidden_states is not None or get_sequence_parallel_world_size() == 1:
+            return original(self, attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        return xFuserAttnProcessor2_0()(attn, hidden_states)
+
+    return call
+
+
+def ulysses_pipefusion_cache() -> list[Patch]:
+    """Store the keys of a whole image patch by patch, as later patches look for them."""
+    from xfuser.core.cache_manager.cache_manager import CacheManager
+
+    return [Patch(CacheManager, "_sequence_parallel_cache_update", _patch_major_update)]
+
+
+def _patch_major_update(original: Any) -> Any:
+    def update(self: Any, new_kv: Any, layer: Any, slice_dim: int = 1, layer_type: str = "attn") -> Any:
+        from xfuser.core.distributed import get_runtime_state, get_ulysses_parallel_world_size
+
+        state = get_runtime_state()
+        if state.num_pipeline_patch == 1 or state.patch_mode:
+            return original(self, new_kv, layer, slice_dim, layer_type)
+        by_rank = [
+            part.split(state.pp_patches_token_num, dim=slice_dim)
+            for part in torch.chunk(new_kv, get_ulysses_parallel_world_size(), dim=slice_dim)
+        ]
+        by_patch = [part for parts in zip(*by_rank, strict=True) for part in parts]
+        cache = torch.cat(by_patch, dim=slice_dim)
+        self.cache[layer_type, layer].tensors[0] = cache
+        return cache
+
+    return update

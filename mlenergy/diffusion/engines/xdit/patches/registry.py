@@ -1,0 +1,159 @@
+"""The known faults of xfuser 0.7.0 that change an image, a measurement, or crash; none is left silent.
+
+Each is either mended here, for as long as a test still sees it without the mend, or the set-up
+is refused before anything loads (mlenergy/diffusion/refusals/), or it cannot be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from packaging.specifiers import SpecifierSet
+
+from mlenergy.diffusion.engines.xdit import importing
+from mlenergy.diffusion.engines.xdit.patches import attention, guidance, scheduler, text, unet, vae
+from mlenergy.diffusion.engines.xdit.patches.patch import Patch
+
+_ONLY_THIS = SpecifierSet("==0.7.0")
+
+
+@dataclass(frozen=True)
+class Mend:
+    """One fault and its mend.
+
+    versions: those of xfuser that the mend was written for; it is not applied to others.
+    upstream: file and function of xfuser where the fault is.
+    silent: whether it gives a wrong image without an error.
+    """
+
+    name: str
+    fault: str
+    versions: SpecifierSet
+    upstream: str
+    silent: bool
+    patches: Callable[[], list[Patch]]
+
+
+MENDS: tuple[Mend, ...] = (
+    Mend(
+        "sd3-pipefusion-cache",
+        "SD3 under PipeFusion updates its key cache twice and crashes",
+        _ONLY_THIS,
+        "model_executor/layers/attention_processor.py: xFuserJointAttnProcessor2_0.__call__",
+        False,
+        attention.sd3_cache_updated_twice,
+    ),
+    Mend(
+        "sd3.5-dual-attention",
+        "SD3.5's second attention crashes under sequence parallelism",
+        _ONLY_THIS,
+        "model_executor/layers/attention_processor.py: xFuserJointAttnProcessor2_0.__call__",
+        False,
+        attention.sd35_dual_attention,
+    ),
+    Mend(
+        "ulysses-pipefusion-cache",
+        "Ulysses with PipeFusion mixes up the cached keys of patches and ranks",
+        _ONLY_THIS,
+        "core/cache_manager/cache_manager.py: CacheManager._sequence_parallel_cache_update",
+        True,
+        attention.ulysses_pipefusion_cache,
+    ),
+    Mend(
+        "flux-uneven-text",
+        "FLUX counts the text once a rank where the ranks cannot share it evenly",
+        _ONLY_THIS,
+        "model_executor/models/transformers/transformer_flux.py: xFuserFluxAttnProcessor.__call__",
+        True,
+        attention.flux_uneven_text,
+    ),
+    Mend(
+        "ddpm-noise",
+        "DDPM draws the same noise on every rank of a shared image",
+        _ONLY_THIS,
+        "model_executor/schedulers/scheduling_ddpm.py: xFuserDDPMSchedulerWrapper.step",
+        True,
+        scheduler.ddpm_noise_of_the_whole_image,
+    ),
+    Mend(
+        "guidance-off",
+        "guidance scales up to 1 crash (SD3, PixArt) or give a wrong image (HunyuanDiT) in parallel",
+        _ONLY_THIS,
+        "model_executor/pipelines/pipeline_*.py: _backbone_forward",
+        True,
+        guidance.forwards_without_guidance,
+    ),
+    Mend(
+        "sdxl-guidance-rows",
+        "SDXL on two ranks gives each one row of the batch, and keeps the first call's size",
+        _ONLY_THIS,
+        "model_executor/patch/unet_patch.py: unet_cfg_parallel_monkey_patch_forward",
+        True,
+        unet.sdxl_guidance_rows,
+    ),
+    Mend(
+        "sd3-text-length",
+        "SD3 in parallel encodes 256 text tokens whatever was asked for",
+        _ONLY_THIS,
+        "model_executor/pipelines/pipeline_stable_diffusion_3.py: __call__",
+        True,
+        text.sd3_text_length,
+    ),
+    Mend(
+        "parallel-vae-groups",
+        "parallel VAE forms a process group inside every call",
+        _ONLY_THIS,
+        "model_executor/pipelines/base_pipeline.py: gather_broadcast_latents",
+        True,
+        vae.latents_without_new_groups,
+    ),
+)
+
+# Faults that this engine cannot run into, and why.
+UNREACHABLE: dict[str, str] = {
+    "hunyuandit-uneven-stages": (
+        "`attn_layer_num_for_pp` is off by one in HunyuanDiT (a wrong image); the engine never passes it"
+    ),
+    "prepare-run-text": "`prepare_run` warms up with a text of its own; the engine never calls it",
+    "half-precision-buffers": (
+        "PipeFusion's receive buffers are float16 by default; the engine sets the run's dtype"
+    ),
+}
+
+# Faults whose set-ups are refused (refusals/, or a mode that models/modes.py does not offer).
+REFUSED: dict[str, str] = {
+    "tensor-sequence": (
+        "tensor-parallel with Ulysses or ring gives a wrong image: yunchang's groups take neighbouring "
+        "ranks, which are xfuser's tensor-parallel ones"
+    ),
+    "tensor-nothing": (
+        "tensor-parallel splits only FLUX's feed-forward layers; for the other families every rank does "
+        "all the work"
+    ),
+    "parallel-vae-data": (
+        "parallel VAE with data-parallel groups decodes every group's images in each of them"
+    ),
+    "parallel-vae-alone": "parallel VAE without another mode does nothing and says nothing",
+    "hunyuandit-pipefusion-guidance": "HunyuanDiT's PipeFusion needs the guidance batch",
+    "pipefusion-patches": "PipeFusion takes fewer patches than asked for where they do not fit",
+    "noise-schedulers": "schedulers without a wrapper of xfuser's draw noise for each rank's part alone",
+}
+
+_taken_out_by: dict[str, list[Callable[[], None]]] = {}
+
+
+def apply_mends(without: Collection[str] = ()) -> tuple[str, ...]:
+    """Put every mend in that this xfuser needs; their names. Safe to call again.
+
+    without: names that are to be left or taken out, for the tests that show the fault.
+    """
+    version = importing.installed_version()
+    wanted = {mend.name: mend for mend in MENDS if version in mend.versions and mend.name not in without}
+    for name in [name for name in _taken_out_by if name not in wanted]:
+        for take_out in reversed(_taken_out_by.pop(name)):
+            take_out()
+    for name, mend in wanted.items():
+        if name not in _taken_out_by:
+            _taken_out_by[name] = [patch.put_in() for patch in mend.patches()]
+    return tuple(wanted)

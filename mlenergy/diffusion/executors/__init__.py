@@ -1,0 +1,1 @@
+"""Starts runs, here or through Slurm, for sweep and tune alike."""

@@ -1,0 +1,1 @@
+"""Energy of a window: counters, samples, and what they say of each GPU and stage."""

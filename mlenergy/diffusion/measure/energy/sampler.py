@@ -1,0 +1,138 @@
+"""The measuring process's side of the sampling child: start, stop, read."""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COUNTER_POLL_S = 0.01  # finds the moment of a counter's update to within 10 ms
+_READY_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class CounterRead:
+    """The energy counter moved between two reads."""
+
+    before_s: float
+    read_s: float
+    energy_j: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One GPU at one moment; None where the driver gives no such figure."""
+
+    time_s: float
+    power_w: float | None
+    temperature_c: int | None
+    sm_clock_mhz: int | None
+    event_reasons: int | None
+
+
+@dataclass
+class Track:
+    """All that the child read of one GPU."""
+
+    counter: list[CounterRead] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    failures: list[tuple[float, int, str]] = field(default_factory=list)  # time, NVML code, what was read
+
+
+class Sampler:
+    """One child that samples the given GPUs (driver's indices) from ``start`` to ``stop``."""
+
+    def __init__(self, indices: Sequence[int], period_s: float, poll_s: float = COUNTER_POLL_S) -> None:
+        self.period_s = period_s
+        self._indices = list(indices)
+        self._poll_s = min(poll_s, period_s)
+        self._child: subprocess.Popen[str] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def start(self) -> str | None:
+        """Start the child and wait for its first sample; what is wrong, or None where all is well."""
+        self._folder = tempfile.TemporaryDirectory(prefix="mlenergy-samples-")
+        command = [
+            *(sys.executable, "-P", str(Path(__file__).with_name("sampler_process.py"))),
+            *(str(self._path), str(self.period_s), str(self._poll_s)),
+            *(str(index) for index in self._indices),
+        ]
+        # A session of its own: Ctrl-C must reach the run first, which then closes the pipe.
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._child.stdout is not None
+        if not select.select([self._child.stdout], [], [], _READY_TIMEOUT_S)[0]:
+            self.kill()
+            return f"the sampling process was not ready within {_READY_TIMEOUT_S:.0f} s"
+        if self._child.stdout.readline().strip() != "ready":
+            _, stderr = self._child.communicate()
+            self.kill()
+            return f"the sampling process ended: {stderr.strip().splitlines()[-1:] or ['no message']}"
+        return None
+
+    def stop(self) -> dict[int, Track]:
+        """End the child and give what it read, by the driver's index; empty if it never ran."""
+        if self._child is None or self._folder is None:
+            return {}
+        try:
+            self._child.communicate("", timeout=_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.communicate()
+        tracks = read_tracks(self._path) if self._path.exists() else {}
+        self.kill()
+        return tracks
+
+    def kill(self) -> None:
+        """End the child, whatever it does, and remove its file."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+                if pipe is not None:
+                    pipe.close()
+            self._child = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    @property
+    def _path(self) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / "samples"
+
+
+def read_tracks(path: Path) -> dict[int, Track]:
+    """Parse the child's file; a last line that is torn is left out."""
+    tracks: dict[int, Track] = {}
+    with path.open() as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                break
+            kind, gpu, *rest = line.split()
+            track = tracks.setdefault(int(gpu), Track())
+            if kind == "c":
+                track.counter.append(CounterRead(float(rest[0]), float(rest[1]), int(rest[2]) / 1000))
+            elif kind == "s":
+                track.samples.append(_sample(rest))
+            else:
+                track.failures.append((float(rest[0]), int(rest[1]), rest[2]))
+    return tracks
+
+
+def _sample(fields: list[str]) -> Sample:
+    numbers = [None if text == "-" else int(text) for text in fields[1:]]
+    power_mw, temperature_c, sm_clock_mhz, reasons = numbers
+    power_w = None if power_mw is None else power_mw / 1000
+    return Sample(float(fields[0]), power_w, temperature_c, sm_clock_mhz, reasons)

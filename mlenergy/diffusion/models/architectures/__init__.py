@@ -1,0 +1,1 @@
+"""Published architectures as JSON files, and their reader."""

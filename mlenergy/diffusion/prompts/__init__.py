@@ -1,0 +1,1 @@
+"""Prompts: their sources, and the deterministic sample that a run draws from them."""

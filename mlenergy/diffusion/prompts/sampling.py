@@ -1,0 +1,114 @@
+"""Deterministic requests from a set of prompts: the same on every rank, machine and Python version."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.prompts.sources import DEFAULT_COLUMN, Pool, load_pool
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+
+__all__ = ["PromptOptions", "PromptSet", "Request", "sample_requests"]
+
+# The two streams never share draws, so more or fewer warm-up iterations leave the measured prompts alone.
+Stream = Literal["measured", "warmup"]
+
+# Recorded in every result. A change of the algorithm changes this name, never its meaning.
+ALGORITHM = (
+    "v1: round r of a stream is a Fisher-Yates shuffle of the whole set, j = floor(random() * (i + 1)) for i "
+    "from the last to 1, random() being MT19937 seeded with the big-endian integer SHA-256 of "
+    "'STREAM:SEED:r'; rounds follow each other until there are enough"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to make."""
+
+    index: int  # from 0, in the order of generation
+    prompt: str  # as the model gets it, prefix and all
+    seed: int  # of the image's noise: the run's seed + index
+    category: str | None  # as the set names it; None where it has none
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """Where prompts come from and what is put before each."""
+
+    dataset: str
+    column: str = DEFAULT_COLUMN
+    prefix: str = ""
+
+    @classmethod
+    def from_plan(cls, plan: Plan) -> PromptOptions:
+        """The options that a plan holds."""
+        return cls(plan.dataset, plan.prompt_column or DEFAULT_COLUMN, plan.prompt_prefix)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The requests of a run, in order, and how anyone can draw them again."""
+
+    requests: tuple[Request, ...]
+    warmup_requests: tuple[Request, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def sample_requests(options: PromptOptions, count: int, seed: int, warmup_count: int = 0) -> PromptSet:
+    """Draw `count` measured and `warmup_count` warm-up requests from one source.
+
+    Prompts come without replacement until the set is exhausted; it is then shuffled anew. A smaller count
+    gives the beginning of a larger one. Image i gets noise seed `seed + i`.
+
+    Raises:
+        UserError: the source is missing, empty, unreachable, or lacks the column.
+    """
+    if count < 1:
+        raise UserError(f"there are {count} images to make; ask for at least one batch of one image")
+    pool = load_pool(options.dataset, options.column)
+    provenance = {
+        **pool.provenance,
+        "prompts_in_set": len(pool.prompts),
+        "prompts_sha256": pool.sha256,
+        "prompt_prefix": options.prefix,
+        "seed": seed,
+        "image_seed": "seed + index",
+        "algorithm": ALGORITHM,
+    }
+    measured = _draw(pool, options.prefix, count, seed, "measured")
+    warmup = _draw(pool, options.prefix, warmup_count, seed, "warmup")
+    return PromptSet(measured, warmup, provenance)
+
+
+def _draw(pool: Pool, prefix: str, count: int, seed: int, stream: Stream) -> tuple[Request, ...]:
+    rows: list[int] = []
+    shuffles = 0
+    while len(rows) < count:
+        rows += _shuffled(len(pool.prompts), f"{stream}:{seed}:{shuffles}")
+        shuffles += 1
+    return tuple(
+        Request(i, _with_prefix(prefix, pool.prompts[row]), seed + i, pool.categories[row])
+        for i, row in enumerate(rows[:count])
+    )
+
+
+def _shuffled(size: int, key: str) -> list[int]:
+    """A permutation of range(size). Only random() is used: Python promises its sequence, not shuffle()'s."""
+    generator = random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest(), "big"))
+    order = list(range(size))
+    for last in range(size - 1, 0, -1):
+        chosen = int(generator.random() * (last + 1))
+        order[last], order[chosen] = order[chosen], order[last]
+    return order
+
+
+def _with_prefix(prefix: str, prompt: str) -> str:
+    """The prefix, one space where it does not end in white space, and the prompt."""
+    if not prefix:
+        return prompt
+    return f"{prefix}{prompt}" if prefix[-1].isspace() else f"{prefix} {prompt}"

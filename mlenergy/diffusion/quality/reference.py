@@ -1,0 +1,165 @@
+"""How far a run's images are from those of a reference run: PSNR and SSIM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.config.plan import weights_held
+from mlenergy.diffusion.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.prompts.sampling import Request
+
+    Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+_SIGMA_PX = 1.5  # of SSIM's Gaussian window, and its size, after Wang et al. 2004
+_WINDOW_PX = 11
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A finished run whose images stand for the exact ones."""
+
+    folder: Path
+    images: tuple[Path, ...]  # in the order of the requests
+
+
+def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Reference:
+    """The reference's images for these requests, before anything is measured.
+
+    requests: those that the run makes whatever its stop rule says.
+
+    Raises:
+        UserError: no complete result with images is there, or it is of another model, size, prompt or seed.
+    """
+    place = Path(folder).expanduser()
+    if not plan.save_images:
+        raise UserError("--reference compares images; leave --no-save_images out")
+    result = _read(place)
+    configuration = result["configuration"]
+    of_run = {
+        "model": plan.spec.model_id,
+        "kind of weights": weights_held(plan),
+        "image size": f"{plan.width_px}x{plan.height_px}",
+    }
+    of_reference = {
+        "model": configuration["model_id"],
+        "kind of weights": result["weights"],
+        "image size": f"{configuration['width_px']}x{configuration['height_px']}",
+    }
+    for what, value in of_run.items():
+        if of_reference[what] != value:
+            raise _unfit(place, f"its {what} is {of_reference[what]}, this run's is {value}")
+    return Reference(place, tuple(_images(place, result["generation_results"], requests)))
+
+
+def similarity(reference: Reference, pixels: Pixels) -> dict[str, Any]:
+    """PSNR and SSIM of every image, and their means.
+
+    Args:
+        reference: its images belong to the first of these.
+        pixels: uint8, (n, height, width, 3).
+
+    Returns:
+        `images` with `psnr_db` (null where the image is identical: it would be infinite) and `ssim`;
+        means and minima over the images; `identical`, how many are the same in every byte.
+    """
+    pairs = zip(pixels, reference.images, strict=False)
+    images = [_compare(index, image, _pixels(file)) for index, (image, file) in enumerate(pairs)]
+    finite = [image["psnr_db"] for image in images if image["psnr_db"] is not None]
+    ssims = [image["ssim"] for image in images]
+    return {
+        "reference": str(reference.folder),
+        "identical": len(images) - len(finite),
+        "psnr_db": {"mean": sum(finite) / len(finite), "minimum": min(finite)} if finite else None,
+        "ssim": {"mean": sum(ssims) / len(ssims), "minimum": min(ssims)},
+        "images": images,
+    }
+
+
+def psnr_db(image: Pixels, exact: Pixels) -> float | None:
+    """Peak signal-to-noise ratio in decibels, 10 log10(255² / mean squared error); None if identical."""
+    import numpy as np
+
+    error = float(np.mean((image.astype(np.float64) - exact.astype(np.float64)) ** 2))
+    return None if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def ssim(image: Pixels, exact: Pixels) -> float:
+    """Structural similarity, mean over pixels and channels; 1 for identical images.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
+    structural similarity", 2004: a Gaussian window of 11 pixels and sigma 1.5, whole windows only.
+
+    Args:
+        image: uint8, (height, width, 3), at least 11 pixels each way.
+        exact: of the same shape.
+    """
+    import numpy as np
+
+    x, y = image.astype(np.float64), exact.astype(np.float64)
+    mean_x, mean_y = _blurred(x), _blurred(y)
+    variance_x = _blurred(x * x) - mean_x**2
+    variance_y = _blurred(y * y) - mean_y**2
+    covariance = _blurred(x * y) - mean_x * mean_y
+    likeness = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    norm = (mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2)
+    return float(np.mean(likeness / norm))
+
+
+def _blurred(values: Any) -> Any:
+    """Means under the window, at the pixels where the whole of it lies in the image."""
+    from scipy.ndimage import gaussian_filter
+
+    half = _WINDOW_PX // 2
+    blurred = gaussian_filter(values, sigma=(_SIGMA_PX, _SIGMA_PX, 0), radius=(half, half, 0))
+    return blurred[half:-half, half:-half]
+
+
+def _compare(index: int, image: Pixels, exact: Pixels) -> dict[str, Any]:
+    return {"index": index, "psnr_db": psnr_db(image, exact), "ssim": ssim(image, exact)}
+
+
+def _read(place: Path) -> dict[str, Any]:
+    try:
+        result = json.loads((place / "results.json").read_bytes())
+        _ = result["configuration"]["model_id"], result["weights"], result["generation_results"]
+    except OSError as error:
+        raise _unfit(place, f"it has no results.json that can be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unfit(place, "its results.json is not one of this program") from error
+    return dict(result)
+
+
+def _images(place: Path, entries: Sequence[dict[str, Any]], requests: Sequence[Request]) -> list[Path]:
+    if len(entries) < len(requests):
+        raise _unfit(place, f"it has {len(entries)} images, this run makes {len(requests)}")
+    files = []
+    for request, entry in zip(requests, entries, strict=False):
+        for what, value in (("prompt", request.prompt), ("seed", request.seed)):
+            if entry[what] != value:
+                raise _unfit(place, f"{what} {request.index} is {entry[what]!r}, this run's is {value!r}")
+        if entry["image"] is None or not (place / entry["image"]).is_file():
+            raise _unfit(place, f"image {request.index} was not saved")
+        files.append(place / entry["image"])
+    return files
+
+
+def _pixels(file: Path) -> Pixels:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _unfit(place: Path, reason: str) -> UserError:
+    return UserError(f"--reference {place}: {reason}; give the folder of an exact run that fits this one")

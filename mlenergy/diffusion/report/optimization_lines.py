@@ -1,0 +1,90 @@
+"""The summary's lines on knobs: what was turned, what it did, and what it cost in likeness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlenergy.diffusion.config.optimizations import Knobs, lossy
+from mlenergy.diffusion.report.lines import number
+
+Result = Mapping[str, Any]
+
+
+def knob_rows(result: Result) -> list[tuple[str, str]]:
+    """Label and text of each line; none where every knob is at its default."""
+    knobs = Knobs(**result["configuration"].get("knobs", {}))
+    ranks: Sequence[Mapping[str, Any]] = result.get("effects") or []
+    return [
+        *_compile(knobs, ranks),
+        *_attention(knobs, ranks),
+        *_cache(knobs, ranks),
+        *_weights(ranks),
+        *(
+            [("lossy", f"{', '.join(lossy(knobs))}: images differ from the exact run's")]
+            if lossy(knobs)
+            else []
+        ),
+        *_similarity(result),
+    ]
+
+
+def _compile(knobs: Knobs, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if knobs.compile_mode is None:
+        return []
+    slowest = max((rank["compile"] for rank in ranks), key=lambda part: part["compile_s"], default=None)
+    if slowest is None:
+        return [("compiled", knobs.compile_mode)]
+    late = slowest["compile_in_windows_s"]
+    beside = f", {number(late)} s of it in measured windows" if late else ""
+    return [
+        (
+            "compiled",
+            f"{knobs.compile_mode}: {slowest['graphs']} graphs in {number(slowest['compile_s'])} s{beside}",
+        )
+    ]
+
+
+def _attention(knobs: Knobs, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if knobs.attention == "auto":
+        return []
+    kernels = sorted({name for rank in ranks for name in rank["attention"]["kernels"] or ()})
+    return [("attention", f"{knobs.attention}: {', '.join(kernels) or 'kernels not seen'}")]
+
+
+def _cache(knobs: Knobs, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if knobs.cache is None:
+        return []
+    records = [rank["cache"] for rank in ranks]
+    shares = [record["computed_share"] for record in records if record["computed_share"] is not None]
+    if not shares:
+        return [("cache", knobs.cache)]
+    steps = [r["computed_steps_share"] for r in records if r["computed_steps_share"] is not None]
+    of_steps = f", {sum(steps) / len(steps):.0%} of the steps in full" if steps else ""
+    return [
+        ("cache", f"{knobs.cache} computed {sum(shares) / len(shares):.0%} of its layers' work{of_steps}")
+    ]
+
+
+def _weights(ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    parts = ranks[0].get("weights", {}) if ranks else {}
+    texts = [
+        f"{name} {number(part['bytes'] / 1e9)} GB instead of {number(part['bytes_before'] / 1e9)} GB"
+        for name, part in parts.items()
+    ]
+    return [("weights", ", ".join(texts))] if texts else []
+
+
+def _similarity(result: Result) -> list[tuple[str, str]]:
+    found = result.get("similarity")
+    if found is None:
+        return []
+    ssim, psnr = found["ssim"], found["psnr_db"]
+    noise = (
+        "all images identical"
+        if psnr is None
+        else f"PSNR {number(psnr['mean'])} dB (least {number(psnr['minimum'])})"
+    )
+    structure = f"SSIM {number(ssim['mean'])} (least {number(ssim['minimum'])})"
+    worth = " (random weights: says nothing of quality)" if result["weights"] == "random" else ""
+    return [("similarity", f"{noise}, {structure}, to {found['reference']}{worth}")]

@@ -1,0 +1,173 @@
+"""A finished run on one screen: what it cost, how sure that is, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
+from mlenergy.diffusion.report.optimization_lines import knob_rows
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.results.paths import RunPaths
+
+Result = Mapping[str, Any]
+
+_SOURCES = {
+    "nvml_counter": "the driver's energy counter",
+    "sampled_power": "sampled power",
+}
+_STAGES = {"text_encode_s": "text", "denoise_s": "denoising", "vae_decode_s": "VAE", "other_s": "other"}
+
+
+def print_summary(result: Result, paths: RunPaths, stream: TextIO) -> None:
+    """Print the summary, in colour on a terminal, as plain lines in a pipe."""
+    console_for(stream).print(render_summary(result, paths.folder), soft_wrap=True)
+
+
+def render_summary(result: Result, folder: Path) -> RenderableType:
+    """The summary of what results.json holds; `folder` is where it lies."""
+    rows = [
+        ("model", _model(result)),
+        ("ran on", _devices(result)),
+        ("engine", f"{result['configuration']['engine']}, {result['configuration']['dtype']}"),
+        ("parallelism", _parallelism(result)),
+        ("work", _work(result)),
+        ("measured", _measured(result)),
+        ("images/s", number(result["throughput_images_per_sec"])),
+        ("seconds/image", _seconds(result)),
+        ("energy", _energy(result)),
+        *_cpu_energy(result),
+        *_arithmetic(result),
+        ("peak memory", _memory(result)),
+        ("stages", _stages(result)),
+        *knob_rows(result),
+        ("images", _images(result, folder)),
+        ("results", str(folder / "results.json")),
+    ]
+    heading = title(f"{number(result['avg_time_per_image'])} s per image{_per_image_energy(result)}")
+    return Group(heading, *labelled(rows), *_warnings(result))
+
+
+def _per_image_energy(result: Result) -> str:
+    joules = result["energy_per_image_j"]
+    return ", energy not known" if joules is None else f", {energy(joules)} per image"
+
+
+def _model(result: Result) -> str:
+    weights = ", random weights" if result["weights"] == "random" else ""
+    return f"{result['model_id']} ({result['configuration']['model']['pipeline_class']}{weights})"
+
+
+def _devices(result: Result) -> str:
+    configuration = result["configuration"]
+    world_size = configuration["parallel"]["world_size"]
+    if configuration["device"] == "cpu":
+        processes = "1 process" if world_size == 1 else f"{world_size} processes"
+        return f"CPU, {configuration['device_name']}, {processes}{_nodes(result)}"
+    return f"{world_size} x {configuration['device_name']}{_nodes(result)}"
+
+
+def _nodes(result: Result) -> str:
+    nodes = result["environment"].get("nodes", [])
+    return f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+
+
+def _parallelism(result: Result) -> str:
+    parallel = result["configuration"]["parallel"]
+    return parallelism_text(parallel, parallel["world_size"], result["configuration"]["steps"])
+
+
+def _work(result: Result) -> str:
+    plan = result["configuration"]
+    scale = plan["guidance_scale"]
+    guidance = "no guidance" if scale is None else f"guidance {number(scale)}"
+    size = f"{plan['width_px']}x{plan['height_px']}"
+    images = "1 image" if plan["batch_size"] == 1 else f"{plan['batch_size']} images"
+    return f"{images} of {size} per iteration, {plan['steps']} steps, {guidance}"
+
+
+def _measured(result: Result) -> str:
+    first = result["first_call_s"]
+    warm = "no warm-up" if first is None else f"first call {number(first)} s"
+    iterations = len(result["iterations"])
+    many = "1 iteration" if iterations == 1 else f"{iterations} iterations"
+    images = "1 image" if result["completed"] == 1 else f"{result['completed']} images"
+    return f"{images} in {many}, {number(result['generation_time'])} s ({warm})"
+
+
+def _seconds(result: Result) -> str:
+    spread = result["statistics"]["time_per_image_s"]
+    mean = number(spread["mean"])
+    if spread["ci95_half_width"] is None:
+        return f"{mean} ({spread['ci95_reason']})"
+    half, low, high = (number(spread[key]) for key in ("ci95_half_width", "minimum", "maximum"))
+    return f"{mean} ± {half} (95 % interval of the mean), from {low} to {high}"
+
+
+def _energy(result: Result) -> str:
+    measured = result["energy_measurement"]
+    if measured["total_energy_j"] is None:
+        return f"not known: {measured['reason']}"
+    per_image, total = energy(measured["energy_per_image_j"]), energy(measured["total_energy_j"])
+    source = _SOURCES[measured["energy_source"]]
+    return f"{per_image} per image, {total} in all, {number(measured['mean_power_w'])} W (by {source})"
+
+
+def _cpu_energy(result: Result) -> list[tuple[str, str]]:
+    """Beside the GPUs' energy, never in it."""
+    measured = result["energy_measurement"]
+    known = {"packages": measured["cpu_package_j"], "memory": measured["dram_j"]}
+    parts = [f"{name} {energy(joules)}" for name, joules in known.items() if joules is not None]
+    return [("CPU energy", ", ".join(parts) + " (not part of the energy above)")] if parts else []
+
+
+def _arithmetic(result: Result) -> list[tuple[str, str]]:
+    """On a CPU nothing is said where nothing was counted: there is no peak to hold it against."""
+    found = result.get("efficiency")
+    on_gpu = result["configuration"]["device"] == "cuda"
+    if found is None or (found["reason"] is not None and not on_gpu):
+        return []
+    if found["reason"] is not None:
+        return [("arithmetic", f"not known: {found['reason']}")]
+    parts = [f"{number(found['tflops_per_image'])} TFLOPs per image"]
+    if found["tflops_per_gpu"] is None:
+        parts.append(f"{number(found['tflop_per_s'])} TFLOP/s")
+    else:
+        share = "" if found["mfu"] is None else f" ({found['mfu']:.1%} of its {found['peak_dtype']} peak)"
+        parts.append(f"{number(found['tflops_per_gpu'])} TFLOP/s a GPU{share}")
+    if found["j_per_tflop"] is not None:
+        parts.append(f"{number(found['j_per_tflop'])} J per TFLOP")
+    return [("arithmetic", ", ".join(parts))]
+
+
+def _memory(result: Result) -> str:
+    memory = result["memory"]
+    if memory["peak_memory_bytes"] is None:
+        host = memory["host_rss_peak_bytes"]
+        beside = "" if host is None else f"; a process's resident memory peaked at {number(host / 1e9)} GB"
+        return f"not known: {memory['reason']}{beside}"
+    stage = "" if memory["peak_stage"] is None else f", in {memory['peak_stage'].replace('_', ' ')}"
+    return f"{number(memory['peak_memory_bytes'] / 1e9)} GB on rank {memory['peak_rank']}{stage}"
+
+
+def _stages(result: Result) -> str:
+    stages = result["stages"]
+    if any(stages[key] is None for key in _STAGES):
+        return f"not known: {stages['reason']}"
+    return ", ".join(f"{name} {number(stages[key]['mean'])} s" for key, name in _STAGES.items())
+
+
+def _images(result: Result, folder: Path) -> str:
+    saved = [image["image"] for image in result["generation_results"] if image["image"] is not None]
+    if not saved:
+        return "not saved"
+    return f"{(folder / saved[0]).parent} ({len(saved)} files)"
+
+
+def _warnings(result: Result) -> list[Text]:
+    return labelled([("warning", warning["message"]) for warning in result["warnings"]], "yellow")

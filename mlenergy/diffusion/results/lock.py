@@ -1,0 +1,141 @@
+"""One writer a result folder: a lock that ends with its process, and a folder that can be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlenergy.diffusion.errors import UserError
+
+_BUSY = (errno.EACCES, errno.EAGAIN)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_held_here: dict[str, int] = {}  # lock file -> its open handle
+
+
+@contextlib.contextmanager
+def result_lock(lock_file: Path) -> Iterator[None]:
+    """Make the folder and hold its lock; nobody else writes there meanwhile.
+
+    The lock is the kernel's record lock on the file, not the file itself: it ends with the process however
+    that ends, so what a dead run left behind is taken over, and forked children do not inherit it. It works
+    between the hosts of a network file system too. Its one weakness: a process that opens and closes the file
+    by another way drops its own lock, so nothing else in the program touches it.
+
+    Raises:
+        UserError: another run holds it (which, on which host), the folder cannot be made or written, or the
+            file system cannot lock.
+    """
+    handle = _acquire(lock_file)
+    key = str(lock_file.resolve())
+    _held_here[key] = handle
+    try:
+        yield
+    finally:
+        del _held_here[key]
+        # Removed while still held, so that a newcomer who has the old file open sees that it has gone.
+        with contextlib.suppress(OSError):
+            lock_file.unlink()
+        with contextlib.suppress(OSError):  # a lost file system
+            os.close(handle)
+
+
+def check_held(lock_file: Path) -> None:
+    """Make sure that the folder is still the one whose lock this process took.
+
+    Raises:
+        UserError: it has been removed, moved or unmounted since, or another one is in its place.
+    """
+    try:
+        is_held = _is_same_file(lock_file, _held_here[str(lock_file.resolve())])
+    except (OSError, KeyError):
+        is_held = False
+    if not is_held:
+        raise UserError(
+            f"{lock_file.parent} has gone since the run began (removed, moved or unmounted), and nothing is "
+            "written in its place; bring it back or choose another --workload.base_dir, then run again"
+        )
+
+
+def _acquire(lock_file: Path) -> int:
+    # A record lock does not exclude its own process, hence the set.
+    if str(lock_file.resolve()) in _held_here:
+        raise UserError(_busy_line(lock_file, f"process {os.getpid()} on {socket.gethostname()}"))
+    while True:
+        handle = _open(lock_file)
+        try:
+            _lock(lock_file, handle)
+            if _is_same_file(lock_file, handle):
+                _sign(lock_file, handle)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder removed it between our open and our lock: try the new file
+
+
+def _open(lock_file: Path) -> int:
+    folder = lock_file.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _lock(lock_file: Path, handle: int) -> None:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            raise UserError(_busy_line(lock_file, _holder(handle))) from None
+        if error.errno in _NO_LOCKS:
+            raise UserError(
+                f"the file system of {lock_file.parent} cannot lock files ({error.strerror}); "
+                "choose a --workload.base_dir on another one"
+            ) from error
+        raise
+
+
+def _is_same_file(lock_file: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(lock_file.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(lock_file: Path, handle: int) -> None:
+    """Write who holds the lock, for the message that others get."""
+    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
+    except OSError as error:
+        raise cannot_write(lock_file.parent, error) from error
+
+
+def _holder(handle: int) -> str:
+    try:
+        content = json.loads(os.pread(handle, 4096, 0))
+        return f"process {content['pid']} on {content['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _busy_line(lock_file: Path, holder: str) -> str:
+    return (
+        f"{lock_file.parent} is being written by {holder}; wait for it, or choose another --workload.base_dir"
+    )
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """A file error while writing results, as one line that says what to do."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(f"cannot write {path}: {reason}; free space, or choose another --workload.base_dir")
+    return UserError(f"cannot write {path}: {reason}; choose a --workload.base_dir that you can write to")

@@ -1,0 +1,105 @@
+"""Every file name of a run, in one place."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.results.names import folder_name
+
+_SLUG_LENGTH = 60  # characters of a prompt in a file name
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run; nothing is created here."""
+
+    folder: Path
+    model_slug: str
+
+    @classmethod
+    def of(cls, plan: Plan) -> RunPaths:
+        """The paths of a plan: a folder in `plan.base_dir` that no other set-up has."""
+        return cls(Path(plan.base_dir) / folder_name(plan), model_slug(plan.spec.model_id))
+
+    @property
+    def requests(self) -> Path:
+        """What was asked of the model: prompts and seeds, and where they are from."""
+        return self.folder / "requests.json"
+
+    @property
+    def results(self) -> Path:
+        """Everything that was measured. It is written last: where it is, the run is complete."""
+        return self.folder / "results.json"
+
+    @property
+    def interrupted(self) -> Path:
+        """What was measured before a signal ended a run; of the same form as a result, but not one."""
+        return self.folder / "results_interrupted.json"
+
+    @property
+    def status(self) -> Path:
+        """What the run is doing, or how it ended."""
+        return self.folder / "status.json"
+
+    def stacks(self, rank: int) -> Path:
+        """Stacks of a rank's threads, written when a run hangs."""
+        return self.folder / f"stacks_rank{rank}.txt"
+
+    @property
+    def driver_log(self) -> Path:
+        """What the program and its libraries said."""
+        return self.folder / "driver_log.txt"
+
+    @property
+    def timeline(self) -> Path:
+        """Power, temperature and clocks over the run."""
+        return self.folder / "timeline.parquet"
+
+    @property
+    def images(self) -> Path:
+        """Folder of the generated images."""
+        return self.folder / "image_outputs"
+
+    @property
+    def new(self) -> RunPaths:
+        """Where a new result is written before it takes the place of what is here."""
+        return RunPaths(self.folder / ".new", self.model_slug)
+
+    @property
+    def lock(self) -> Path:
+        """Held while a run writes here; says which process on which host."""
+        return self.folder / ".lock"
+
+    def image(self, index: int, prompt: str) -> Path:
+        """The file of image `index` (from 0); its name counts from 1 and ends in the prompt's first words."""
+        return self.images / f"{self.model_slug}_{index + 1:04d}_{prompt_slug(prompt)}.png"
+
+    def relative(self, path: Path) -> str:
+        """A file of this run as written into its results, so that the folder can be moved."""
+        return path.relative_to(self.folder).as_posix()
+
+
+def model_slug(model_id: str) -> str:
+    """A model id as part of a file name: black-forest-labs/FLUX.1-dev -> black-forest-labs-FLUX_1-dev."""
+    # A local folder is an absolute path, of which the end says most.
+    return _ascii(model_id.strip("/").replace("/", "-").replace(".", "_"))[-80:]
+
+
+def prompt_slug(prompt: str) -> str:
+    """The first words of a prompt in lower-case ASCII letters, digits and underscores; `untitled` if none."""
+    # The cut before the work keeps a prompt of megabytes from costing anything.
+    plain = (
+        unicodedata.normalize("NFKD", prompt[: 10 * _SLUG_LENGTH]).encode("ascii", "ignore").decode().lower()
+    )
+    words = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    if len(words) > _SLUG_LENGTH:
+        words = words[: _SLUG_LENGTH + 1].rpartition("_")[0] or words[:_SLUG_LENGTH]
+    return words or "untitled"
+
+
+def _ascii(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)

@@ -1,0 +1,94 @@
+"""A new result in the place of an earlier one: written whole beside it, then swapped in by renaming.
+
+Until the new one is whole the earlier one is not touched, so a disk that fills up costs the new one only.
+A run that is killed in the middle of the swap leaves two whole results, and the next one ends the swap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results.files import force_to_disk
+from mlenergy.diffusion.results.lock import cannot_write
+from mlenergy.diffusion.results.paths import RunPaths
+
+# In the new result's folder: the earlier result on its way out, and then, by a new name, all of it.
+_LEAVING, _LEFT = "leaving", "left"
+
+
+@contextlib.contextmanager
+def replaced_result(paths: RunPaths) -> Iterator[RunPaths]:
+    """Yield the paths to write a new result to, results.json last; then it takes the earlier one's place.
+
+    The folder's lock has to be held. Log, lock and status stay where they are.
+
+    Raises:
+        UserError: the folder cannot be written. The earlier result is untouched.
+    """
+    new = paths.new
+    try:
+        _remove(new.folder)
+        try:
+            # Made now, while there is room.
+            (new.folder / _LEAVING).mkdir(parents=True)
+        except OSError as error:
+            raise cannot_write(new.folder, error) from error
+        yield new
+    except BaseException:
+        _remove(new.folder)  # the record of the failure may need the room
+        raise
+    _swap(paths)
+
+
+def settle(paths: RunPaths) -> None:
+    """End the swap in which a run was killed, and remove what one left that had not got so far.
+
+    The folder's lock has to be held.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if paths.new.results.exists():  # its last file: it is whole
+        _swap(paths)
+    _remove(paths.new.folder)
+    for aside in paths.folder.glob(".writing-*"):
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def _swap(paths: RunPaths) -> None:
+    new = paths.new
+    leaving, left = new.folder / _LEAVING, new.folder / _LEFT
+    try:
+        if not left.exists():  # so all that lies in the folder is the earlier result's
+            # results.json first: from then on a reader finds no result, and never a mix of two.
+            for file in _files(paths):
+                _move(file, leaving)
+            leaving.rename(left)
+            force_to_disk(new.folder)
+        for file in reversed(_files(new)):
+            _move(file, paths.folder)
+        force_to_disk(paths.folder)
+    except OSError as error:
+        raise UserError(
+            f"the new result is whole in {new.folder}, but cannot be moved to {paths.folder}: "
+            f"{error.strerror or error}; mend that, then run again without --overwrite_results"
+        ) from error
+    _remove(new.folder)
+
+
+def _files(paths: RunPaths) -> tuple[Path, ...]:
+    return (paths.results, paths.interrupted, paths.requests, paths.timeline, paths.images)
+
+
+def _move(file: Path, folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # it is no part of this result, or was moved before
+        file.rename(folder / file.name)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,104 @@
+"""The user's terminal kept apart from the libraries' chatter, which goes to a file."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlenergy.diffusion.results.lock import cannot_write
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The user's stdout and stderr, whatever the libraries' have become."""
+
+    out: TextIO
+    err: TextIO
+
+
+@contextmanager
+def chatter_to(path: Path, *, debug: bool) -> Iterator[Terminal]:
+    """Send this process's stdout and stderr to a file, and hand out the real ones.
+
+    It works on file descriptors, since gloo and NCCL write from C++. An exception's traceback goes to
+    the file, and the exception gets a note that says so. With `debug` nothing is moved.
+    """
+    if debug:
+        yield Terminal(sys.stdout, sys.stderr)
+        return
+    with _moved(path) as terminal:
+        _send_python_logs_to_stderr()
+        try:
+            yield terminal
+        except BaseException as error:
+            traceback.print_exc()
+            error.add_note(f"the traceback is in {path}")
+            raise
+
+
+def spare_log_path(rank: int) -> Path:
+    """Where a rank other than 0 keeps its chatter: rank 0 alone writes into the result folder."""
+    return Path(tempfile.gettempdir()) / f"mlenergy-{os.getpid()}-rank{rank}.log"
+
+
+@contextmanager
+def _moved(path: Path) -> Iterator[Terminal]:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    kept = (os.dup(1), os.dup(2))
+    streams = (sys.stdout, sys.stderr)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        with os.fdopen(os.dup(kept[0]), "w", buffering=1) as out, os.fdopen(os.dup(kept[1]), "w") as err:
+            # A rank that has nothing to say has had its stdout replaced; that stays so.
+            speaks = sys.stdout is sys.__stdout__
+            sys.stdout, sys.stderr = _forgiving(1) if speaks else sys.stdout, _forgiving(2)
+            yield Terminal(out if speaks else sys.stdout, err)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+        for descriptor, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+
+
+class _Forgiving(io.FileIO):
+    """A log that cannot be written (a full disk, a lost file system) costs its words, not the run."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _forgiving(descriptor: int) -> TextIO:
+    raw = _Forgiving(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+
+
+def _send_python_logs_to_stderr() -> None:
+    line = "%(asctime)s %(name)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line, force=True)
+    logging.captureWarnings(True)
+    # Their warnings come at every call ("your prompt was truncated"), and so inside of measured windows.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,0 +1,1 @@
+"""Everything that puts weights on a device."""

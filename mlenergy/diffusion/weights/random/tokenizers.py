@@ -1,0 +1,128 @@
+"""Tokenizers of the published classes and sizes, built in the process.
+
+The published vocabularies are data that this package does not have. These hold every group of
+one to three letters instead, and placeholders up to the published size: ids reach as far, padded
+lengths are the same, and a word becomes about two tokens (a published vocabulary: 1.3).
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import pre_tokenizers
+from transformers import BertTokenizer, CLIPTokenizer, T5Tokenizer
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.architectures.reader import Tokenizer
+from mlenergy.diffusion.models.hub import read_model_index
+from mlenergy.diffusion.weights.random.modules import component_class
+
+_LETTERS = string.ascii_lowercase
+_T5_SENTINELS = 100  # <extra_id_0> to <extra_id_99>, part of the published size
+_LONGER_IS_BETTER = {1: -12.0, 2: -10.0, 3: -8.0}  # log-probability by letters, so that long pieces win
+
+
+def build_tokenizer(wanted: Tokenizer) -> Any:
+    """The tokenizer with exactly `wanted.vocabulary` entries.
+
+    Raises:
+        UserError: its class is not known here.
+    """
+    name = wanted.class_path.rpartition(".")[2]
+    builder = _BUILDERS.get(name)
+    if builder is None:
+        raise UserError(f"a {name} cannot be built without its files; known: {', '.join(_BUILDERS)}")
+    return builder(wanted)
+
+
+def saved_tokenizers(folder: str) -> dict[str, Any]:
+    """Name -> tokenizer, of a pipeline's folder.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    entries = read_model_index(folder).items()
+    classes = {name: ".".join(entry) for name, entry in entries if name.startswith("tokenizer") and entry[0]}
+    try:
+        return {
+            name: component_class(path).from_pretrained(Path(folder) / name) for name, path in classes.items()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: a tokenizer cannot be read ({error}); copy its files there") from error
+
+
+def _clip(wanted: Tokenizer) -> CLIPTokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ("<|startoftext|>", "<|endoftext|>")  # the last ids: CLIP finds its end token by the largest
+    merges = list(_merges())
+    pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+    vocabulary = _numbered(_filled(pieces, wanted.vocabulary - len(special)) + list(special))
+    options = {} if wanted.pad_token is None else {"pad_token": wanted.pad_token}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=wanted.model_max_length, **options)
+
+
+def _merges() -> Iterator[tuple[str, str]]:
+    """Letters to pairs, pairs to triples; inside a word and (</w>) at its end."""
+    ends = [*_LETTERS, *(f"{letter}</w>" for letter in _LETTERS)]
+    for first, last in itertools.product(_LETTERS, ends):
+        yield first, last
+    for first, second, last in itertools.product(_LETTERS, _LETTERS, ends):
+        yield first + second, last
+
+
+def _t5(wanted: Tokenizer) -> T5Tokenizer:
+    words = [f"▁{group}" for group in _groups()]
+    single = [sign for sign in string.printable if not sign.isspace()]
+    inner = [group for group in _groups() if len(group) > 1]
+    count = wanted.vocabulary - _T5_SENTINELS
+    names = _filled(_unique(["<pad>", "</s>", "<unk>", "▁", *single, *words, *inner])[:count], count)
+    scored = [(name, _score(name)) for name in names]
+    return T5Tokenizer(vocab=scored, extra_ids=_T5_SENTINELS, model_max_length=wanted.model_max_length)
+
+
+def _score(piece: str) -> float:
+    if piece in ("<pad>", "</s>"):
+        return 0.0
+    letters = len(piece.lstrip("▁")) or 1
+    return _LONGER_IS_BETTER.get(letters, -100.0)  # placeholders are never the best reading
+
+
+def _bert(wanted: Tokenizer) -> BertTokenizer:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    signs = [sign for sign in string.printable if not sign.isspace() and not sign.isupper()]
+    groups = _unique([*signs, *_groups()])
+    pieces = [*special, *groups, *(f"##{group}" for group in groups)]
+    return BertTokenizer(
+        vocab=_numbered(_filled(pieces, wanted.vocabulary)), model_max_length=wanted.model_max_length
+    )
+
+
+def _groups() -> Iterator[str]:
+    """Every group of one, two and three letters."""
+    for length in (1, 2, 3):
+        for letters in itertools.product(_LETTERS, repeat=length):
+            yield "".join(letters)
+
+
+def _filled(pieces: list[str], size: int) -> list[str]:
+    assert len(pieces) <= size, f"{len(pieces)} pieces do not fit a vocabulary of {size}"
+    return pieces + [f"<placeholder_{number}>" for number in range(size - len(pieces))]
+
+
+def _unique(pieces: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(pieces))
+
+
+def _numbered(pieces: list[str]) -> dict[str, int]:
+    return {piece: number for number, piece in enumerate(pieces)}
+
+
+_BUILDERS: dict[str, Callable[[Tokenizer], Any]] = {
+    "CLIPTokenizer": _clip,
+    "T5Tokenizer": _t5,
+    "BertTokenizer": _bert,
+}

@@ -1,0 +1,112 @@
+"""What cannot be turned is refused from the plan, in one line that says what would fit."""
+
+import sys
+
+import pytest
+
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.resolve import resolve_model
+
+IDS = {
+    "flux": "black-forest-labs/FLUX.1-dev",
+    "sd3": "stabilityai/stable-diffusion-3-medium-diffusers",
+    "pixart": "PixArt-alpha/PixArt-XL-2-1024-MS",
+    "hunyuan": "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+
+
+def plan_of(family, words, device="cuda", world=1):
+    args = parse_args(["workload:t2i", "--workload.model_id", IDS[family], *words.split()])
+    return make_plan(args, resolve_model(IDS[family]), world, device, "a device")
+
+
+REFUSED = [
+    ("flux", "--attention_backend cudnn", "cpu", 1, "NVIDIA GPUs only"),
+    ("flux", "--attention_backend fa3", "cpu", 1, "NVIDIA GPUs only"),
+    ("flux", "--attention_backend fa3", "cuda", 1, "needs the package flash_attn_interface"),
+    ("flux", "--attention_backend sage", "cuda", 1, "needs the package sageattention"),
+    ("flux", "--attention_backend flash --workload.dtype float32", "cuda", 1, "has no float32"),
+    ("flux", "--attention_backend math --ulysses_degree 2", "cpu", 2, "attended by flash only"),
+    ("flux", "--engine diffusers --attention_backend math --ulysses_degree 2", "cuda", 2, "cudnn"),
+    ("flux", "--attention_backend sdpa --ring_degree 2", "cuda", 2, "use one of cudnn, efficient"),
+    ("flux", "--attention_slicing", "cuda", 1, "does nothing for flux"),
+    ("sdxl", "--attention_slicing --use_torch_compile", "cuda", 1, "brings its own attention"),
+    ("flux", "--quantization fp8-dynamic", "cpu", 1, "needs an NVIDIA GPU"),
+    ("flux", "--quantization fp8-dynamic --workload.dtype float16", "cuda", 1, "needs bfloat16"),
+    ("flux", "--quantization int8-dynamic --layerwise_fp8", "cuda", 1, "store the same weights"),
+    ("flux", "--layerwise_fp8 --pipefusion_parallel_degree 2", "cuda", 2, "cuts or rebuilds"),
+    ("flux", "--quantization int8-dynamic --tensor_parallel_degree 2", "cuda", 2, "cuts or rebuilds"),
+    ("sdxl", "--use_fp8_t5_encoder", "cuda", 1, "has no T5"),
+    ("flux", "--enable_sequential_cpu_offload", "cpu", 1, "on the CPU they are there already"),
+    ("flux", "--enable_model_cpu_offload --ulysses_degree 2", "cuda", 2, "without parallel degrees"),
+    ("flux", "--enable_group_offload --use_torch_compile", "cuda", 1, "hook the same layers"),
+    ("flux", "--vae_slicing", "cuda", 1, "use a larger batch"),
+    ("flux", "--vae_slicing --workload.batch_size 2 --data_parallel_degree 2", "cuda", 2, "larger batch"),
+    ("flux", "--vae_tiling --use_parallel_vae --ulysses_degree 2", "cuda", 2, "cut the same decoder"),
+    ("sd3", "--use_teacache", "cuda", 1, "none for sd3 models"),
+    ("flux", "--engine diffusers --use_teacache", "cuda", 1, "use --engine xdit"),
+    (
+        "flux",
+        "--engine xdit --cache_method pab",
+        "cuda",
+        1,
+        "use --engine diffusers, or --cache_method fbcache",
+    ),
+    ("sdxl", "--use_fbcache", "cuda", 1, "none for sdxl models; leave it out"),
+    ("pixart", "--cache_method fastercache", "cuda", 1, "none for pixart-alpha"),
+    ("flux", "--use_fbcache --workload.inference_steps 1", "cuda", 1, "there is one step"),
+    ("sd3", "--cache_method fastercache --workload.guidance_scale 1", "cuda", 1, "runs none"),
+    (
+        "flux",
+        "--engine diffusers --use_fbcache --ulysses_degree 2",
+        "cuda",
+        2,
+        "--data_parallel_degree alone",
+    ),
+    ("sd3", "--engine diffusers --use_fbcache --use_cfg_parallel", "cuda", 2, "would part"),
+    ("flux", "--use_teacache --pipefusion_parallel_degree 2", "cuda", 2, "or --ulysses_degree"),
+    ("flux", "--use_teacache --engine xdit --tensor_parallel_degree 2", "cuda", 2, "would part"),
+    ("flux", "--use_torch_compile --pipefusion_parallel_degree 2", "cuda", 2, "was not tried"),
+    ("flux", "--use_torch_compile --cache_method pab", "cuda", 1, "inside of the blocks"),
+    ("flux", "--use_torch_compile --compile_mode whole --use_fbcache", "cuda", 1, "--compile_mode regional"),
+    ("sd3", "--engine diffusers --use_torch_compile --ulysses_degree 2", "cuda", 2, "length 255"),
+    ("flux", "--scheduler ddim", "cuda", 1, "predicts a flow"),
+    ("pixart", "--scheduler ddim --pipefusion_parallel_degree 2", "cuda", 2, "in patches"),
+    ("pixart", "--scheduler unipc --ulysses_degree 2", "cuda", 2, "ddim or dpmsolver++"),
+    ("flux", "--use_torch_compile", "mps", 1, "Apple's GPU"),
+    ("flux", "--enable_model_cpu_offload", "mps", 1, "an Apple GPU shares it"),
+]
+
+
+@pytest.mark.parametrize(("family", "words", "device", "world", "complaint"), REFUSED)
+def test_it_is_refused_with_the_reason(family, words, device, world, complaint):
+    with pytest.raises(UserError) as error:
+        plan_of(family, words, device, world)
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "words", "device", "world"),
+    [
+        ("flux", "--use_fbcache --use_torch_compile --attention_backend cudnn", "cuda", 1),
+        ("flux", "--use_teacache --ulysses_degree 2", "cuda", 2),
+        ("flux", "--use_fbcache --data_parallel_degree 2 --workload.batch_size 2", "cuda", 2),
+        ("flux", "--quantization fp8-dynamic --use_fp8_t5_encoder --use_torch_compile", "cuda", 1),
+        ("flux", "--attention_backend flash --ring_degree 2", "cuda", 2),
+        ("sdxl", "--attention_slicing --vae_tiling --scheduler ddim", "cpu", 1),
+        ("hunyuan", "--scheduler dpmsolver++ --ulysses_degree 2", "cuda", 2),
+        ("sd3", "--enable_group_offload --scheduler unipc", "cuda", 1),
+    ],
+)
+def test_what_fits_together_is_let_pass(family, words, device, world):
+    assert plan_of(family, words, device, world).knobs
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises((UserError, ValueError), match="torchao"):
+        plan_of("flux", "--quantization int8-weight-only")

@@ -1,0 +1,109 @@
+"""The options become knobs and come back as options, and a set-up with another knob has another folder."""
+
+import re
+import shlex
+
+import pytest
+
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.argv import torchrun_line
+from mlenergy.diffusion.config.optimizations import Knobs, lossy
+from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.resolve import resolve_model
+from mlenergy.diffusion.results.build import configuration
+from mlenergy.diffusion.results.names import folder_name, identity_digest
+
+FLUX, SDXL = "black-forest-labs/FLUX.1-dev", "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+def plan_of(*words, model=FLUX, device="cuda"):
+    args = parse_args(["workload:t2i", "--workload.model_id", model, *words])
+    return make_plan(args, resolve_model(model), 1, device, "NVIDIA H200")
+
+
+TURNED = {
+    "--use_torch_compile": Knobs(compile_mode="regional"),
+    "--use-torch-compile --compile-mode whole": Knobs(compile_mode="whole"),
+    "--attention_backend cudnn": Knobs(attention="cudnn"),
+    "--quantization int8-dynamic": Knobs(quantization="int8-dynamic"),
+    "--quantization fp8-dynamic": Knobs(quantization="fp8-dynamic"),
+    "--layerwise_fp8": Knobs(layerwise_fp8=True),
+    "--use_fp8_t5_encoder": Knobs(fp8_t5_encoder=True),
+    "--enable_model_cpu_offload": Knobs(offload="model"),
+    "--enable_sequential_cpu_offload": Knobs(offload="sequential"),
+    "--enable_group_offload": Knobs(offload="group"),
+    "--vae_slicing --workload.batch_size 2": Knobs(vae_slicing=True),
+    "--vae_tiling": Knobs(vae_tiling=True),
+    "--use_fbcache": Knobs(cache="fbcache", cache_threshold=0.12),
+    "--use_teacache --cache_threshold 0.25": Knobs(cache="teacache", cache_threshold=0.25),
+    "--cache_method magcache": Knobs(cache="magcache", cache_threshold=0.06),
+    "--cache_method pab": Knobs(cache="pab"),
+    "--scheduler unipc": Knobs(scheduler="unipc"),
+    "--use_fbcache --use_torch_compile --attention_backend flash --use_fp8_t5_encoder": Knobs(
+        compile_mode="regional", attention="flash", fp8_t5_encoder=True, cache="fbcache", cache_threshold=0.12
+    ),
+}
+
+
+@pytest.mark.parametrize("words", TURNED)
+def test_words_become_knobs_and_words_again(words):
+    plan = plan_of(*words.split())
+    assert plan.knobs == TURNED[words]
+    line = shlex.split(torchrun_line(plan))
+    again = parse_args(line[line.index("mlenergy.diffusion.benchmark") + 1 :])
+    assert make_plan(again, plan.spec, 1, "cuda", "NVIDIA H200") == plan
+    assert configuration(plan)["knobs"]["scheduler"] == plan.knobs.scheduler
+
+
+def test_every_set_up_has_a_folder_of_its_own_and_none_is_named_for_a_knob_that_is_off():
+    plans = [plan_of(*words.split(), "--workload.batch_size", "2") for words in TURNED]
+    assert len({folder_name(plan) for plan in plans}) == len({identity_digest(plan) for plan in plans})
+    assert len({folder_name(plan) for plan in plans}) == len(TURNED)
+    assert "+id-" not in folder_name(plan_of("--use_fbcache")), "the name tells all"
+    assert re.search(r"cache|compile|sched|knob", folder_name(plan_of())) is None
+
+
+def test_a_unets_blocks_are_few_so_it_is_compiled_whole():
+    assert plan_of("--use_torch_compile", model=SDXL).knobs.compile_mode == "whole"
+
+
+def test_the_engine_is_one_that_has_the_cache():
+    assert plan_of("--use_teacache").engine == "xdit"
+    assert plan_of("--cache_method", "taylorseer").engine == "diffusers"
+    assert plan_of("--use_fbcache", model="PixArt-alpha/PixArt-XL-2-1024-MS").engine == "diffusers"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--use_teacache --use_fbcache", "a run has one cache"),
+        ("--use_teacache --cache_method pab", "a run has one cache"),
+        ("--compile_mode whole", "add --use_torch_compile"),
+        ("--cache_threshold 0.1", "belongs to one of the caches fbcache"),
+        ("--cache_method pab --cache_threshold 0.1", "belongs to one of the caches fbcache"),
+        ("--enable_group_offload --enable_model_cpu_offload", "offloaded one way"),
+        ("--attention_backend sdpa2", "sdpa2"),
+    ],
+)
+def test_options_that_exclude_each_other(words, complaint):
+    with pytest.raises(UserError) as error:
+        plan_of(*words.split())
+    assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_lossy_is_said_and_what_is_not_is_not():
+    exact = Knobs(
+        compile_mode="whole", attention="fa3", offload="group", attention_slicing=True, vae_slicing=True
+    )
+    assert lossy(exact) == lossy(Knobs()) == []
+    every = Knobs(
+        quantization="fp8-dynamic",
+        fp8_t5_encoder=True,
+        vae_tiling=True,
+        cache="fbcache",
+        cache_threshold=0.1,
+        scheduler="ddim",
+        attention="sage",
+    )
+    assert len(lossy(every)) == 6 and "cache fbcache at 0.1" in lossy(every)

@@ -1,0 +1,37 @@
+"""Plans without a command line, and what torch's allocator says of a call."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.models.resolve import resolve_model
+
+
+@pytest.fixture
+def plan_of():
+    def build(model_id, *options, world_size=1, device_name="NVIDIA H200", **workload):
+        words = [word for key, value in workload.items() for word in (f"--workload.{key}", str(value))]
+        line = [*options, "workload:text-to-image", "--workload.model_id", model_id, *words]
+        spec = resolve_model(model_id)
+        return make_plan(parse_args(line, "test"), spec, world_size, "cuda", device_name)
+
+    return build
+
+
+@pytest.fixture
+def allocated_peak_bytes():
+    """Largest sum of bytes that a call had allocated at once, by torch's profiler of the CPU's allocator."""
+
+    def measure(call):
+        with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            call()
+        events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+        live = peak = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            live += event.nbytes()
+            peak = max(peak, live)
+        return peak
+
+    return measure

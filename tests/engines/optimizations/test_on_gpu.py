@@ -1,0 +1,56 @@
+"""Knobs that only an NVIDIA GPU can turn: kernels by name, weights that leave the GPU, float8 products."""
+
+import pytest
+import torch
+from optimization_batches import FOX, words_of
+
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.distributed.cluster import Cluster, Rank
+from mlenergy.diffusion.engines import load_engine
+from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.models.resolve import resolve_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+HALF = ["--workload.dtype", "bfloat16", "--workload.inference_steps", "2"]
+
+
+def generate(*words, engine="diffusers"):
+    """Image on the host, the record of effects, and what has no effect."""
+    cluster = Cluster(Rank(), torch.device("cuda", 0), None)
+    args = parse_args(words_of("tiny/flux", ["--engine", engine, *words, *HALF]))
+    plan = make_plan(args, resolve_model("tiny/flux"), 1, "cuda", "a GPU")
+    loaded = load_engine(plan, cluster)
+    image = loaded.generate(FOX).images.float().cpu()
+    effects = loaded.effects(0)
+    loaded.close()
+    return image, effects, without_effect(plan.knobs, [effects])
+
+
+@pytest.mark.parametrize("name", ["flash", "efficient", "cudnn", "math"])
+def test_the_kernel_that_is_asked_for_runs(name):
+    image, effects, idle = generate("--attention_backend", name)
+    assert idle == [], effects["attention"]
+    assert torch.allclose(image, generate()[0], atol=0.06)
+
+
+@pytest.mark.parametrize("option", ["model_cpu", "sequential_cpu", "group"])
+def test_offloaded_weights_are_not_on_the_gpu_between_two_images(option):
+    image, effects, _ = generate(f"--enable_{option}_offload")
+    assert effects["resident_bytes"] < 100_000
+    assert torch.allclose(image, generate()[0], atol=0.02)
+
+
+def test_float8_products():
+    image, effects, idle = generate("--quantization", "fp8-dynamic")
+    assert idle == [] and "float8_e4m3fn" in effects["weights"]["transformer"]["bytes_by_dtype"]
+    assert torch.isfinite(image).all()
+
+
+def test_compiled_blocks_with_a_cache():
+    words = ["--use_torch_compile", "--use_fbcache", "--cache_threshold", "0.9"]
+    _, effects, idle = generate(*words)
+    assert idle == [] and effects["compile"]["graphs"] >= 2

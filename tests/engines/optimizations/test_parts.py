@@ -1,0 +1,93 @@
+"""Attention slices, VAE slices, VAE tiles, schedulers: counted calls and the classes that stepped."""
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from optimization_batches import FOX, WHALE
+
+from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.distributed.cluster import Cluster, Rank
+from mlenergy.diffusion.engines import load_engine
+from mlenergy.diffusion.engines.optimizations.effects import without_effect
+
+CPU = Cluster(Rank(), torch.device("cpu"), None)
+
+
+@pytest.mark.parametrize("engine", ["diffusers", "xdit"])
+def test_attention_slices_make_more_and_smaller_calls(run, exact, engine):
+    ran = run("tiny/sdxl", "--engine", engine, "--attention_slicing", steps=2)
+    bare = exact("tiny/sdxl", engine, 2)
+    (kernel, calls), *others = ran.effects["attention"]["kernels"].items()
+    assert kernel == "aten._softmax.default" and not others
+    assert calls > sum(bare.effects["attention"]["kernels"].values())
+    assert torch.allclose(ran.images[0], bare.images[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("engine", ["diffusers", "xdit"])
+def test_a_sliced_vae_decodes_one_image_at_a_time(run, exact, engine):
+    ran = run("tiny/flux", "--engine", engine, "--vae_slicing", steps=2, batches=(WHALE,))
+    assert ran.effects["vae"] == {"decoder_calls": 2, "images_per_call": 1}
+    assert torch.allclose(ran.images[0], exact("tiny/flux", engine, 2, (WHALE,)).images[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["diffusers", "xdit"])
+def test_a_tiled_vae_decodes_a_large_image_in_tiles(run, exact, engine):
+    ran = run("tiny/flux", "--engine", engine, "--vae_tiling", steps=2)
+    assert ran.effects["vae"]["decoder_calls"] > 1
+    bare = exact("tiny/flux", engine, 2).images[0]
+    assert ran.images[0].shape == bare.shape and not torch.equal(ran.images[0], bare)
+
+
+def test_an_image_of_one_tile_is_named():
+    effects = {"vae": {"decoder_calls": 1, "images_per_call": 1}, "attention": {"kernels": {}}}
+    assert "in one tile" in without_effect(Knobs(vae_tiling=True), [effects])[0]
+
+
+CLASSES = {
+    "ddim": DDIMScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+}
+
+
+@pytest.mark.parametrize("model", ["tiny/pixart-sigma", "tiny/hunyuandit", "tiny/sdxl", "tiny/sd1.5"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_scheduler_steps_as_it_does_in_a_bare_pipeline(plan_of, run, model, name):
+    ran = run(model, "--engine", "diffusers", "--scheduler", name, steps=3, counted=False)
+    assert ran.effects["scheduler"]["class"] == CLASSES[name].__name__
+    bare = load_engine(
+        plan_of(
+            model, "--engine", "diffusers", "--workload.inference_steps", "3", "--workload.dtype", "float32"
+        ),
+        CPU,
+    )
+    own = bare.pipeline.scheduler.config
+    bare.pipeline.scheduler = CLASSES[name].from_config(own)
+    assert ran.effects["scheduler"]["prediction_type"] == own.prediction_type
+    assert torch.equal(ran.images[0], bare.generate(FOX).images)
+
+
+@pytest.mark.parametrize("model", ["tiny/flux", "tiny/sd3"])
+@pytest.mark.parametrize("name", ["dpmsolver++", "unipc"])
+def test_solvers_of_one_flow_meet_where_steps_are_many(run, exact, model, name):
+    """A wrong noise schedule, shift or prediction type would not lead to the same image."""
+
+    def distance(steps):
+        ran = run(model, "--engine", "diffusers", "--scheduler", name, steps=steps, counted=False)
+        assert ran.effects["scheduler"]["prediction_type"] == "flow_prediction"
+        return float((ran.images[0] - exact(model, "diffusers", steps).images[0]).abs().mean())
+
+    few, many = distance(4), distance(48)
+    assert 0 < many < 0.4 * few
+
+
+def test_euler_is_the_own_scheduler_of_a_flow(run, exact):
+    ran = run("tiny/flux", "--engine", "xdit", "--scheduler", "euler", steps=2)
+    assert ran.effects["scheduler"]["class"] == "FlowMatchEulerDiscreteScheduler"
+    assert torch.equal(ran.images[0], exact("tiny/flux", "xdit", 2).images[0])

@@ -1,0 +1,106 @@
+"""Whole runs with knobs: what has no effect ends one, and a reference is compared with what is saved."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+
+import jsonschema
+import numpy as np
+import pytest
+from optimization_batches import words_of
+from PIL import Image
+
+
+def run(base, *words):
+    options = ["--workload.inference_steps", "6", "--workload.base_dir", str(base), "--benchmark_iters", "2"]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "mlenergy.diffusion.benchmark", "--engine", "diffusers"),
+            *words_of("tiny/flux", [*options, *words]),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """An exact run, and one with a cache and 8-bit weights that is compared with it: folder and output."""
+    base = tmp_path_factory.mktemp("exact")
+    exact = run(base)
+    assert exact.returncode == 0, exact.stderr
+    (folder,) = base.iterdir()
+    lossy_base = tmp_path_factory.mktemp("lossy")
+    words = ["--use_fbcache", "--cache_threshold", "0.9", "--use_fp8_t5_encoder", "--reference", str(folder)]
+    lossy = run(lossy_base, *words)
+    assert lossy.returncode == 0, lossy.stderr
+    (lossy_folder,) = lossy_base.iterdir()
+    return folder, lossy_folder, lossy.stdout
+
+
+def result_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_results_hold_the_knobs_and_what_they_did(runs):
+    exact, lossy, _ = runs
+    result = result_of(lossy)
+    assert result["configuration"]["knobs"]["cache"] == "fbcache"
+    (effects,) = result["effects"]
+    assert effects["cache"]["denoiser_calls"] == 12, "two measured windows of six steps, no warm-up"
+    assert effects["cache"]["computed_share"] < 1
+    assert "float8_e4m3fn" in effects["weights"]["text_encoder_2"]["bytes_by_dtype"]
+    assert set(result_of(exact)["effects"][0]) == {"attention", "scheduler"}
+    schema = json.loads(
+        (resources.files("mlenergy.diffusion") / "schema" / "results-v1.json").read_text("utf-8")
+    )
+    for folder in (exact, lossy):
+        jsonschema.validate(result_of(folder), schema, jsonschema.Draft202012Validator)
+
+
+def test_likeness_is_that_of_the_saved_files(runs):
+    exact, lossy, _ = runs
+    found = result_of(lossy)["similarity"]
+    for entry, other, measured in zip(
+        result_of(exact)["generation_results"],
+        result_of(lossy)["generation_results"],
+        found["images"],
+        strict=True,
+    ):
+        a = np.asarray(Image.open(exact / entry["image"])).astype(float)
+        b = np.asarray(Image.open(lossy / other["image"])).astype(float)
+        assert measured["psnr_db"] == pytest.approx(10 * np.log10(255**2 / np.mean((a - b) ** 2)))
+        assert 0 < measured["ssim"] < 1
+
+
+def test_the_summary_says_that_it_is_lossy_and_by_how_much(runs):
+    exact, _, out = runs
+    assert "lossy          cache fbcache at 0.9, fp8 storage of the T5 encoder: images differ" in out
+    assert "similarity     PSNR " in out and str(exact) in out
+    assert "cache          fbcache computed " in out
+
+
+def test_a_cache_that_did_nothing_ends_the_run_unless_that_is_allowed(tmp_path):
+    words = ["--use_fbcache", "--cache_threshold", "0"]
+    done = run(tmp_path, *words)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mlenergy: error:")]
+    assert "cache fbcache skipped no step at threshold 0;" in line
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "results.json").exists()
+    allowed = run(tmp_path, *words, "--allow_no_effect")
+    assert allowed.returncode == 0, allowed.stderr
+    assert result_of(folder)["effects"][0]["cache"]["computed_share"] == 1
+
+
+def test_a_reference_that_does_not_fit_is_refused_before_the_model_loads(tmp_path, runs):
+    done = run(tmp_path, "--workload.seed", "7", "--reference", str(runs[0]))
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mlenergy: error:")]
+    assert "--reference" in line and "give the folder of an exact run that fits" in line
+    assert "loading" not in done.stderr

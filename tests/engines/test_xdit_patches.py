@@ -1,0 +1,26 @@
+"""Mends go in and out whole; the scheduler's is right by arithmetic; parallel VAE forms no groups."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+WORKER = Path(__file__).parents[1] / "support" / "xdit_patches_worker.py"
+
+
+def run(scene: str, processes: int = 1) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    done = subprocess.run([*command, str(WORKER), scene], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.split()
+
+
+def test_mends_go_in_once_and_come_out_whole() -> None:
+    assert run("in-and-out") == ["same", "changed", "same"]
+
+
+def test_parallel_vae_forms_no_group_in_a_call_and_would_without_its_mend() -> None:
+    mended, unmended = (int(count) for count in run("groups", processes=2))
+    assert mended == 0
+    assert unmended > 0

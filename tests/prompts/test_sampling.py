@@ -1,0 +1,128 @@
+"""Requests are the same everywhere, cover the set, and say where they are from."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.prompts import sources
+from mlenergy.diffusion.prompts.sampling import PromptOptions, sample_requests
+
+BUNDLED = PromptOptions("bundled")
+
+
+def test_the_bundled_set_is_large_varied_and_categorised():
+    pool = sources.load_pool("bundled")
+    assert len(pool.prompts) >= 128
+    assert len(set(pool.prompts)) == len(pool.prompts)
+    assert len({prompt.split()[0:3].__str__() for prompt in pool.prompts}) > 100
+    assert len(set(pool.categories)) >= 10
+    assert None not in pool.categories
+    assert min(len(prompt) for prompt in pool.prompts) > 100
+
+
+def test_requests_do_not_change_between_versions_of_python_and_machines():
+    """The digest is a constant: who changes the algorithm or the bundled set changes every user's images."""
+    requests = sample_requests(BUNDLED, 300, seed=42, warmup_count=3)
+    text = json.dumps([[r.prompt, r.seed, r.category] for r in requests.requests + requests.warmup_requests])
+    assert (
+        hashlib.sha256(text.encode()).hexdigest()
+        == "1ca30c4f06d92d833ee53b2b42d1fb6d4a28e0a6f771317ac45d1f13bcff244b"
+    )
+
+
+def test_the_random_state_of_the_process_and_its_hash_seed_do_not_matter():
+    code = (
+        "import random; random.seed(7)\n"
+        "from mlenergy.diffusion.prompts.sampling import PromptOptions, sample_requests\n"
+        "print([r.prompt for r in sample_requests(PromptOptions('bundled'), 9, 1).requests])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+def test_no_prompt_comes_twice_before_all_have_come_once():
+    pool = sources.load_pool("bundled")
+    size = len(pool.prompts)
+    prompts = [r.prompt for r in sample_requests(BUNDLED, 2 * size + 5, seed=3).requests]
+    assert sorted(prompts[:size]) == sorted(prompts[size : 2 * size]) == sorted(pool.prompts)
+    assert prompts[:size] != prompts[size : 2 * size], "the second round is shuffled anew"
+    assert prompts[:size] != list(pool.prompts)
+
+
+def test_a_small_count_is_the_beginning_of_a_large_one():
+    few, many = (sample_requests(BUNDLED, count, seed=5).requests for count in (4, 200))
+    assert many[:4] == few
+
+
+def test_warm_up_is_a_stream_of_its_own():
+    without, with_three, with_many = (sample_requests(BUNDLED, 8, 42, warmup_count=n) for n in (0, 3, 50))
+    assert without.requests == with_three.requests == with_many.requests
+    assert with_many.warmup_requests[:3] == with_three.warmup_requests
+    assert without.warmup_requests == ()
+    assert [r.prompt for r in with_many.warmup_requests[:8]] != [r.prompt for r in without.requests]
+
+
+def test_another_seed_gives_other_prompts_and_image_i_gets_seed_plus_i():
+    one, two = (sample_requests(BUNDLED, 6, seed).requests for seed in (10, 11))
+    assert [r.seed for r in one] == [10, 11, 12, 13, 14, 15]
+    assert [r.index for r in one] == [0, 1, 2, 3, 4, 5]
+    assert [r.prompt for r in one] != [r.prompt for r in two]
+
+
+@pytest.mark.parametrize(("prefix", "start"), [("best quality,", "best quality, "), ("a\n", "a\n"), ("", "")])
+def test_the_prefix_stands_before_every_prompt(prefix, start):
+    plain = sample_requests(BUNDLED, 5, 1).requests
+    prefixed = sample_requests(PromptOptions("bundled", prefix=prefix), 5, 1).requests
+    assert [r.prompt for r in prefixed] == [start + r.prompt for r in plain]
+
+
+def test_provenance_tells_how_to_draw_the_same_again():
+    options = PromptOptions("bundled", prefix="oil painting,")
+    provenance = sample_requests(options, 1, 42).provenance
+    assert provenance["source"] == provenance["dataset"] == "bundled"
+    assert (provenance["seed"], provenance["prompt_prefix"]) == (42, "oil painting,")
+    assert len(provenance["prompts_sha256"]) == 64
+    assert provenance["prompts_in_set"] == len(sources.load_pool("bundled").prompts)
+    assert "MT19937" in provenance["algorithm"]
+
+
+def test_the_bundled_set_lists_its_columns():
+    with pytest.raises(UserError, match=r"no column 'caption'.*category, prompt"):
+        sample_requests(PromptOptions("bundled", "caption"), 1, 1)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(UserError, match="0 images"):
+        sample_requests(BUNDLED, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parts"),
+    [
+        (
+            "open-image-preferences",
+            ("data-is-better-together/open-image-preferences-v1", None, "cleaned", None),
+        ),
+        ("org/name", ("org/name", None, None, None)),
+        ("org/name/conf:test@v1.0", ("org/name", "conf", "test", "v1.0")),
+        ("org/name@refs/pr/3", ("org/name", None, None, "refs/pr/3")),
+    ],
+)
+def test_hub_ids_may_name_configuration_split_and_revision(dataset, parts):
+    source = sources.parse_hub_dataset(dataset)
+    assert (source.dataset_id, source.configuration, source.split, source.revision) == parts
+
+
+@pytest.mark.parametrize("dataset", ["", "parti", "a b/c", "org/name:"])
+def test_a_name_that_is_nothing_is_refused(dataset):
+    with pytest.raises(UserError, match="use bundled, open-image-preferences, a path, or a hub id"):
+        sources.load_pool(dataset) if dataset else sources.parse_hub_dataset(dataset)

@@ -1,0 +1,97 @@
+"""FLOPs beside seconds and joules in a result."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from result_samples import cpu_measurement, cpu_plan, gpu_measurement, make_plan
+
+from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.cost.cached import known_costs
+from mlenergy.diffusion.models.architectures.reader import architecture
+from mlenergy.diffusion.results.efficiency import efficiency_section
+
+MEASURED = gpu_measurement().iterations  # 8.3 s and 9,150 J in the mean, on two GPUs
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_rates_are_those_of_the_mean_iteration():
+    found = efficiency_section(make_plan(), MEASURED, None)
+    stages = found["stage_tflops"]
+    total = stages["text_encode"] + 28 * stages["denoise_step"] + stages["vae_decode"]
+    assert 50 * stages["denoise_step"] / 4 == pytest.approx(3719, rel=0.01)  # published; 4 images here
+    assert found["tflops_per_iteration"] == pytest.approx(total)
+    assert found["tflops_per_image"] == pytest.approx(total / 4)
+    assert found["tflop_per_s"] == pytest.approx(total / 8.3)
+    assert found["tflops_per_gpu"] == pytest.approx(total / 8.3 / 2)
+    assert found["mfu"] == pytest.approx(total / 8.3 / 2 / 989.5)
+    assert found["peak_dtype"] == "bfloat16" and "datasheet" in found["peak_source"]
+    assert found["j_per_tflop"] == pytest.approx(9150 / total)
+    assert {found["reason"], found["mfu_reason"], found["j_per_tflop_reason"]} == {None}
+
+
+def test_a_listed_model_on_a_cpu_has_its_work_but_no_share_of_a_peak():
+    measured = cpu_measurement().iterations
+    found = efficiency_section(make_plan(device="cpu", device_name="Some CPU"), measured, None)
+    assert found["tflop_per_s"] > 0 and found["tflops_per_gpu"] is None and found["mfu"] is None
+    assert found["mfu_reason"] == "no GPU takes part in this run"
+    assert found["j_per_tflop"] is None and found["j_per_tflop_reason"]
+
+
+def test_what_was_never_counted_is_not_counted_for_a_cpu():
+    found = efficiency_section(cpu_plan(), cpu_measurement().iterations, None)
+    assert found["tflops_per_iteration"] is None and "mlenergy plan counts it" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({"knobs": Knobs(quantization="fp8-dynamic")}, "float8"),
+        ({"knobs": Knobs(quantization="fp8-weight-only")}, "bfloat16"),
+        ({"dtype": "float32"}, "tfloat32"),
+    ],
+)
+def test_the_peak_is_that_of_the_type_that_products_are_computed_in(changes, dtype):
+    assert efficiency_section(make_plan(**changes), MEASURED, None, tf32=True)["peak_dtype"] == dtype
+
+
+def test_without_tf32_float32_has_the_plain_cores_peak():
+    assert efficiency_section(make_plan(dtype="float32"), MEASURED, None)["peak_tflops"] == 67
+
+
+@pytest.mark.parametrize(
+    ("changes", "effects", "reason"),
+    [
+        ({"knobs": Knobs(cache="fbcache")}, [{"cache": {"method": "fbcache"}}], "left out a part"),
+        ({"use_resolution_binning": True}, [{}], "another size"),
+    ],
+)
+def test_other_work_than_the_exact_one_is_not_held_against_it(changes, effects, reason):
+    found = efficiency_section(make_plan(**changes), MEASURED, effects)
+    assert found["mfu"] is None and found["tflops_per_gpu"] is None and found["j_per_tflop"] is None
+    assert reason in found["reason"] and reason in found["mfu_reason"]
+
+
+def test_calls_that_do_not_fit_the_steps_are_told():
+    odd = [
+        replace(i, stages=replace(i.stages, denoise_step_s=None, step_reason="31 calls in 30 steps"))
+        for i in MEASURED
+    ]
+    assert efficiency_section(make_plan(), odd, None)["reason"] == "31 calls in 30 steps"
+
+
+def test_known_costs_are_the_shipped_or_the_cached_ones(tmp_path):
+    flux = architecture("black-forest-labs/FLUX.1-dev")
+    assert known_costs(flux) == flux.costs
+    bare = replace(flux, costs={})
+    assert known_costs(bare) is None
+    from mlenergy.diffusion.cost import cached
+
+    entry = cached._entry(cached._request("costs", bare, {}))
+    entry.parent.mkdir(parents=True)
+    entry.write_text(json.dumps({"components": {}}))
+    assert known_costs(bare) == {"components": {}}

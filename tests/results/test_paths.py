@@ -1,0 +1,210 @@
+"""File names: readable, safe, and never the same for two set-ups."""
+
+import itertools
+import random
+import re
+from dataclasses import dataclass, fields, replace
+
+import pytest
+from result_samples import make_plan
+
+from mlenergy.diffusion.config.plan import Parallelism, Plan
+from mlenergy.diffusion.models.listed import BY_ID
+from mlenergy.diffusion.results.names import KNOWN_DEGREES, KNOWN_FIELDS, folder_name, identity_digest
+from mlenergy.diffusion.results.paths import RunPaths, model_slug, prompt_slug
+
+DEV = BY_ID["black-forest-labs/FLUX.1-dev"]
+# Names that no short form can tell apart by itself.
+ODD_IDS = (
+    "black-forest-labs-FLUX.1-dev",
+    "black-forest-labs/FLUX_1-dev",
+    "a/b-c",
+    "a-b/c",
+    "/data/" + "m" * 300,
+)
+CHOICES = {
+    "spec": [*BY_ID.values(), *(replace(DEV, model_id=name) for name in ODD_IDS)],
+    "revision": [None, "main", "v1/2", "v1_2"],
+    "engine": ["xdit", "diffusers"],
+    "device": ["cuda", "cpu", "mps"],
+    "device_name": [
+        "NVIDIA H200",
+        "NVIDIA_H200",
+        "NVIDIA  H200",
+        "Intel(R) Xeon(R) CPU @ 2.1GHz",
+        "NVIDIA H100",
+        "é",
+    ],
+    "dtype": ["bfloat16", "float16", "float32"],
+    "batch_size": [1, 4, 11, 10**80],
+    "height_px": [1024, 512, 1],
+    "width_px": [1024, 512, 11],
+    "steps": [28, 4],
+    "guidance_scale": [None, 3.5, 7.0, 0.1 + 0.2, 0.3],
+    "negative_prompt": [None, "", "blurry", "x" * 5000],
+    "max_sequence_length": [512, 256, None],
+    "seed": [42, 0, 2**63],
+    "dataset": [
+        "open-image-preferences",
+        "bundled",
+        "org/name",
+        "org_name",
+        "org+name",
+        "/x/" + "y" * 400,
+        "/x/",
+    ],
+    "prompt_column": [None, "caption", "a b", "a_b"],
+    "prompt_prefix": ["", "oil,", "oil, ", "\udcff\n"],
+    "warmup_iters": [0, 1, 5],
+    "benchmark_iters": [4, 20],
+    "save_images": [True, False],
+}
+
+
+def some_parallelism(rng):
+    degrees = {
+        f: rng.choice([1, 1, 2, 4]) for f in ("data", "cfg", "pipefusion", "ring", "ulysses", "tensor")
+    }
+    more = {"num_pipeline_patch": rng.choice([None, 2, 4]), "pipefusion_warmup_steps": rng.choice([1, 0, 3])}
+    return Parallelism(**degrees, **more, parallel_vae=rng.random() < 0.3)
+
+
+def some_plan(rng):
+    """A plan near the default one: most fields as they are, so that pairs differ in little."""
+    plan = make_plan()
+    names = rng.sample(sorted(CHOICES), rng.randint(0, 4))
+    changes = {name: rng.choice(CHOICES[name]) for name in names}
+    if "spec" in changes:
+        changes["weights_from"] = changes["spec"].model_id
+    if rng.random() < 0.4:
+        changes["parallel"] = some_parallelism(rng)
+    return replace(plan, **changes)
+
+
+def test_the_name_of_a_usual_run():
+    plan = make_plan("run/x", dataset="open-image-preferences")
+    assert str(RunPaths.of(plan).folder) == (
+        "run/x/model-black-forest-labs-FLUX_1-dev+batch-4+size-1024x1024+steps-28+guidance-3.5+seed-42"
+        "+device-cuda-NVIDIA_H200+ulysses-2+ring-1"
+    )
+
+
+def test_what_differs_from_the_default_is_named():
+    plan = make_plan(
+        dtype="float32",
+        max_sequence_length=256,
+        engine="diffusers",
+        warmup_iters=2,
+        benchmark_iters=8,
+        save_images=False,
+        revision="v2",
+        prompt_column="caption",
+        prompt_prefix="oil,",
+        negative_prompt="blurry",
+        width_px=1280,
+        guidance_scale=None,
+        parallel=Parallelism(pipefusion=2, cfg=2, num_pipeline_patch=4, parallel_vae=True),
+    )
+    assert (
+        folder_name(plan)
+        == (
+            "model-black-forest-labs-FLUX_1-dev+batch-4+size-1280x1024+steps-28+guidance-none+seed-42"
+            "+device-cuda-NVIDIA_H200+ulysses-1+ring-1+cfg-2+pipefusion-2+patches-4+parallel-vae"
+            "+dtype-float32+text-256+engine-diffusers+warmup-2+iters-8+images-none+revision-v2+dataset-"
+        )[: 255 - 14]
+        + f"+id-{identity_digest(plan)}"
+    )
+
+
+def test_distinct_plans_never_share_a_folder():
+    rng = random.Random(0)
+    plans = [some_plan(rng) for _ in range(8000)]
+    by_name = {}
+    for plan in plans:
+        by_name.setdefault(folder_name(plan), set()).add(repr(plan))
+    shared = {name: same for name, same in by_name.items() if len(same) > 1}
+    assert not shared
+    assert len(by_name) > 4000
+
+
+def test_names_are_safe_and_short():
+    rng = random.Random(1)
+    for plan in (some_plan(rng) for _ in range(2000)):
+        name = folder_name(plan)
+        assert len(name.encode()) <= 255
+        assert re.fullmatch(r"[A-Za-z0-9+_.-]+", name)
+        assert "ulysses-" in name or len(name) == 255
+        assert name.startswith("model-")
+
+
+def test_equal_plans_share_a_folder_wherever_their_results_go():
+    assert folder_name(make_plan("a")) == folder_name(make_plan("b"))
+    assert folder_name(make_plan(prompt_column="prompt")) == folder_name(make_plan(prompt_column=None))
+    cached = make_plan(spec=BY_ID["tiny/flux"], weights_from="/home/me/.cache/tiny")
+    assert folder_name(cached) == folder_name(make_plan(spec=BY_ID["tiny/flux"]))
+
+
+def test_listed_models_have_short_names_of_their_own():
+    slugs = [model_slug(model_id) for model_id in BY_ID]
+    assert len(set(slugs)) == len(slugs)
+    assert all(len(slug) <= 64 for slug in slugs), "the name of the folder keeps 64 characters"
+
+
+def test_fields_that_a_later_version_adds_are_named_by_themselves():
+    @dataclass(frozen=True)
+    class LaterPlan(Plan):
+        compile: bool = False
+
+    values = {f.name: getattr(make_plan(), f.name) for f in fields(Plan)}
+    plain, compiled = (LaterPlan(**values, compile=on) for on in (False, True))
+    assert folder_name(plain) == folder_name(make_plan())
+    assert folder_name(compiled) == folder_name(plain).partition("+id-")[0] + "+compile-True"
+
+
+def test_no_known_field_is_out_of_date():
+    assert {f.name for f in fields(Plan)} >= KNOWN_FIELDS
+    assert {f.name for f in fields(Parallelism)} >= KNOWN_DEGREES
+
+
+def test_every_file_of_a_run_has_its_place():
+    paths = RunPaths.of(make_plan("base"))
+    named = [paths.requests, paths.results, paths.driver_log, paths.timeline, paths.lock]
+    assert [p.name for p in named] == [
+        "requests.json",
+        "results.json",
+        "driver_log.txt",
+        "timeline.parquet",
+        ".lock",
+    ]
+    assert {p.parent for p in named} == {paths.folder}
+    image = paths.image(0, "A majestic dragon!")
+    assert paths.relative(image) == "image_outputs/black-forest-labs-FLUX_1-dev_0001_a_majestic_dragon.png"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "slug"),
+    [
+        ("../../etc/passwd", "etc_passwd"),
+        ("two\nlines\tand\x1b[31mred\x1b[0m", "two_lines_and_31mred_0m"),
+        ("🐉🔥", "untitled"),
+        ("", "untitled"),
+        ("Crème brûlée № 5", "creme_brulee_no_5"),
+        ("x" * 5000, "x" * 60),
+        ('a/b\\c:d*e?f"g<h>i|j\x00k', "a_b_c_d_e_f_g_h_i_j_k"),
+        ("word " * 100, "word_word_word_word_word_word_word_word_word_word_word_word"),
+        ("-rf ~", "rf"),
+        ("龙在山上", "untitled"),
+    ],
+)
+def test_prompts_make_safe_names(prompt, slug):
+    assert prompt_slug(prompt) == slug
+
+
+def test_image_names_stay_within_the_limit_and_apart():
+    paths = RunPaths.of(make_plan(spec=replace(DEV, model_id="/a/" + "long/" * 100)))
+    names = [paths.image(i, "the same " * 900).name for i in (0, 1, 99_999)]
+    assert len(set(names)) == 3
+    for name, other in itertools.pairwise(names):
+        assert len(name.encode()) < 200
+        assert name != other
+    assert names[2].find("_100000_") > 0

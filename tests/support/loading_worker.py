@@ -1,0 +1,68 @@
+"""Two ranks of one node that torchrun starts: weights arrive once, failures arrive on both.
+
+Each rank writes a JSON object to <folder>/<rank>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.weights.load_report import LoadWatch
+from mlenergy.diffusion.weights.per_node import prepare_weights
+from mlenergy.diffusion.weights.pipeline import load_pipeline
+
+
+def plan_for(weights: str) -> SimpleNamespace:
+    options = {
+        "weights": "pretrained",
+        "variant": None,
+        "lora": None,
+        "allow_pickle": False,
+        "trust_remote_code": False,
+    }
+    return SimpleNamespace(weights_from=weights, revision=None, dtype="float32", **options)
+
+
+def main(folder: str, hub_id: str, large: str) -> None:
+    torch.set_num_threads(1)
+    cluster = Cluster.start(read_rank(), "cpu")
+    found = {
+        "tiny": prepare_weights(plan_for("tiny/sd1.5"), cluster),
+        "hub": prepare_weights(plan_for(hub_id), cluster),
+        "missing": failure("owner/none", cluster),
+    }
+    found["class"] = type(load_pipeline(plan_for(hub_id), "cpu")).__name__  # warms the libraries too
+    found |= measured_load(large, cluster)
+    Path(folder, f"{cluster.rank.rank}.json").write_text(json.dumps(found))
+    cluster.close()
+
+
+def failure(weights: str, cluster: Cluster) -> str:
+    try:
+        return prepare_weights(plan_for(weights), cluster)
+    except UserError as error:
+        return f"refused: {error}"
+
+
+def measured_load(large: str, cluster: Cluster) -> dict[str, int]:
+    """Memory that this rank's load took, once every weight has been read by both ranks."""
+    cluster.barrier()
+    watch = LoadWatch()
+    pipeline = load_pipeline(plan_for(large), "cpu")
+    touched = sum(float(p.sum()) for p in pipeline.text_encoder_2.parameters())
+    cluster.barrier()
+    facts = watch.facts(pipeline)
+    cluster.barrier()  # memory is shared only while both ranks hold it
+    assert touched == touched
+    return {key: value for key, value in facts.items() if key.endswith("bytes")}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

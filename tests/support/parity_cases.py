@@ -1,0 +1,304 @@
+"""The parity cases as data, shared by the tests, the worker that torchrun starts, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.models.modes import NATIVE_MODES
+from mlenergy.diffusion.models.spec import EngineName
+
+EQUAL = 1e-5  # max abs difference of pixels in [0, 1]; float32
+EQUAL_BATCH = 5e-5  # data-parallel: another batch size rounds differently
+
+PROMPTS = (
+    "a fox in the snow",
+    "seven blue boats on a lake at dusk, seen from the hill above the town",
+    "an owl reading a book",
+    "portrait of a clockmaker, oil on canvas, warm light from the left, very fine detail",
+)
+
+GUIDED = ("tiny/sd3", "tiny/sd3.5", "tiny/pixart-alpha", "tiny/pixart-sigma", "tiny/hunyuandit")
+TRANSFORMERS = ("tiny/flux", *GUIDED)
+UNETS = ("tiny/sdxl", "tiny/sd1.5")
+FIXED_TEXT = ("tiny/hunyuandit", *UNETS)
+FAMILY = {"tiny/sd3.5": "sd3", "tiny/sd1.5": "sd"}  # where it is not the model's own name
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the engine: images, and their size in pixels."""
+
+    batch: int = 1
+    height_px: int = 64
+    width_px: int = 64
+
+
+ONE_RANK = Parallelism()
+TWO_BATCHES = (Call(1), Call(2))
+CHANGING = (Call(1), Call(2, 64, 96), Call(1, 128, 64), Call(3))  # batch and shape change between calls
+SHARED = (Call(2), Call(4, 64, 96))  # what two data-parallel groups can share
+
+
+@dataclass(frozen=True)
+class Case:
+    """One engine with its degrees, and the calls it serves one after the other."""
+
+    name: str
+    model: str
+    degrees: Parallelism = ONE_RANK
+    engine: EngineName = "xdit"
+    calls: tuple[Call, ...] = TWO_BATCHES
+    steps: int = 2
+    text_tokens: int | None = None  # None: the model's default
+    guidance: float | None = None  # None: the model's default
+    negative: str | None = None
+    threshold: float = EQUAL
+    against: Parallelism | None = None  # compare with these degrees of the same engine, not with one rank
+    blind: bool = False  # image tokens do not see each other, so that stale ones cannot matter
+    without_mends: tuple[str, ...] = ()  # names in xdit_faults.py: shows that the fault is still there
+    refused: bool = False  # the plan refuses it; here it runs all the same
+    shifted_rank: int | None = None  # this rank's slice is shifted by one token: broken on purpose
+
+    @property
+    def world_size(self) -> int:
+        """Processes that the case needs."""
+        return self.degrees.world_size
+
+    @property
+    def short(self) -> str:
+        """The model's name without its folder."""
+        return self.model.removeprefix("tiny/")
+
+    def reference(self, call: Call) -> Case:
+        """The one-rank case of plain diffusers whose image this call has to give."""
+        return replace(
+            self,
+            name="",
+            degrees=ONE_RANK,
+            engine="diffusers",
+            calls=(call,),
+            threshold=0.0,
+            against=None,
+            without_mends=(),
+            refused=False,
+            shifted_rank=None,
+        )
+
+
+Modes = Mapping[str, Parallelism]
+
+TWO: Modes = {"ulysses 2": Parallelism(ulysses=2), "ring 2": Parallelism(ring=2)}
+FOUR: Modes = {
+    "ulysses 2 x ring 2": Parallelism(ulysses=2, ring=2),
+    "ulysses 4": Parallelism(ulysses=4),
+    "ring 4": Parallelism(ring=4),
+}
+TENSOR: Modes = {"tensor 2": Parallelism(tensor=2)}
+CFG: Modes = {"cfg 2": Parallelism(cfg=2)}
+CFG_FOUR: Modes = {
+    "cfg 2 x ulysses 2": Parallelism(cfg=2, ulysses=2),
+    "cfg 2 x ring 2": Parallelism(cfg=2, ring=2),
+}
+ONE_PATCH: Modes = {"pipefusion 2, one patch": Parallelism(pipefusion=2, num_pipeline_patch=1)}
+SYNCHRONOUS: Modes = {
+    "pipefusion 2, synchronous": Parallelism(pipefusion=2, pipefusion_warmup_steps=2),
+}
+ONE_PATCH_FOUR: Modes = {
+    "pipefusion 2 x ulysses 2, one patch": Parallelism(pipefusion=2, ulysses=2, num_pipeline_patch=1),
+    "pipefusion 2 x ring 2, one patch": Parallelism(pipefusion=2, ring=2, num_pipeline_patch=1),
+    "pipefusion 4, one patch": Parallelism(pipefusion=4, num_pipeline_patch=1),
+}
+ONE_PATCH_CFG: Modes = {
+    "pipefusion 2 x cfg 2, one patch": Parallelism(pipefusion=2, cfg=2, num_pipeline_patch=1),
+}
+VAE: Modes = {"ulysses 2, parallel vae": Parallelism(ulysses=2, parallel_vae=True)}
+VAE_TOO: Modes = {
+    "ring 2, parallel vae": Parallelism(ring=2, parallel_vae=True),
+    "pipefusion 2, one patch, parallel vae": Parallelism(
+        pipefusion=2, num_pipeline_patch=1, parallel_vae=True
+    ),
+}
+VAE_CFG: Modes = {"cfg 2, parallel vae": Parallelism(cfg=2, parallel_vae=True)}
+DATA: Modes = {"data 2": Parallelism(data=2)}
+DATA_FOUR: Modes = {
+    "data 2 x ulysses 2": Parallelism(data=2, ulysses=2),
+    "data 2 x ring 2": Parallelism(data=2, ring=2),
+}
+DATA_ONE_PATCH: Modes = {
+    "data 2 x pipefusion 2, one patch": Parallelism(data=2, pipefusion=2, num_pipeline_patch=1),
+}
+DATA_CFG: Modes = {"data 2 x cfg 2": Parallelism(data=2, cfg=2)}
+
+PIPEFUSION = Parallelism(pipefusion=2)
+_DATA_PIPEFUSION = Parallelism(data=2, pipefusion=2)
+
+
+def _each(model: str, modes: Modes, suffix: str = "", **fields: object) -> Iterable[Case]:
+    for mode, degrees in modes.items():
+        case = Case(f"{model.removeprefix('tiny/')} {mode}{suffix}", model, degrees)
+        yield replace(case, **fields)  # type: ignore[arg-type]  # the caller names Case's own fields
+
+
+def _xdit(model: str) -> Iterable[Case]:
+    """Every mode of one of xfuser's transformers, where it is easy and where it was seen to go wrong."""
+    guided = model in GUIDED
+    negative = "blurred" if guided else None
+    yield Case(f"{model.removeprefix('tiny/')} one rank", model, threshold=0.0)
+    easy = {**TWO, **ONE_PATCH, **VAE, **(CFG if guided else {})}
+    yield from _each(model, easy, calls=CHANGING, negative=negative)
+    yield from _each(model, SYNCHRONOUS)
+    yield from _each(model, {**VAE_TOO, **(VAE_CFG if guided else {})}, calls=(Call(2, 64, 96),))
+    shared = {**DATA, **DATA_FOUR, **DATA_ONE_PATCH, **(DATA_CFG if guided else {})}
+    yield from _each(model, shared, calls=SHARED, threshold=EQUAL_BATCH)
+    yield from _each(model, {**FOUR, **ONE_PATCH_FOUR, **({**CFG_FOUR, **ONE_PATCH_CFG} if guided else {})})
+    if model not in FIXED_TEXT:
+        # With the default of 64 tokens, SD3's text is 141 long: its even length is the other one.
+        other = 51 if "sd3" in model else 63
+        yield from _each(
+            model,
+            {**TWO, **ONE_PATCH, "ulysses 2 x ring 2": FOUR["ulysses 2 x ring 2"]},
+            f", text {other}",
+            text_tokens=other,
+            calls=(Call(2),),
+        )
+    if guided:
+        yield from _each(model, TWO, ", guidance 1", guidance=1.0)
+        yield from _each(model, {"ulysses 2": TWO["ulysses 2"]}, ", guidance 0", guidance=0.0)
+    if guided and model != "tiny/hunyuandit":
+        yield from _each(model, ONE_PATCH, ", guidance 1", guidance=1.0)
+
+
+def _xdit_alone() -> Iterable[Case]:
+    """What only one family has."""
+    yield Case("sdxl one rank", "tiny/sdxl", threshold=0.0)
+    yield from _each("tiny/sdxl", CFG, calls=CHANGING, negative="blurred")
+    yield Case("sdxl cfg 2, parallel vae", "tiny/sdxl", Parallelism(cfg=2, parallel_vae=True))
+    yield Case("flux tensor 2", "tiny/flux", Parallelism(tensor=2), calls=CHANGING)
+    data = Parallelism(tensor=2, data=2)
+    yield Case("flux tensor 2 x data 2", "tiny/flux", data, calls=SHARED, threshold=EQUAL_BATCH)
+    uneven = Parallelism(pipefusion=4, num_pipeline_patch=1, parallel_vae=True)
+    yield Case(
+        "flux pipefusion 4, one patch, parallel vae of 10 rows", "tiny/flux", uneven, calls=(Call(1, 80),)
+    )
+
+
+def _stale(model: str) -> Iterable[Case]:
+    """PipeFusion with several patches: right but for its stale activations, alike wherever it runs."""
+    both = {**ONE_PATCH_FOUR, **(ONE_PATCH_CFG if model in GUIDED else {})}
+    beside = {
+        name: replace(degrees, num_pipeline_patch=2)
+        for name, degrees in both.items()
+        if degrees.pipefusion == 2
+    }
+    yield from _each(model, {"pipefusion 2": PIPEFUSION}, ", no stale tokens", blind=True, steps=4)
+    for name, degrees in beside.items():
+        yield Case(
+            f"{model.removeprefix('tiny/')} {name.replace(', one patch', '')}, stale alike",
+            *(model, degrees),
+            calls=(Call(2, 128, 64),),
+            steps=3,
+            against=_DATA_PIPEFUSION,
+            threshold=EQUAL_BATCH,
+        )
+
+
+def _native(model: str) -> Iterable[Case]:
+    """The modes that diffusers' own parallelism offers."""
+    offered = NATIVE_MODES[FAMILY.get(model, model.removeprefix("tiny/"))]
+    every: dict[str, Parallelism] = {
+        **TWO,
+        **CFG,
+        **TENSOR,
+        **CFG_FOUR,
+        "ulysses 2 x ring 2": FOUR["ulysses 2 x ring 2"],
+    }
+    negative = "blurred" if model != "tiny/flux" else None
+    for mode, degrees in every.items():
+        if offered.issuperset(degrees.modes):
+            calls = CHANGING if degrees.world_size == 2 else TWO_BATCHES
+            text = 51 if "sd3" in model and degrees.world_size == 4 and degrees.cfg == 1 else None
+            yield Case(
+                f"{model.removeprefix('tiny/')} {mode}, diffusers",
+                model,
+                degrees,
+                "diffusers",
+                calls,
+                text_tokens=text,
+                negative=negative,
+            )
+    for mode, degrees in {**DATA, **DATA_FOUR, **DATA_CFG}.items():
+        if offered.issuperset(degrees.modes):
+            yield Case(
+                f"{model.removeprefix('tiny/')} {mode}, diffusers",
+                model,
+                degrees,
+                "diffusers",
+                SHARED,
+                threshold=EQUAL_BATCH,
+            )
+    if {"ulysses", "ring"} <= offered and model not in FIXED_TEXT:
+        other = 51 if "sd3" in model else 63
+        yield from _each(model, TWO, f", text {other}, diffusers", engine="diffusers", text_tokens=other)
+
+
+CASES: tuple[Case, ...] = (
+    *(case for model in TRANSFORMERS for case in _xdit(model)),
+    *_xdit_alone(),
+    *(case for model in TRANSFORMERS for case in _stale(model)),
+    *(case for model in (*TRANSFORMERS, *UNETS) for case in _native(model)),
+)
+
+# PipeFusion as it is meant to run: an image of its own, whose distance is measured and published.
+APPROXIMATE: tuple[Case, ...] = tuple(
+    case for model in TRANSFORMERS for case in _each(model, {"pipefusion 2": PIPEFUSION}, steps=4)
+)
+
+# Each of these must be far from the one-rank image: they show that the tests can fail.
+BROKEN: tuple[Case, ...] = (Case("flux shifted slice", "tiny/flux", TWO["ulysses 2"], shifted_rank=1),)
+
+
+def _fault(mend: str, model: str, degrees: Parallelism = TWO["ulysses 2"], **fields: object) -> Case:
+    case = Case(
+        f"{model.removeprefix('tiny/')} without the mend {mend}", model, degrees, without_mends=(mend,)
+    )
+    return replace(case, **fields)  # type: ignore[arg-type]  # the caller names Case's own fields
+
+
+# Faults that are refused, not mended: run all the same, the image is wrong.
+REFUSED: tuple[Case, ...] = (
+    Case("flux tensor 2 x ulysses 2", "tiny/flux", Parallelism(tensor=2, ulysses=2), refused=True),
+)
+
+# xfuser's faults, each without its mend: it gives a wrong image, or an error.
+FAULTS: tuple[Case, ...] = (
+    _fault("sd3-pipefusion-cache", "tiny/sd3", PIPEFUSION, steps=4),
+    _fault("sd3.5-dual-attention", "tiny/sd3.5"),
+    _fault("flux-uneven-text", "tiny/flux", text_tokens=63),
+    _fault("ddpm-noise", "tiny/hunyuandit"),
+    _fault("guidance-off", "tiny/sd3", guidance=1.0),
+    _fault("guidance-off", "tiny/pixart-sigma", guidance=1.0),
+    _fault("guidance-off", "tiny/hunyuandit", guidance=1.0),
+    _fault("sdxl-guidance-rows", "tiny/sdxl", CFG["cfg 2"], calls=(Call(2),)),
+    _fault("sd3-text-length", "tiny/sd3", text_tokens=51),
+    *(
+        _fault(
+            *("ulysses-pipefusion-cache", model, Parallelism(pipefusion=2, ulysses=2)),
+            calls=(Call(2),),
+            steps=4,
+            against=_DATA_PIPEFUSION,
+        )
+        for model in ("tiny/sd3", "tiny/pixart-alpha", "tiny/hunyuandit")
+    ),
+)
+
+EVERYTHING = (*CASES, *APPROXIMATE, *BROKEN, *REFUSED, *FAULTS)
+
+
+def cases_of(world_size: int) -> list[Case]:
+    """What one start of torchrun serves; cases of equal degrees stand together, so groups are kept."""
+    return sorted(
+        (case for case in EVERYTHING if case.world_size == world_size),
+        key=lambda case: (bool(case.against), repr(case.degrees)),
+    )

@@ -1,0 +1,63 @@
+"""Loads an engine as a case wants it: without a mend, with blinded attention, with a shifted slice."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from parity_cases import Case
+
+from mlenergy.diffusion.weights import pipeline as loading
+
+_IMAGE_ATTENTION = ("attn", "attn1", "attn2")
+
+
+@contextmanager
+def as_the_case_wants(case: Case) -> Iterator[None]:
+    """Change what is loaded inside the block."""
+    with ExitStack() as changes:
+        if case.blind:
+            load = functools.partial(_load_blinded, loading.load_pipeline)
+            changes.enter_context(mock.patch.object(loading, "load_pipeline", load))
+        if case.engine == "xdit":
+            from mlenergy.diffusion.engines.xdit import engine as xdit
+
+            if case.refused:
+                changes.enter_context(mock.patch.object(xdit, "refusals", lambda plan: []))
+            apply = functools.partial(xdit.apply_mends, case.without_mends)
+            changes.enter_context(mock.patch.object(xdit, "apply_mends", apply))
+        yield
+
+
+def _load_blinded(load: Any, plan: Any, device: Any) -> Any:
+    """Keys and values of image tokens become the same for all of them.
+
+    No token then learns anything of another one, so that PipeFusion's stale activations cannot
+    matter: what is left to differ is whether each patch meets its own messages, noise and step.
+    """
+    pipeline = load(plan, device)
+    for name, module in pipeline.transformer.named_modules():
+        cross = (
+            name.endswith("attn2") and not hasattr(module, "add_k_proj") and plan.spec.family.name != "sd3"
+        )
+        if name.rpartition(".")[2] in _IMAGE_ATTENTION and not cross:
+            with torch.no_grad():
+                module.to_k.weight.zero_()
+                module.to_v.weight.zero_()
+    return pipeline
+
+
+def shift_slice(engine: Any) -> None:
+    """Break this rank on purpose: its part of the image's tokens is shifted by one."""
+    pipeline = engine._wrapper
+    sliced = pipeline._init_sync_pipeline
+
+    def shifted(latents: torch.Tensor, *others: Any) -> Any:
+        first, *rest = sliced(latents, *others)
+        return first.roll(1, dims=-2), *rest
+
+    pipeline._init_sync_pipeline = shifted

@@ -1,0 +1,63 @@
+"""What test_xdit_mends.py starts: scenes that need xfuser in a process of their own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
+from mlenergy.diffusion.engines.xdit import cpu, importing
+from mlenergy.diffusion.engines.xdit.patches import registry
+
+
+def in_and_out() -> None:
+    """Everything that mends replace, before, with and after them."""
+    importing.use_our_logging()
+    cpu.adapt()
+    before = attributes()
+    registry.apply_mends()
+    mended = attributes()
+    registry.apply_mends()
+    print("same" if attributes() == mended else "changed")  # twice is once
+    print("changed" if all(mended[key] is not before[key] for key in before) else "same")
+    registry.apply_mends(without=[mend.name for mend in registry.MENDS])
+    print("same" if attributes() == before else "changed")
+
+
+def attributes() -> dict[tuple[str, str], Any]:
+    """Owner and name -> what is there now."""
+    patches = [patch for mend in registry.MENDS for patch in mend.patches()]
+    return {(repr(one.owner), one.attribute): vars(one.owner).get(one.attribute) for one in patches}
+
+
+def groups() -> None:
+    """Process groups that one call of a parallel VAE forms, with its mend and without."""
+    from parity_cases import Call, Case, Parallelism
+    from parity_worker import batch_of, case_plan
+
+    from mlenergy.diffusion.engines import load_engine
+
+    dist.init_process_group("gloo")
+    rank = read_rank()
+    cluster = Cluster(rank, torch.device("cpu"), dist.new_group(backend="gloo"))
+    call = Call(1)
+    case = Case("", "tiny/flux", Parallelism(ulysses=2, parallel_vae=True), calls=(call,))
+    engine = load_engine(case_plan(case, call), cluster)
+    formed = []
+    new_group = dist.new_group
+    dist.new_group = lambda *args, **options: formed.append(args) or new_group(*args, **options)
+    for without in ((), ("parallel-vae-groups",)):
+        registry.apply_mends(without)
+        formed.clear()
+        engine.generate(batch_of(call))
+        if rank.is_main:
+            print(len(formed))
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"in-and-out": in_and_out, "groups": groups}[sys.argv[1]]()

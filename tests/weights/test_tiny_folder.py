@@ -1,0 +1,108 @@
+"""Tiny pipelines: whole folders, the same bytes each time, sane images that follow the prompt."""
+
+import filecmp
+import inspect
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.weights.tiny.folder import _fingerprint, tiny_folder, tiny_names
+
+
+def test_names_need_no_torch():
+    code = "import sys, mlenergy.diffusion.weights.tiny.folder; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(UserError, match="tiny/flux"):
+        tiny_folder("tiny/nothing")
+
+
+def test_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+        tiny_folder("tiny/flux", tmp_path / "file" / "cache")
+
+
+def test_default_cache_follows_xdg(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    there = tmp_path / "mlenergy" / "tiny" / f"flux-{_fingerprint()}"
+    there.mkdir(parents=True)  # a complete folder is taken as it is
+    assert tiny_folder("tiny/flux") == there
+
+
+def test_same_bytes_each_time_and_nothing_left_aside(tmp_path):
+    first, second = (tiny_folder("tiny/flux", tmp_path / side) for side in "ab")
+    files = sorted(str(p.relative_to(first)) for p in first.rglob("*") if p.is_file())
+    assert any(name.endswith(".safetensors") for name in files)
+    same, different, errors = filecmp.cmpfiles(first, second, files, shallow=False)
+    assert (sorted(same), different, errors) == (files, [], [])
+    assert [p.name for p in (tmp_path / "a").iterdir()] == [first.name]
+
+
+def test_two_processes_at_once_give_one_whole_folder(tmp_path):
+    call = f"tiny_folder('tiny/flux', {str(tmp_path)!r})"
+    code = f"from mlenergy.diffusion.weights.tiny.folder import tiny_folder; print({call})"
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outs = [run.communicate(timeout=120)[0].strip() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert outs[0] == outs[1] and [str(p) for p in tmp_path.iterdir()] == outs[:1]
+
+
+def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
+    """Transformers' own saving writes on rank 0 only: the folder of rank 1 lacked its text encoders."""
+    code = (
+        "import os, sys, torch.distributed as dist; from mlenergy.diffusion.weights.tiny.folder import tiny_folder; "
+        "rank, store, cache = int(sys.argv[1]), sys.argv[2], sys.argv[3]; "
+        "dist.init_process_group('gloo', rank=rank, world_size=2, store=dist.FileStore(store, 2)); "
+        "rank == 1 and print(tiny_folder('tiny/flux', cache)); dist.barrier()"
+    )
+    command = [sys.executable, "-c", code]
+    paths = [str(tmp_path / "store"), str(tmp_path / "cache")]
+    ranks = [subprocess.Popen([*command, rank, *paths], stdout=subprocess.PIPE, text=True) for rank in "01"]
+    outs = [rank.communicate(timeout=120)[0].strip() for rank in ranks]
+    alone = tiny_folder("tiny/flux", tmp_path / "alone")
+    files = {str(p.relative_to(alone)) for p in alone.rglob("*")}
+    assert {str(p.relative_to(outs[1])) for p in Path(outs[1]).rglob("*")} == files
+
+
+@pytest.mark.parametrize("name", tiny_names())
+def test_pipeline_is_small_quick_and_follows_the_prompt(name, tmp_path):
+    import torch
+    from diffusers import DiffusionPipeline
+
+    began = time.monotonic()
+    folder = tiny_folder(name, tmp_path)
+    assert time.monotonic() - began < 20  # under 5 s alone; other tests share these cores
+    assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 10e6
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    _assert_no_zero(pipeline, torch)
+    _assert_follows_the_prompt(pipeline, torch)
+
+
+def _assert_no_zero(pipeline, torch):
+    modules = {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
+    zero = [f"{n}.{k}" for n, m in modules.items() for k, v in m.named_parameters() if (v == 0).any()]
+    assert modules and zero == []
+
+
+def _assert_follows_the_prompt(pipeline, torch):
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"height": 64, "width": 96, "num_inference_steps": 2, "output_type": "pt"}
+    if "use_resolution_binning" in inspect.signature(pipeline.__call__).parameters:
+        options["use_resolution_binning"] = False  # the bins begin at 512 pixels
+    cat, again, dog = (
+        pipeline(prompt, generator=torch.Generator().manual_seed(1), **options).images
+        for prompt in ("a cat on a mat", "a cat on a mat", "a dog in the fog")
+    )
+    assert cat.shape == (1, 3, 64, 96) and cat.isfinite().all()
+    assert torch.equal(cat, again)
+    assert (cat - dog).abs().mean() > 0.02
+    assert cat.std() > 0.05 and ((cat == 0) | (cat == 1)).float().mean() < 0.3
