@@ -57,18 +57,18 @@ def _run(args: BenchmarkArgs, plan: Plan, rank: Rank) -> None:
     from mlenergy.diffusion.results.files import is_complete
     from mlenergy.diffusion.results.lock import result_lock
     from mlenergy.diffusion.results.paths import RunPaths
-    from mlenergy.diffusion.results.swap import settle
-    from mlenergy.diffusion.supervision.terminal import chatter_to, spare_log_path
+    from mlenergy.diffusion.results.swap import recover_interrupted_swap
+    from mlenergy.diffusion.supervision.terminal import redirect_output, spare_log_path
 
     paths = RunPaths.of(plan)
     log, is_done = spare_log_path(rank.rank), False
     with ExitStack() as stack:
         if rank.is_main:
             stack.enter_context(result_lock(paths.lock))
-            settle(paths)
+            recover_interrupted_swap(paths)
             is_done = not args.overwrite_results and is_complete(paths)
             log = paths.folder / "driver_log.skipped.txt" if is_done else paths.driver_log
-        terminal = stack.enter_context(chatter_to(log, debug=args.debug))
+        terminal = stack.enter_context(redirect_output(log, debug=args.debug))
         if not (is_done and rank.world_size == 1):
             cluster = Cluster.start(rank, plan.device)
             is_done = cluster.broadcast_object(is_done)
@@ -102,7 +102,7 @@ def _work(args: BenchmarkArgs, plan: Plan, cluster: Cluster, paths: RunPaths, te
         meter = make_meter(cluster, cluster.device, _meter_options(args))
         until_saved.enter_context(power_limit(cluster, meter, plan.power_limit_w))
         progress.say(f"loading {plan.spec.model_id}")
-        with cluster.together():
+        with cluster.raise_on_all_ranks():
             engine = load_engine(plan, cluster)
         supervisor.enter("measuring")
         measured = _measure(plan, cluster, engine, meter, prompts, supervisor, progress)
@@ -151,7 +151,7 @@ def _keeping(args: BenchmarkArgs, plan: Plan, cluster: Cluster, prompts: PromptS
     from mlenergy.diffusion.results.save import Keeping
 
     reference = None
-    with cluster.together():
+    with cluster.raise_on_all_ranks():
         if args.reference is not None and cluster.rank.is_main:
             from mlenergy.diffusion.quality.reference import find_reference
 

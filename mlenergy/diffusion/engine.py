@@ -54,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """What the plan's knobs really did in the calls after the first `warmup_calls`; plain data.
+        """What the plan's optimizations really did in the calls after the first `warmup_calls`; plain data.
 
         Every rank has to call it: one short generation looks at the attention kernels.
         """

@@ -13,7 +13,7 @@ from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.models.families import FAMILIES
-from mlenergy.diffusion.models.modes import NATIVE_MODES
+from mlenergy.diffusion.models.modes import DIFFUSERS_MODES
 from mlenergy.diffusion.models.resolve import resolve_model
 
 
@@ -25,7 +25,7 @@ def plan_for(model="tiny/sd3", degrees=None, **changes):
 
 
 def test_every_family_has_its_modes_and_none_needs_torch():
-    assert set(NATIVE_MODES) == {family.name for family in FAMILIES.values()}
+    assert set(DIFFUSERS_MODES) == {family.name for family in FAMILIES.values()}
     code = "import sys, mlenergy.diffusion.config.checks; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

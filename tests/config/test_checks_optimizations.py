@@ -103,7 +103,7 @@ def test_it_is_refused_with_the_reason(family, words, device, world, complaint):
     ],
 )
 def test_what_fits_together_is_let_pass(family, words, device, world):
-    assert plan_of(family, words, device, world).knobs
+    assert plan_of(family, words, device, world).optimizations
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

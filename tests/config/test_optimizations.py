@@ -1,4 +1,4 @@
-"""The options become knobs and come back as options, and a set-up with another knob has another folder."""
+"""Options become optimizations and options again; each set of optimizations has a folder of its own."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ import pytest
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.argv import torchrun_line
-from mlenergy.diffusion.config.optimizations import Knobs, lossy
+from mlenergy.diffusion.config.optimizations import Optimizations, lossy
 from mlenergy.diffusion.config.plan import make_plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -23,24 +23,24 @@ def plan_of(*words, model=FLUX, device="cuda"):
 
 
 TURNED = {
-    "--use_torch_compile": Knobs(compile_mode="regional"),
-    "--use-torch-compile --compile-mode whole": Knobs(compile_mode="whole"),
-    "--attention_backend cudnn": Knobs(attention="cudnn"),
-    "--quantization int8-dynamic": Knobs(quantization="int8-dynamic"),
-    "--quantization fp8-dynamic": Knobs(quantization="fp8-dynamic"),
-    "--layerwise_fp8": Knobs(layerwise_fp8=True),
-    "--use_fp8_t5_encoder": Knobs(fp8_t5_encoder=True),
-    "--enable_model_cpu_offload": Knobs(offload="model"),
-    "--enable_sequential_cpu_offload": Knobs(offload="sequential"),
-    "--enable_group_offload": Knobs(offload="group"),
-    "--vae_slicing --workload.batch_size 2": Knobs(vae_slicing=True),
-    "--vae_tiling": Knobs(vae_tiling=True),
-    "--use_fbcache": Knobs(cache="fbcache", cache_threshold=0.12),
-    "--use_teacache --cache_threshold 0.25": Knobs(cache="teacache", cache_threshold=0.25),
-    "--cache_method magcache": Knobs(cache="magcache", cache_threshold=0.06),
-    "--cache_method pab": Knobs(cache="pab"),
-    "--scheduler unipc": Knobs(scheduler="unipc"),
-    "--use_fbcache --use_torch_compile --attention_backend flash --use_fp8_t5_encoder": Knobs(
+    "--use_torch_compile": Optimizations(compile_mode="regional"),
+    "--use-torch-compile --compile-mode whole": Optimizations(compile_mode="whole"),
+    "--attention_backend cudnn": Optimizations(attention="cudnn"),
+    "--quantization int8-dynamic": Optimizations(quantization="int8-dynamic"),
+    "--quantization fp8-dynamic": Optimizations(quantization="fp8-dynamic"),
+    "--layerwise_fp8": Optimizations(layerwise_fp8=True),
+    "--use_fp8_t5_encoder": Optimizations(fp8_t5_encoder=True),
+    "--enable_model_cpu_offload": Optimizations(offload="model"),
+    "--enable_sequential_cpu_offload": Optimizations(offload="sequential"),
+    "--enable_group_offload": Optimizations(offload="group"),
+    "--vae_slicing --workload.batch_size 2": Optimizations(vae_slicing=True),
+    "--vae_tiling": Optimizations(vae_tiling=True),
+    "--use_fbcache": Optimizations(cache="fbcache", cache_threshold=0.12),
+    "--use_teacache --cache_threshold 0.25": Optimizations(cache="teacache", cache_threshold=0.25),
+    "--cache_method magcache": Optimizations(cache="magcache", cache_threshold=0.06),
+    "--cache_method pab": Optimizations(cache="pab"),
+    "--scheduler unipc": Optimizations(scheduler="unipc"),
+    "--use_fbcache --use_torch_compile --attention_backend flash --use_fp8_t5_encoder": Optimizations(
         compile_mode="regional", attention="flash", fp8_t5_encoder=True, cache="fbcache", cache_threshold=0.12
     ),
 }
@@ -49,11 +49,11 @@ TURNED = {
 @pytest.mark.parametrize("words", TURNED)
 def test_words_become_knobs_and_words_again(words):
     plan = plan_of(*words.split())
-    assert plan.knobs == TURNED[words]
+    assert plan.optimizations == TURNED[words]
     line = shlex.split(torchrun_line(plan))
     again = parse_args(line[line.index("mlenergy.diffusion.benchmark") + 1 :])
     assert make_plan(again, plan.spec, 1, "cuda", "NVIDIA H200") == plan
-    assert configuration(plan)["knobs"]["scheduler"] == plan.knobs.scheduler
+    assert configuration(plan)["knobs"]["scheduler"] == plan.optimizations.scheduler
 
 
 def test_every_set_up_has_a_folder_of_its_own_and_none_is_named_for_a_knob_that_is_off():
@@ -65,7 +65,7 @@ def test_every_set_up_has_a_folder_of_its_own_and_none_is_named_for_a_knob_that_
 
 
 def test_a_unets_blocks_are_few_so_it_is_compiled_whole():
-    assert plan_of("--use_torch_compile", model=SDXL).knobs.compile_mode == "whole"
+    assert plan_of("--use_torch_compile", model=SDXL).optimizations.compile_mode == "whole"
 
 
 def test_the_engine_is_one_that_has_the_cache():
@@ -93,11 +93,11 @@ def test_options_that_exclude_each_other(words, complaint):
 
 
 def test_what_is_lossy_is_said_and_what_is_not_is_not():
-    exact = Knobs(
+    exact = Optimizations(
         compile_mode="whole", attention="fa3", offload="group", attention_slicing=True, vae_slicing=True
     )
-    assert lossy(exact) == lossy(Knobs()) == []
-    every = Knobs(
+    assert lossy(exact) == lossy(Optimizations()) == []
+    every = Optimizations(
         quantization="fp8-dynamic",
         fp8_t5_encoder=True,
         vae_tiling=True,

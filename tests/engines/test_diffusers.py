@@ -10,7 +10,7 @@ from mlenergy.diffusion.config.plan import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Batch
-from mlenergy.diffusion.engines.diffusers.engine import NativeEngine
+from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine
 from mlenergy.diffusion.models.resolve import resolve_model
 
 CLUSTER = Cluster(Rank(), torch.device("cpu"), None)
@@ -25,7 +25,7 @@ def plan_for(model="tiny/flux", **work):
 
 @pytest.fixture(scope="module")
 def engine():
-    return NativeEngine.load(plan_for(), CLUSTER)
+    return DiffusersEngine.load(plan_for(), CLUSTER)
 
 
 def test_images_are_floats_in_unit_range_in_prompt_order(engine):

@@ -12,7 +12,7 @@ from parity_cases import CASES, EVERYTHING, FAMILY, FAULTS
 from parity_page import proven, render
 from parity_run import RESULTS
 
-from mlenergy.diffusion.engines.xdit.patches.registry import MENDS
+from mlenergy.diffusion.engines.xdit.patches.registry import KNOWN_FAULTS
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.spec import EngineName, Family
 
@@ -51,9 +51,9 @@ def test_offered_modes_are_the_proven_ones(
 
 
 def test_every_mend_has_a_test_that_shows_its_fault() -> None:
-    shown = {name for case in FAULTS for name in case.without_mends}
+    shown = {name for case in FAULTS for name in case.without_patches}
     elsewhere = {"parallel-vae-groups"}  # tests/engines/test_xdit_mends.py counts the groups
-    assert {mend.name for mend in MENDS} == shown | elsewhere
+    assert {fault.name for fault in KNOWN_FAULTS} == shown | elsewhere
 
 
 def test_the_page_names_no_machine(results: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from result_samples import (
     prompt_set,
 )
 
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.plan import Parallelism
 from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.report.run_view import print_summary, render_summary
@@ -61,10 +61,10 @@ def test_one_iteration_has_no_spread_and_says_so(golden):
 
 
 def test_knobs_say_what_they_did_and_what_is_lossy(golden):
-    knobs = Knobs(
+    optimizations = Optimizations(
         "regional", attention="cudnn", quantization="fp8-dynamic", cache="fbcache", cache_threshold=0.1
     )
-    plan, now = make_plan(knobs=knobs), datetime(2026, 1, 2, tzinfo=UTC)
+    plan, now = make_plan(optimizations=optimizations), datetime(2026, 1, 2, tzinfo=UTC)
     result = build_result(plan, gpu_measurement(), prompt_set(plan), ENVIRONMENT, [None] * 16, now)
     kernels = {"aten._scaled_dot_product_cudnn_attention.default": 57}
     compiled = {"graphs": 3, "compile_s": 41.25, "compile_in_windows_s": 0}

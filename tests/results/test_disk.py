@@ -12,7 +12,7 @@ import pytest
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.files import is_complete
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.supervision.terminal import chatter_to
+from mlenergy.diffusion.supervision.terminal import redirect_output
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)
@@ -112,4 +112,4 @@ def test_a_folder_that_has_gone_is_not_made_anew(runs):
 
 def test_a_log_that_cannot_be_made_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*gone/log.txt: No such file"):
-        chatter_to(tmp_path / "gone" / "log.txt", debug=False).__enter__()
+        redirect_output(tmp_path / "gone" / "log.txt", debug=False).__enter__()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from result_samples import cpu_measurement, cpu_plan, gpu_measurement, make_plan
 
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.cost.cached import known_costs
 from mlenergy.diffusion.models.architectures.reader import architecture
 from mlenergy.diffusion.results.efficiency import efficiency_section
@@ -50,8 +50,8 @@ def test_what_was_never_counted_is_not_counted_for_a_cpu():
 @pytest.mark.parametrize(
     ("changes", "dtype"),
     [
-        ({"knobs": Knobs(quantization="fp8-dynamic")}, "float8"),
-        ({"knobs": Knobs(quantization="fp8-weight-only")}, "bfloat16"),
+        ({"optimizations": Optimizations(quantization="fp8-dynamic")}, "float8"),
+        ({"optimizations": Optimizations(quantization="fp8-weight-only")}, "bfloat16"),
         ({"dtype": "float32"}, "tfloat32"),
     ],
 )
@@ -66,7 +66,11 @@ def test_without_tf32_float32_has_the_plain_cores_peak():
 @pytest.mark.parametrize(
     ("changes", "effects", "reason"),
     [
-        ({"knobs": Knobs(cache="fbcache")}, [{"cache": {"method": "fbcache"}}], "left out a part"),
+        (
+            {"optimizations": Optimizations(cache="fbcache")},
+            [{"cache": {"method": "fbcache"}}],
+            "left out a part",
+        ),
         ({"use_resolution_binning": True}, [{}], "another size"),
     ],
 )

@@ -14,7 +14,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.build import build_result
 from mlenergy.diffusion.results.files import is_complete, save_requests, save_result
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.results.swap import replaced_result, settle
+from mlenergy.diffusion.results.swap import recover_interrupted_swap, replaced_result
 
 HERE = Path(__file__).parent
 SUPPORT = HERE.parent / "support"
@@ -93,7 +93,7 @@ def test_a_file_in_the_way_is_one_line_and_both_results_stay_whole(paths):
         in_the_way.mkdir(parents=True)
     assert marks(new) == {"new"}
     in_the_way.rmdir()
-    settle(paths)
+    recover_interrupted_swap(paths)
     assert marks(paths) == {"new"}
 
 
@@ -137,7 +137,7 @@ def test_killed_anywhere_one_whole_result_is_left(tmp_path, paths):
         killed = RunPaths(tmp_path / f"killed-{number}", "tiny-flux")
         if is_complete(killed):  # no reader meets a mix
             assert len(marks(killed)) == 1
-        settle(killed)
+        recover_interrupted_swap(killed)
         assert is_complete(killed)
         found += marks(killed)
         assert not killed.new.folder.exists()

@@ -15,7 +15,7 @@ import pytest
 from result_samples import ENVIRONMENT, gpu_measurement, make_plan, prompt_set
 
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.plan import Parallelism
 from mlenergy.diffusion.config.plan import make_plan as plan_of
 from mlenergy.diffusion.measure.samples import Measurement
@@ -44,7 +44,7 @@ def test_every_run_can_be_planned_for_an_h200(commands: dict[str, list[str]]) ->
         plan = plan_of(args, resolve_model(args.workload.model_id), 1, "cuda", "NVIDIA H200")
         assert plan.has_random_weights and plan.height_px == plan.width_px == 1024, name
         assert plan.base_dir.endswith(name) and args.require_energy
-        assert (plan.knobs == Knobs()) == name.endswith("-eager")
+        assert (plan.optimizations == Optimizations()) == name.endswith("-eager")
 
 
 def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path: Path) -> None:
@@ -87,8 +87,15 @@ def test_the_report_has_the_parts_the_aims_and_what_was_published(tmp_path: Path
         measured, iterations=tuple(replace(i, duration_s=i.duration_s * 0.75) for i in measured.iterations)
     )
     save(tmp_path, "flux-eager", measured, 1)
-    save(tmp_path, "flux-compiled", fast, 2, knobs=Knobs("regional"))
-    save(tmp_path, "flux-cached", fast, 3, knobs=Knobs(cache="fbcache"), device_name="NVIDIA H100 80GB HBM3")
+    save(tmp_path, "flux-compiled", fast, 2, optimizations=Optimizations("regional"))
+    save(
+        tmp_path,
+        "flux-cached",
+        fast,
+        3,
+        optimizations=Optimizations(cache="fbcache"),
+        device_name="NVIDIA H100 80GB HBM3",
+    )
     done = subprocess.run(
         [sys.executable, SCRIPTS / "gpu_acceptance_report.py", tmp_path], capture_output=True, text=True
     )

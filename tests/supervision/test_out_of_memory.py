@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from result_samples import make_plan
 
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.estimate import estimate_memory
 from mlenergy.diffusion.models.listed import BY_ID
@@ -59,7 +59,7 @@ def test_knobs_are_named_where_they_would_help_and_work():
 
 
 def test_what_the_estimate_leaves_out_is_said():
-    error = failure(make_plan(knobs=Knobs(quantization="int8-weight-only", vae_tiling=True)))
+    error = failure(make_plan(optimizations=Optimizations(quantization="int8-weight-only", vae_tiling=True)))
     error.add_estimate(limit_s=30)
     assert "(without what --quantization, --vae_tiling changes)" in str(error)
     assert error.record()["estimate_leaves_out"] == ["--quantization", "--vae_tiling"]

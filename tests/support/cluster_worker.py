@@ -22,7 +22,7 @@ def objects(argv, rank):
 
 def agreed_error(argv, rank):
     cluster = Cluster.start(rank, "cpu")
-    with cluster.together():
+    with cluster.raise_on_all_ranks():
         if rank.rank == 1:
             raise UserError("rank 1 has no weights; put them there")
 

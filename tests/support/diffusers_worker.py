@@ -23,7 +23,7 @@ from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.engine import Batch
 from mlenergy.diffusion.engines.diffusers import context_parallel
-from mlenergy.diffusion.engines.diffusers.engine import NativeEngine
+from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine
 from mlenergy.diffusion.models.resolve import resolve_model
 
 BATCH = Batch(("a fox in the snow", "seven blue boats on a lake at dusk"), (50, 51))
@@ -51,8 +51,8 @@ def plan_for(model: str, degrees: Parallelism) -> Plan:
 
 def difference(model: str, degrees: Parallelism, cluster: Cluster, change: Change | None = None) -> float:
     """From the same batch on one rank; `change` breaks the engine on rank 1 before it generates."""
-    expected = NativeEngine.load(plan_for(model, Parallelism()), cluster).generate(BATCH).images
-    engine = NativeEngine.load(plan_for(model, degrees), cluster)
+    expected = DiffusersEngine.load(plan_for(model, Parallelism()), cluster).generate(BATCH).images
+    engine = DiffusersEngine.load(plan_for(model, degrees), cluster)
     if change is not None and cluster.rank.rank == 1:
         with torch.no_grad():
             change(engine.pipeline)

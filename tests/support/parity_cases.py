@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.models.modes import NATIVE_MODES
+from mlenergy.diffusion.models.modes import DIFFUSERS_MODES
 from mlenergy.diffusion.models.spec import EngineName
 
 EQUAL = 1e-5  # max abs difference of pixels in [0, 1]; float32
@@ -57,7 +57,7 @@ class Case:
     threshold: float = EQUAL
     against: Parallelism | None = None  # compare with these degrees of the same engine, not with one rank
     blind: bool = False  # image tokens do not see each other, so that stale ones cannot matter
-    without_mends: tuple[str, ...] = ()  # names in xdit_faults.py: shows that the fault is still there
+    without_patches: tuple[str, ...] = ()  # names in xdit_faults.py: shows that the fault is still there
     refused: bool = False  # the plan refuses it; here it runs all the same
     shifted_rank: int | None = None  # this rank's slice is shifted by one token: broken on purpose
 
@@ -81,7 +81,7 @@ class Case:
             calls=(call,),
             threshold=0.0,
             against=None,
-            without_mends=(),
+            without_patches=(),
             refused=False,
             shifted_rank=None,
         )
@@ -206,7 +206,7 @@ def _stale(model: str) -> Iterable[Case]:
 
 def _native(model: str) -> Iterable[Case]:
     """The modes that diffusers' own parallelism offers."""
-    offered = NATIVE_MODES[FAMILY.get(model, model.removeprefix("tiny/"))]
+    offered = DIFFUSERS_MODES[FAMILY.get(model, model.removeprefix("tiny/"))]
     every: dict[str, Parallelism] = {
         **TWO,
         **CFG,
@@ -261,7 +261,7 @@ BROKEN: tuple[Case, ...] = (Case("flux shifted slice", "tiny/flux", TWO["ulysses
 
 def _fault(mend: str, model: str, degrees: Parallelism = TWO["ulysses 2"], **fields: object) -> Case:
     case = Case(
-        f"{model.removeprefix('tiny/')} without the mend {mend}", model, degrees, without_mends=(mend,)
+        f"{model.removeprefix('tiny/')} without the mend {mend}", model, degrees, without_patches=(mend,)
     )
     return replace(case, **fields)  # type: ignore[arg-type]  # the caller names Case's own fields
 

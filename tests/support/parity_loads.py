@@ -28,8 +28,8 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
 
             if case.refused:
                 changes.enter_context(mock.patch.object(xdit, "refusals", lambda plan: []))
-            apply = functools.partial(xdit.apply_mends, case.without_mends)
-            changes.enter_context(mock.patch.object(xdit, "apply_mends", apply))
+            apply = functools.partial(xdit.apply_patches, case.without_patches)
+            changes.enter_context(mock.patch.object(xdit, "apply_patches", apply))
         yield
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from parity_cases import APPROXIMATE, CASES, FAULTS, Case
 
-from mlenergy.diffusion.engines.xdit.patches.registry import MENDS, REFUSED, UNREACHABLE
+from mlenergy.diffusion.engines.xdit.patches.registry import KNOWN_FAULTS, REFUSED, UNREACHABLE
 
 Cases = Mapping[str, Mapping[str, Any]]
 
@@ -125,8 +125,8 @@ def _approximate_table(cases: Cases) -> str:
 
 def _faults_table(cases: Cases) -> str:
     rows = []
-    for mend in MENDS:
-        seen = [case for case in FAULTS if mend.name in case.without_mends]
+    for mend in KNOWN_FAULTS:
+        seen = [case for case in FAULTS if mend.name in case.without_patches]
         found = "; ".join(f"{case.short}: {_outcome(cases[case.name])}" for case in seen)
         rows.append([mend.fault, found or "a test counts them", str(mend.versions), f"`{mend.upstream}`"])
     return _table(["fault", "without the mend", "xfuser", "where"], rows)

@@ -134,7 +134,7 @@ def serve(case: Case, cluster: Cluster, references: dict[Case, torch.Tensor]) ->
         expected: Any = [references[case.reference(call)] for call in case.calls]
     else:
         expected = generate_together(
-            replace(case, degrees=case.against, against=None, without_mends=()), cluster
+            replace(case, degrees=case.against, against=None, without_patches=()), cluster
         )
     if isinstance(expected, dict):
         return expected

@@ -11,11 +11,11 @@ from mlenergy.diffusion.measure.samples import (
     GpuEnergy,
     Iteration,
     Measurement,
+    MeasurementWarning,
     NodeEnergy,
     RankMemory,
     StageEnergy,
     StageTimes,
-    Warning_,
 )
 from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.prompts.sampling import PromptOptions, PromptSet, sample_requests
@@ -108,7 +108,9 @@ def gpu_measurement() -> Measurement:
         stage_energy=(StageEnergy("denoise", 7600.0, {"GPU-a": 4300.0, "GPU-b": 3300.0}, False, 7600 / 28),),
         counter_period_s={"GPU-a": 0.1, "GPU-b": 0.1},
         power_limit_w={"GPU-a": 700.0, "GPU-b": 700.0},
-        warnings=(Warning_("drift", "the last third of the iterations is 3.1 % slower than the first"),),
+        warnings=(
+            MeasurementWarning("drift", "the last third of the iterations is 3.1 % slower than the first"),
+        ),
     )
 
 

@@ -18,23 +18,23 @@ def in_and_out() -> None:
     importing.use_our_logging()
     cpu.adapt()
     before = attributes()
-    registry.apply_mends()
+    registry.apply_patches()
     mended = attributes()
-    registry.apply_mends()
+    registry.apply_patches()
     print("same" if attributes() == mended else "changed")  # twice is once
     print("changed" if all(mended[key] is not before[key] for key in before) else "same")
-    registry.apply_mends(without=[mend.name for mend in registry.MENDS])
+    registry.apply_patches(without=[fault.name for fault in registry.KNOWN_FAULTS])
     print("same" if attributes() == before else "changed")
 
 
 def attributes() -> dict[tuple[str, str], Any]:
     """Owner and name -> what is there now."""
-    patches = [patch for mend in registry.MENDS for patch in mend.patches()]
+    patches = [patch for fault in registry.KNOWN_FAULTS for patch in fault.patches()]
     return {(repr(one.owner), one.attribute): vars(one.owner).get(one.attribute) for one in patches}
 
 
 def groups() -> None:
-    """Process groups that one call of a parallel VAE forms, with its mend and without."""
+    """Process groups that one call of a parallel VAE forms, with its fault and without."""
     from parity_cases import Call, Case, Parallelism
     from parity_worker import batch_of, case_plan
 
@@ -50,7 +50,7 @@ def groups() -> None:
     new_group = dist.new_group
     dist.new_group = lambda *args, **options: formed.append(args) or new_group(*args, **options)
     for without in ((), ("parallel-vae-groups",)):
-        registry.apply_mends(without)
+        registry.apply_patches(without)
         formed.clear()
         engine.generate(batch_of(call))
         if rank.is_main:

@@ -49,8 +49,8 @@ def test_every_axis_is_met_early() -> None:
     early = [one.plan for one in found.candidates[:6]]
     assert {plan.parallel.world_size for plan in early} == {1, 2}
     assert {plan.batch_size for plan in early} >= {1, 2}
-    assert {plan.knobs.attention for plan in early} == {"sdpa", "cudnn"}
-    assert {plan.knobs.compile_mode for plan in early} == {None, "regional"}
+    assert {plan.optimizations.attention for plan in early} == {"sdpa", "cudnn"}
+    assert {plan.optimizations.compile_mode for plan in early} == {None, "regional"}
 
 
 def test_what_the_plan_refuses_is_pruned_with_its_own_line() -> None:
@@ -95,14 +95,14 @@ def test_what_is_fixed_stays_fixed() -> None:
     found = choice_of(["--ulysses_degree", "2", "--attention_backend=cudnn", "--use-torch-compile"], FOUR)
     assert {one.plan.parallel.ulysses for one in found.candidates} == {2}
     assert {one.plan.parallel.world_size for one in found.candidates} == {2, 4}
-    assert {one.plan.knobs.attention for one in found.candidates} == {"cudnn"}
-    assert {one.plan.knobs.compile_mode for one in found.candidates} == {"regional"}
+    assert {one.plan.optimizations.attention for one in found.candidates} == {"cudnn"}
+    assert {one.plan.optimizations.compile_mode for one in found.candidates} == {"regional"}
     assert {one.plan.batch_size for one in found.candidates} == {1, 2, 4, 8}
     fixed = choice_of(
         ["--degrees", "ulysses=2", "--no-use-torch-compile"], model=[*FLUX, "--workload.batch-size=3"]
     )
     assert {one.plan.batch_size for one in fixed.candidates} == {3}
-    assert {one.plan.knobs.compile_mode for one in fixed.candidates} == {None}
+    assert {one.plan.optimizations.compile_mode for one in fixed.candidates} == {None}
 
 
 def test_named_values_are_searched_and_equal_ones_once() -> None:
@@ -118,7 +118,7 @@ def test_a_backend_of_its_own_choice_where_no_named_one_runs() -> None:
     found = choice_of(
         ["--degrees", "ulysses=1", "--batch_sizes", "1", "--compile", "off"], Machine("mps", "M4", 1)
     )
-    assert [one.plan.knobs.attention for one in found.candidates] == ["auto"]
+    assert [one.plan.optimizations.attention for one in found.candidates] == ["auto"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])

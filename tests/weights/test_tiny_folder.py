@@ -59,7 +59,8 @@ def test_two_processes_at_once_give_one_whole_folder(tmp_path):
 def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
     """Transformers' own saving writes on rank 0 only: the folder of rank 1 lacked its text encoders."""
     code = (
-        "import os, sys, torch.distributed as dist; from mlenergy.diffusion.weights.tiny.folder import tiny_folder; "
+        "import os, sys, torch.distributed as dist; "
+        "from mlenergy.diffusion.weights.tiny.folder import tiny_folder; "
         "rank, store, cache = int(sys.argv[1]), sys.argv[2], sys.argv[3]; "
         "dist.init_process_group('gloo', rank=rank, world_size=2, store=dist.FileStore(store, 2)); "
         "rank == 1 and print(tiny_folder('tiny/flux', cache)); dist.barrier()"

@@ -129,7 +129,7 @@ class BenchmarkArgs:
     scheduler: SchedulerName = "own"
     """How steps are taken: the model's own scheduler, or one of the others where the family allows it."""
     allow_no_effect: bool = False
-    """Keep a result although a knob did nothing, such as a cache that never skipped."""
+    """Keep a result although a optimization did nothing, such as a cache that never skipped."""
     reference: str | None = None
     """Result folder of an exact run with the same prompts and seeds, for PSNR and SSIM of each image."""
 

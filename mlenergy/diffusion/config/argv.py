@@ -58,7 +58,7 @@ def benchmark_words(plan: Plan) -> list[str]:
 
 
 def _run_value(plan: Plan, name: str) -> Any:
-    turned = options_of(plan.knobs)
+    turned = options_of(plan.optimizations)
     if name in turned:
         return turned[name]
     if name in _IN_PARALLEL:

@@ -1,7 +1,6 @@
-"""What makes a run faster or smaller: the knobs of a plan, as data; no torch.
+"""Optimizations of a plan, as data: what makes a run faster or smaller. No torch.
 
-engines/knobs/ turns them; refusals/knobs.py says which cannot be turned, and knob_effects.py whether
-they did anything.
+engines/optimizations/ applies them and observes their effects; checks/optimizations.py refuses some.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ CACHES: dict[EngineName, dict[CacheMethod, frozenset[str]]] = {
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """Every knob as it is resolved; a knob at its default changes nothing."""
+class Optimizations:
+    """Every optimization as it is resolved; a optimization at its default changes nothing."""
 
     compile_mode: CompileMode | None = None  # the denoiser by torch.compile
     attention: AttentionName = "auto"  # auto: what the engine takes by itself
@@ -61,8 +60,8 @@ class Knobs:
     scheduler: SchedulerName = "own"
 
 
-def knobs_from(args: BenchmarkArgs, family: Family) -> Knobs:
-    """The knobs that a command line asks for.
+def optimizations_from(args: BenchmarkArgs, family: Family) -> Optimizations:
+    """The optimizations that a command line asks for.
 
     Raises:
         UserError: two options that exclude each other, or one without the other that it belongs to.
@@ -78,7 +77,7 @@ def knobs_from(args: BenchmarkArgs, family: Family) -> Knobs:
             f"{', '.join(DEFAULT_THRESHOLDS)}; choose one by --cache_method, or leave it out"
         )
     threshold = DEFAULT_THRESHOLDS.get(cache) if cache else None
-    return Knobs(
+    return Optimizations(
         compile_mode=(args.compile_mode or natural) if args.use_torch_compile else None,
         attention=args.attention_backend,
         quantization=args.quantization,
@@ -94,45 +93,45 @@ def knobs_from(args: BenchmarkArgs, family: Family) -> Knobs:
     )
 
 
-def options_of(knobs: Knobs) -> dict[str, Any]:
-    """The options that `knobs_from` reads, by name, with the values that give these knobs again."""
+def options_of(optimizations: Optimizations) -> dict[str, Any]:
+    """Options that `optimizations_from` reads, by name, with the values that give the same again."""
     return {
-        "use_torch_compile": knobs.compile_mode is not None,
-        "compile_mode": knobs.compile_mode,
-        "attention_backend": knobs.attention,
-        "quantization": knobs.quantization,
-        "layerwise_fp8": knobs.layerwise_fp8,
-        "use_fp8_t5_encoder": knobs.fp8_t5_encoder,
-        "enable_model_cpu_offload": knobs.offload == "model",
-        "enable_sequential_cpu_offload": knobs.offload == "sequential",
-        "enable_group_offload": knobs.offload == "group",
-        "attention_slicing": knobs.attention_slicing,
-        "vae_slicing": knobs.vae_slicing,
-        "vae_tiling": knobs.vae_tiling,
+        "use_torch_compile": optimizations.compile_mode is not None,
+        "compile_mode": optimizations.compile_mode,
+        "attention_backend": optimizations.attention,
+        "quantization": optimizations.quantization,
+        "layerwise_fp8": optimizations.layerwise_fp8,
+        "use_fp8_t5_encoder": optimizations.fp8_t5_encoder,
+        "enable_model_cpu_offload": optimizations.offload == "model",
+        "enable_sequential_cpu_offload": optimizations.offload == "sequential",
+        "enable_group_offload": optimizations.offload == "group",
+        "attention_slicing": optimizations.attention_slicing,
+        "vae_slicing": optimizations.vae_slicing,
+        "vae_tiling": optimizations.vae_tiling,
         "use_teacache": False,
         "use_fbcache": False,
-        "cache_method": knobs.cache,
-        "cache_threshold": knobs.cache_threshold,
-        "scheduler": knobs.scheduler,
+        "cache_method": optimizations.cache,
+        "cache_threshold": optimizations.cache_threshold,
+        "scheduler": optimizations.scheduler,
     }
 
 
-def has_cache(engine: EngineName, family: Family, knobs: Knobs) -> bool:
+def has_cache(engine: EngineName, family: Family, optimizations: Optimizations) -> bool:
     """Whether an engine has the cache that is asked for; also where none is."""
-    return knobs.cache is None or family.name in CACHES[engine].get(knobs.cache, ())
+    return optimizations.cache is None or family.name in CACHES[engine].get(optimizations.cache, ())
 
 
-def lossy(knobs: Knobs) -> list[str]:
+def lossy(optimizations: Optimizations) -> list[str]:
     """What makes the images differ from the exact run's by more than rounding, in a few words each."""
-    threshold = "" if knobs.cache_threshold is None else f" at {knobs.cache_threshold:g}"
+    threshold = "" if optimizations.cache_threshold is None else f" at {optimizations.cache_threshold:g}"
     found: dict[str, Any] = {
-        f"cache {knobs.cache}{threshold}": knobs.cache,
-        f"{knobs.quantization} denoiser": knobs.quantization,
-        "fp8 storage of the denoiser": knobs.layerwise_fp8,
-        "fp8 storage of the T5 encoder": knobs.fp8_t5_encoder,
-        "8-bit attention (sage)": knobs.attention == "sage",
-        "VAE in tiles": knobs.vae_tiling,
-        f"scheduler {knobs.scheduler} instead of the model's": knobs.scheduler != "own",
+        f"cache {optimizations.cache}{threshold}": optimizations.cache,
+        f"{optimizations.quantization} denoiser": optimizations.quantization,
+        "fp8 storage of the denoiser": optimizations.layerwise_fp8,
+        "fp8 storage of the T5 encoder": optimizations.fp8_t5_encoder,
+        "8-bit attention (sage)": optimizations.attention == "sage",
+        "VAE in tiles": optimizations.vae_tiling,
+        f"scheduler {optimizations.scheduler} instead of the model's": optimizations.scheduler != "own",
     }
     return [words for words, is_on in found.items() if is_on]
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Literal, TypeVar
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.optimizations import Knobs, has_cache, knobs_from
+from mlenergy.diffusion.config.optimizations import Optimizations, has_cache, optimizations_from
 from mlenergy.diffusion.config.parallelism import Parallelism, share_out
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import Dtype, EngineName, Mode, ModelSpec, WeightsKind
@@ -56,7 +56,7 @@ class Plan:
     lora: str | None = None  # LoRA weights: a folder, a file or a hub id
     allow_pickle: bool = False  # load weights that are not safetensors
     trust_remote_code: bool = False
-    knobs: Knobs = field(default_factory=Knobs)
+    optimizations: Optimizations = field(default_factory=Optimizations)
     weights: WeightsKind = "pretrained"
 
     @property
@@ -100,12 +100,12 @@ def make_plan(
 
     work = args.workload
     parallel = _parallelism(args, world_size, spec.heads)
-    knobs = knobs_from(args, spec.family)
+    optimizations = optimizations_from(args, spec.family)
     plan = Plan(
         spec=spec,
         weights_from=spec.model_id,
         revision=work.revision,
-        engine=_choose_engine(args.engine, spec, parallel, device, knobs),
+        engine=_choose_engine(args.engine, spec, parallel, device, optimizations),
         device=device,
         device_name=device_name,
         parallel=parallel,
@@ -134,7 +134,7 @@ def make_plan(
         lora=work.lora,
         allow_pickle=work.allow_pickle,
         trust_remote_code=work.trust_remote_code,
-        knobs=knobs,
+        optimizations=optimizations,
         weights=work.weights,
     )
     check_plan(plan)
@@ -167,7 +167,7 @@ def _or(explicit: _T | None, default: _T) -> _T:
 
 
 def _choose_engine(
-    wanted: str, spec: ModelSpec, parallel: Parallelism, device: DeviceType, knobs: Knobs
+    wanted: str, spec: ModelSpec, parallel: Parallelism, device: DeviceType, optimizations: Optimizations
 ) -> EngineName:
     offered = spec.family.modes
     if wanted == "diffusers" or wanted == "xdit":
@@ -179,7 +179,7 @@ def _choose_engine(
             raise UserError("--engine xdit needs the package xfuser; install it, or use --engine diffusers")
         return wanted
     able = [engine for engine in _installed(offered, device) if offered[engine].issuperset(parallel.modes)]
-    able = [engine for engine in able if has_cache(engine, spec.family, knobs)] or able
+    able = [engine for engine in able if has_cache(engine, spec.family, optimizations)] or able
     return (able or [*_installed(offered, device)])[0]
 
 

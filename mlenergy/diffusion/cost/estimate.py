@@ -36,5 +36,5 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
 
 def left_out(plan: Plan) -> tuple[str, ...]:
     """Options of the plan that change its memory, but not the estimate."""
-    options = options_of(plan.knobs)
+    options = options_of(plan.optimizations)
     return tuple(f"--{name}" for name in _NOT_ESTIMATED if options[name])

@@ -135,7 +135,7 @@ class Cluster:
         return box
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_on_all_ranks(self) -> Iterator[None]:
         """A step that fails on every rank when it fails on one, so that none waits for a dead peer.
 
         Raises:

@@ -12,7 +12,7 @@ from mlenergy.diffusion.distributed.cluster import Rank
 _PREFIX = "mlenergy/"
 
 
-class Noticeboard:
+class Store:
     """torchrun's key-value store through a connection of its own.
 
     The process group's connection cannot be used: a main thread that waits in it holds it. Without

@@ -36,6 +36,6 @@ def load_engine(plan: Plan, cluster: Cluster) -> Engine:
         from mlenergy.diffusion.engines.xdit.engine import XditEngine
 
         return XditEngine.load(plan, cluster)
-    from mlenergy.diffusion.engines.diffusers.engine import NativeEngine
+    from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine
 
-    return NativeEngine.load(plan, cluster)
+    return DiffusersEngine.load(plan, cluster)

@@ -82,12 +82,12 @@ def how_it_ended(exit_code: int, log: Path) -> tuple[State, str]:
 
     torchrun's own exit code is 1 also where a run was interrupted, but then the run has said so.
     """
-    reason = _last_words(log)
+    reason = _last_log_line(log)
     interrupted = exit_code in _INTERRUPTED or reason.startswith("interrupted")
     return ("interrupted" if interrupted else "failed"), reason
 
 
-def _last_words(log: Path) -> str:
+def _last_log_line(log: Path) -> str:
     """A run's error line, or else its last line."""
     try:
         lines = log.read_text(errors="replace").splitlines()

@@ -115,7 +115,7 @@ class Iteration:
 
 
 @dataclass(frozen=True)
-class Warning_:
+class MeasurementWarning:
     """Something that makes a number doubtful."""
 
     code: str
@@ -148,7 +148,7 @@ class Measurement:
     warmup_s: tuple[float, ...]
     iterations: tuple[Iteration, ...]
     memory: tuple[RankMemory, ...]  # one a rank, in rank order
-    warnings: tuple[Warning_, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
     idle_power_w: dict[str, float] = field(default_factory=dict)  # GPU uuid -> mean watts
     stage_energy: tuple[StageEnergy, ...] = ()
     stage_energy_reason: str | None = None  # why there is none

@@ -13,7 +13,13 @@ from mlenergy.diffusion.measure.energy.merge import EnergyReport
 from mlenergy.diffusion.measure.energy.meter import Meter
 from mlenergy.diffusion.measure.memory import MemoryWatch
 from mlenergy.diffusion.measure.outputs import HostImages, Pixels, collect, to_host
-from mlenergy.diffusion.measure.samples import Iteration, Measurement, RankMemory, StageEnergy, Warning_
+from mlenergy.diffusion.measure.samples import (
+    Iteration,
+    Measurement,
+    MeasurementWarning,
+    RankMemory,
+    StageEnergy,
+)
 from mlenergy.diffusion.measure.stages import StageProbe, StageSpans, stage_times
 from mlenergy.diffusion.measure.warnings import run_warnings
 from mlenergy.diffusion.measure.window import Generate, NoReader, Window, run_window
@@ -220,11 +226,11 @@ def _iteration(
     )
 
 
-def _broken_images(shares: Sequence[_Share]) -> list[Warning_]:
+def _broken_images(shares: Sequence[_Share]) -> list[MeasurementWarning]:
     if all(share.finite for share in shares):
         return []
     text = "images hold NaN or infinity: a broken computation was measured; try another --dtype"
-    return [Warning_("images_not_finite", text)]
+    return [MeasurementWarning("images_not_finite", text)]
 
 
 def _silent(_kind: str, _index: int, _seconds: float) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from mlenergy.diffusion.measure.energy.sampler import Sample, Track
-from mlenergy.diffusion.measure.samples import Iteration, Warning_
+from mlenergy.diffusion.measure.samples import Iteration, MeasurementWarning
 from mlenergy.diffusion.measure.statistics import drift
 
 PERIODS_A_WINDOW = 10  # a counter that moves less often in a window is off by more than a tenth
@@ -67,22 +67,26 @@ def mismatch(counted_j: float, sampled_j: float) -> float | None:
     return difference if abs(difference) > MISMATCH else None
 
 
-def run_warnings(iterations: Sequence[Iteration]) -> list[Warning_]:
+def run_warnings(iterations: Sequence[Iteration]) -> list[MeasurementWarning]:
     """Warnings that look at all windows together: drift, time in no stage, steps that cannot be told."""
-    warnings: list[Warning_] = []
+    warnings: list[MeasurementWarning] = []
     moved = drift([iteration.duration_s for iteration in iterations])
     if moved is not None and moved.significant:
         slower = "slower" if moved.relative > 0 else "faster"
         text = f"the last third of the windows is {abs(moved.relative):.1%} {slower} than the first"
-        warnings.append(Warning_("drift", f"{text}: no steady state (heat, clocks); warm up longer"))
+        warnings.append(
+            MeasurementWarning("drift", f"{text}: no steady state (heat, clocks); warm up longer")
+        )
     timed = [i for i in iterations if i.stages is not None]
     other = sum(i.stages.other_s for i in timed if i.stages) / max(sum(i.duration_s for i in timed), 1e-9)
     if timed and other > MOST_OTHER:
         text = f"{other:.1%} of the windows lies in no stage"
-        warnings.append(Warning_("other_time", f"{text} (set-up of steps, noise, waiting); see other_s"))
+        warnings.append(
+            MeasurementWarning("other_time", f"{text} (set-up of steps, noise, waiting); see other_s")
+        )
     reason = next((i.stages.step_reason for i in timed if i.stages and i.stages.step_reason), None)
     if reason is not None:
-        warnings.append(Warning_("steps_unknown", f"no time of single steps: {reason}"))
+        warnings.append(MeasurementWarning("steps_unknown", f"no time of single steps: {reason}"))
     return warnings
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mlenergy.diffusion.models.modes import NATIVE_MODES, XDIT_MODES
+from mlenergy.diffusion.models.modes import DIFFUSERS_MODES, XDIT_MODES
 from mlenergy.diffusion.models.spec import EngineName, Family, Mode
 
 _ONE_TEXT = ("text_encoder",)
@@ -17,7 +17,7 @@ _THREE_TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def _modes(family: str) -> dict[EngineName, frozenset[Mode]]:
-    modes: dict[EngineName, frozenset[Mode]] = {"diffusers": NATIVE_MODES[family]}
+    modes: dict[EngineName, frozenset[Mode]] = {"diffusers": DIFFUSERS_MODES[family]}
     return {"xdit": XDIT_MODES[family], **modes} if family in XDIT_MODES else modes
 
 

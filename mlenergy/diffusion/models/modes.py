@@ -14,7 +14,7 @@ _GUIDED: frozenset[Mode] = frozenset({"cfg", "data"})
 # The diffusers engine; diffusers has neither PipeFusion nor a parallel VAE. FLUX runs no guidance batch,
 # so there is nothing to split for "cfg"; it alone of these brings a plan for its weights ("tensor"). The
 # UNets have no one sequence to split.
-NATIVE_MODES: dict[str, frozenset[Mode]] = {
+DIFFUSERS_MODES: dict[str, frozenset[Mode]] = {
     "flux": _SEQUENCE | {"data", "tensor"},
     "sd3": _SEQUENCE | _GUIDED,
     "pixart-alpha": _SEQUENCE | _GUIDED,

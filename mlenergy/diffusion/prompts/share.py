@@ -20,7 +20,7 @@ def shared_prompts(plan: Plan, cluster: Cluster) -> PromptSet:
         UserError: on every rank, the source's own line.
     """
     prompts: PromptSet | None = None
-    with cluster.together():
+    with cluster.raise_on_all_ranks():
         if cluster.rank.is_main:
             prompts = sample_requests(
                 PromptOptions.from_plan(plan),

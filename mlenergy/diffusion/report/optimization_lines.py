@@ -1,68 +1,72 @@
-"""The summary's lines on knobs: what was turned, what it did, and what it cost in likeness."""
+"""The summary's lines on optimizations: what was turned, what it did, and what it cost in likeness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlenergy.diffusion.config.optimizations import Knobs, lossy
+from mlenergy.diffusion.config.optimizations import Optimizations, lossy
 from mlenergy.diffusion.report.lines import number
 
 Result = Mapping[str, Any]
 
 
-def knob_rows(result: Result) -> list[tuple[str, str]]:
-    """Label and text of each line; none where every knob is at its default."""
-    knobs = Knobs(**result["configuration"].get("knobs", {}))
+def optimization_rows(result: Result) -> list[tuple[str, str]]:
+    """Label and text of each line; none where every optimization is at its default."""
+    optimizations = Optimizations(**result["configuration"].get("knobs", {}))
     ranks: Sequence[Mapping[str, Any]] = result.get("effects") or []
     return [
-        *_compile(knobs, ranks),
-        *_attention(knobs, ranks),
-        *_cache(knobs, ranks),
+        *_compile(optimizations, ranks),
+        *_attention(optimizations, ranks),
+        *_cache(optimizations, ranks),
         *_weights(ranks),
         *(
-            [("lossy", f"{', '.join(lossy(knobs))}: images differ from the exact run's")]
-            if lossy(knobs)
+            [("lossy", f"{', '.join(lossy(optimizations))}: images differ from the exact run's")]
+            if lossy(optimizations)
             else []
         ),
         *_similarity(result),
     ]
 
 
-def _compile(knobs: Knobs, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    if knobs.compile_mode is None:
+def _compile(optimizations: Optimizations, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if optimizations.compile_mode is None:
         return []
     slowest = max((rank["compile"] for rank in ranks), key=lambda part: part["compile_s"], default=None)
     if slowest is None:
-        return [("compiled", knobs.compile_mode)]
+        return [("compiled", optimizations.compile_mode)]
     late = slowest["compile_in_windows_s"]
     beside = f", {number(late)} s of it in measured windows" if late else ""
     return [
         (
             "compiled",
-            f"{knobs.compile_mode}: {slowest['graphs']} graphs in {number(slowest['compile_s'])} s{beside}",
+            f"{optimizations.compile_mode}: {slowest['graphs']} graphs "
+            f"in {number(slowest['compile_s'])} s{beside}",
         )
     ]
 
 
-def _attention(knobs: Knobs, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    if knobs.attention == "auto":
+def _attention(optimizations: Optimizations, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if optimizations.attention == "auto":
         return []
     kernels = sorted({name for rank in ranks for name in rank["attention"]["kernels"] or ()})
-    return [("attention", f"{knobs.attention}: {', '.join(kernels) or 'kernels not seen'}")]
+    return [("attention", f"{optimizations.attention}: {', '.join(kernels) or 'kernels not seen'}")]
 
 
-def _cache(knobs: Knobs, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    if knobs.cache is None:
+def _cache(optimizations: Optimizations, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if optimizations.cache is None:
         return []
     records = [rank["cache"] for rank in ranks]
     shares = [record["computed_share"] for record in records if record["computed_share"] is not None]
     if not shares:
-        return [("cache", knobs.cache)]
+        return [("cache", optimizations.cache)]
     steps = [r["computed_steps_share"] for r in records if r["computed_steps_share"] is not None]
     of_steps = f", {sum(steps) / len(steps):.0%} of the steps in full" if steps else ""
     return [
-        ("cache", f"{knobs.cache} computed {sum(shares) / len(shares):.0%} of its layers' work{of_steps}")
+        (
+            "cache",
+            f"{optimizations.cache} computed {sum(shares) / len(shares):.0%} of its layers' work{of_steps}",
+        )
     ]
 
 

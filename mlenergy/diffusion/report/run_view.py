@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
-from mlenergy.diffusion.report.optimization_lines import knob_rows
+from mlenergy.diffusion.report.optimization_lines import optimization_rows
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.results.paths import RunPaths
@@ -45,7 +45,7 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         *_arithmetic(result),
         ("peak memory", _memory(result)),
         ("stages", _stages(result)),
-        *knob_rows(result),
+        *optimization_rows(result),
         ("images", _images(result, folder)),
         ("results", str(folder / "results.json")),
     ]

@@ -101,13 +101,13 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "guidance": spec.guidance,
         "parameters": spec.parameters,
     }
-    apart = ("spec", "parallel", "knobs")
+    apart = ("spec", "parallel", "optimizations")
     values = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in apart}
     return {
         "model_id": spec.model_id,
         "model": model,
         "parallel": parallel_section(plan.parallel),
-        "knobs": asdict(plan.knobs),
+        "knobs": asdict(plan.optimizations),
         **values,
     }
 

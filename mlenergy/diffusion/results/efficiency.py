@@ -31,7 +31,7 @@ def efficiency_section(
     Args:
         plan: what was run.
         iterations: what was measured.
-        effects: every rank's record of what the knobs did.
+        effects: every rank's record of what the optimizations did.
         tf32: whether float32 products ran on tensor cores.
     """
     energies = [iteration.energy.gpu_energy_j for iteration in iterations]
@@ -47,7 +47,7 @@ def efficiency_section(
         return dict.fromkeys(_KEYS) | dict.fromkeys(_REASONS, reason)
     seconds = sum(iteration.duration_s for iteration in iterations) / len(iterations)
     plain = "tfloat32" if tf32 and plan.dtype == "float32" else plan.dtype
-    dtype = _COMPUTED_IN.get(plan.knobs.quantization or "", plain)
+    dtype = _COMPUTED_IN.get(plan.optimizations.quantization or "", plain)
     devices = plan.parallel.world_size
     rates = efficiency(flops, seconds, energy_j, devices, plan.device_name, dtype)
     return _of_flops(plan, flops, seconds) | _of_rates(plan, rates, dtype)
@@ -65,7 +65,7 @@ def _no_count(
 ) -> str | None:
     """Why the exact computation's FLOPs are not what ran."""
     if effects is not None and any((rank.get("cache") or {}).get("method") for rank in effects):
-        return f"the cache {plan.knobs.cache} left out a part of the work"
+        return f"the cache {plan.optimizations.cache} left out a part of the work"
     if plan.use_resolution_binning:
         return "resolution binning generates at another size than the one asked for"
     odd = [i.stages.step_reason for i in iterations if i.stages is not None and i.stages.step_reason]

@@ -34,6 +34,8 @@ UNNAMED = {
 
 # Said by other parts (the spec by the model and its defaults), or no part of the set-up (where results go).
 _SAID_ELSEWHERE = {"spec", "weights_from", "base_dir"}
+# In the digest by their old name, "knobs", so that folders written before keep theirs.
+_SAID_APART = {"optimizations"}
 
 
 def folder_name(plan: Plan) -> str:
@@ -58,11 +60,12 @@ def identity(plan: Plan) -> dict[str, Any]:
     model_id = plan.spec.model_id
     # A listed model's files follow from its id; the tiny ones lie in a cache that differs between machines.
     weights = model_id if model_id in BY_ID else plan.weights_from
-    said = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in _SAID_ELSEWHERE}
+    apart = _SAID_ELSEWHERE | _SAID_APART
+    said = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in apart}
     parallel = {f.name: getattr(plan.parallel, f.name) for f in fields(plan.parallel)}
-    knobs = {f.name: getattr(plan.knobs, f.name) for f in fields(plan.knobs)}
+    optimizations = {f.name: getattr(plan.optimizations, f.name) for f in fields(plan.optimizations)}
     column = plan.prompt_column or DEFAULT_COLUMN
-    same = {"parallel": parallel, "knobs": knobs, "prompt_column": column}
+    same = {"parallel": parallel, "knobs": optimizations, "prompt_column": column}
     return {**said, "model_id": model_id, "weights_from": weights, **same}
 
 
@@ -132,7 +135,7 @@ def _later_fields(plan: Plan) -> list[_Part]:
     """Fields that this file does not know are named by themselves, so that none is ever forgotten."""
     unknown: list[tuple[Any, Field[Any]]] = [(plan, f) for f in fields(plan) if f.name not in KNOWN_FIELDS]
     unknown += [(plan.parallel, f) for f in fields(plan.parallel) if f.name not in KNOWN_DEGREES]
-    unknown += [(plan.knobs, f) for f in fields(plan.knobs)]
+    unknown += [(plan.optimizations, f) for f in fields(plan.optimizations)]
     values = [(f.name, getattr(owner, f.name), _default(f)) for owner, f in unknown]
     return [_value(name, value) for name, value, unnamed in values if value != unnamed]
 
@@ -203,5 +206,5 @@ KNOWN_FIELDS = _SAID_ELSEWHERE | {
     "warmup_iters",
     "benchmark_iters",
     "save_images",
-    "knobs",
+    "optimizations",
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 from mlenergy.diffusion.errors import Interrupted, UserError
 from mlenergy.diffusion.results.files import save_requests, save_result, save_timeline, write_json
 from mlenergy.diffusion.results.lock import check_held
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Keeping:
     """What has to hold for a result to be kept, and what it is compared with."""
 
-    allow_no_effect: bool = False  # keep it although a knob did nothing
+    allow_no_effect: bool = False  # keep it although a optimization did nothing
     reference: Reference | None = None  # on rank 0
 
 
@@ -50,7 +50,7 @@ def save_and_show(
     """Gather what the machines are, then write and print on global rank 0. Every rank calls it.
 
     Raises:
-        UserError: a file cannot be written, or a knob had no effect.
+        UserError: a file cannot be written, or a optimization had no effect.
         Interrupted: a signal ended the measuring; what there is has been written as such.
     """
     from mlenergy.diffusion.environment.record import environment_record, node_record
@@ -87,13 +87,13 @@ def save_and_show(
 
 
 def _effects(plan: Plan, cluster: Cluster, engine: Engine, keeping: Keeping) -> list[dict[str, Any]]:
-    """Every rank's record of what the knobs did, on every rank.
+    """Every rank's record of what the optimizations did, on every rank.
 
     Raises:
         UserError: on every rank, where one did nothing.
     """
     ranks: list[dict[str, Any]] = cluster.all_gather_object(engine.effects(plan.warmup_iters))
-    idle = without_effect(plan.knobs, ranks)
+    idle = optimizations_without_effect(plan.optimizations, ranks)
     if idle and not keeping.allow_no_effect:
         raise UserError(f"{idle[0]} (--allow_no_effect keeps such a result)")
     return ranks

@@ -44,7 +44,7 @@ def replaced_result(paths: RunPaths) -> Iterator[RunPaths]:
     _swap(paths)
 
 
-def settle(paths: RunPaths) -> None:
+def recover_interrupted_swap(paths: RunPaths) -> None:
     """End the swap in which a run was killed, and remove what one left that had not got so far.
 
     The folder's lock has to be held.

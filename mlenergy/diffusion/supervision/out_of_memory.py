@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.config.checks import passes
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
 
@@ -123,31 +123,31 @@ def _ways_out(plan: Plan, estimate: Estimate) -> list[str]:
     if plan.parallel.sequence == 1 and "ulysses" in modes:
         ways.append("more processes with --ulysses_degree, which split the activations")
     if weights_matter:
-        ways += _offered(plan, _WEIGHT_KNOBS)
+        ways += _offered(plan, _WEIGHT_OPTIONS)
     if estimate.estimated_stage in (None, "vae_decode"):
-        ways += _offered(plan, _VAE_KNOBS)
+        ways += _offered(plan, _VAE_OPTIONS)
     if plan.dtype == "float32":
         ways.append("--workload.dtype bfloat16")
     return [*ways, "a smaller --workload.height and .width"]
 
 
-_WEIGHT_KNOBS: dict[str, dict[str, Any]] = {
+_WEIGHT_OPTIONS: dict[str, dict[str, Any]] = {
     "--enable_model_cpu_offload": {"offload": "model"},
     "--quantization int8-weight-only (lossy)": {"quantization": "int8-weight-only"},
 }
-_VAE_KNOBS: dict[str, dict[str, Any]] = {
+_VAE_OPTIONS: dict[str, dict[str, Any]] = {
     "--vae_slicing": {"vae_slicing": True},
     "--vae_tiling (lossy)": {"vae_tiling": True},
 }
 
 
-def _offered(plan: Plan, knobs: dict[str, dict[str, Any]]) -> list[str]:
+def _offered(plan: Plan, optimizations: dict[str, dict[str, Any]]) -> list[str]:
     """Those that are not turned yet and that the plan's checks would let through."""
     return [
         option
-        for option, change in knobs.items()
-        if all(getattr(plan.knobs, name) == getattr(Knobs(), name) for name in change)
-        and passes(replace(plan, knobs=replace(plan.knobs, **change)))
+        for option, change in optimizations.items()
+        if all(getattr(plan.optimizations, name) == getattr(Optimizations(), name) for name in change)
+        and passes(replace(plan, optimizations=replace(plan.optimizations, **change)))
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.distributed.store import Noticeboard
+from mlenergy.diffusion.distributed.store import Store
 from mlenergy.diffusion.errors import Interrupted
 from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
 from mlenergy.diffusion.supervision.failure import describe
@@ -30,7 +30,7 @@ class Supervisor:
         self._plan = plan
         self._cluster = cluster
         self._paths = paths
-        self._board = Noticeboard(cluster.rank)
+        self._board = Store(cluster.rank)
         self._peers: Sequence[tuple[str, int]] = cluster.all_gather_object(
             (socket.gethostname(), os.getpid())
         )

@@ -26,7 +26,7 @@ class Terminal:
 
 
 @contextmanager
-def chatter_to(path: Path, *, debug: bool) -> Iterator[Terminal]:
+def redirect_output(path: Path, *, debug: bool) -> Iterator[Terminal]:
     """Send this process's stdout and stderr to a file, and hand out the real ones.
 
     It works on file descriptors, since gloo and NCCL write from C++. An exception's traceback goes to
@@ -78,7 +78,7 @@ def _moved(path: Path) -> Iterator[Terminal]:
             os.close(original)
 
 
-class _Forgiving(io.FileIO):
+class _BestEffortFile(io.FileIO):
     """A log that cannot be written (a full disk, a lost file system) costs its words, not the run."""
 
     def write(self, data: Any) -> int:
@@ -89,7 +89,7 @@ class _Forgiving(io.FileIO):
 
 
 def _forgiving(descriptor: int) -> TextIO:
-    raw = _Forgiving(descriptor, "w", closefd=False)
+    raw = _BestEffortFile(descriptor, "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
     )

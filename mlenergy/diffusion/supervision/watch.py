@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlenergy.diffusion.distributed.store import Noticeboard
+from mlenergy.diffusion.distributed.store import Store
 
 HANG_EXIT = 75  # "temporary failure" of sysexits.h: worth another try
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -41,7 +41,7 @@ class Watch:
 
     def __init__(
         self,
-        board: Noticeboard,
+        board: Store,
         stacks: Path,
         hang_timeout_s: float,
         lost_peer: Callable[[], str | None],

@@ -68,7 +68,7 @@ def choose(args: BenchmarkArgs, axes: Axes, planner: Planner) -> Choice:
     Raises:
         UserError: nothing can.
     """
-    found = [one for way in _ways(args, axes, planner) for one in _with_knobs(way, axes, planner)]
+    found = [one for way in _ways(args, axes, planner) for one in _with_optimizations(way, axes, planner)]
     if not found:
         raise UserError(f"nothing can be measured: {planner.pruned[0].reason}")
     found.sort(key=lambda one: (one.places, one.guess or 0.0))
@@ -95,7 +95,7 @@ def _ways(args: BenchmarkArgs, axes: Axes, planner: Planner) -> Iterator[_Placed
                 yield replace(way, places=at_batch + at_count + at_degrees)
 
 
-def _with_knobs(way: _Placed, axes: Axes, planner: Planner) -> list[_Placed]:
+def _with_optimizations(way: _Placed, axes: Axes, planner: Planner) -> list[_Placed]:
     """A way with every attention backend, compilation and power limit that can work."""
     found = [
         one

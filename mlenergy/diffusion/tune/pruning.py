@@ -94,7 +94,14 @@ class Planner:
 
 
 def _holds_all(plan: Plan) -> bool:
-    """Whether the memory estimate holds: no knob that makes weights or activations smaller."""
-    knobs = plan.knobs
-    smaller = (knobs.offload, knobs.quantization, knobs.layerwise_fp8, knobs.fp8_t5_encoder)
-    return not any((*smaller, knobs.attention_slicing, knobs.vae_slicing, knobs.vae_tiling))
+    """Whether the memory estimate holds: no optimization that makes weights or activations smaller."""
+    optimizations = plan.optimizations
+    smaller = (
+        optimizations.offload,
+        optimizations.quantization,
+        optimizations.layerwise_fp8,
+        optimizations.fp8_t5_encoder,
+    )
+    return not any(
+        (*smaller, optimizations.attention_slicing, optimizations.vae_slicing, optimizations.vae_tiling)
+    )

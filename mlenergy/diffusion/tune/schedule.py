@@ -114,7 +114,7 @@ def _each_s(starts: Sequence[Measured]) -> float:
 
 
 def _compiled(candidate: Candidate) -> bool:
-    return candidate.plan.knobs.compile_mode is not None
+    return candidate.plan.optimizations.compile_mode is not None
 
 
 def _cost(candidate: Candidate) -> float:

@@ -21,14 +21,16 @@ _ALWAYS = frozenset({"engine", "ulysses_degree", "ring_degree", "workload.batch_
 
 def label_of(plan: Plan) -> str:
     """What tells a candidate from the others, in a few words."""
-    knobs = plan.knobs
-    compiled = "not compiled" if knobs.compile_mode is None else f"compiled ({knobs.compile_mode})"
+    optimizations = plan.optimizations
+    compiled = (
+        "not compiled" if optimizations.compile_mode is None else f"compiled ({optimizations.compile_mode})"
+    )
     limit = "" if plan.power_limit_w is None else f", {plan.power_limit_w:g} W"
-    return f"{way_of(plan)}, {knobs.attention} attention, {compiled}{limit}"
+    return f"{way_of(plan)}, {optimizations.attention} attention, {compiled}{limit}"
 
 
 def way_of(plan: Plan) -> str:
-    """The same without its knobs: processes, engine, degrees and batch."""
+    """The same without its optimizations: processes, engine, degrees and batch."""
     parallel = plan.parallel
     degrees = [m if m == "parallel-vae" else f"{m} {getattr(parallel, m)}" for m in parallel.modes]
     return ", ".join((f"{parallel.world_size} x {plan.engine}", *degrees, f"batch {plan.batch_size}"))
@@ -42,10 +44,10 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "devices": plan.parallel.world_size,
         "parallel": asdict(plan.parallel),
         "batch_size": plan.batch_size,
-        "attention_backend": plan.knobs.attention,
-        "compile": plan.knobs.compile_mode or "off",
+        "attention_backend": plan.optimizations.attention,
+        "compile": plan.optimizations.compile_mode or "off",
         "power_limit_w": plan.power_limit_w,
-        "lossy": [*([] if inexact is None else [inexact]), *lossy(plan.knobs)],
+        "lossy": [*([] if inexact is None else [inexact]), *lossy(plan.optimizations)],
     }
 
 

@@ -1,4 +1,4 @@
-"""Engines with knobs, from command-line words to images and a record of what really ran."""
+"""Engines with optimizations, from command-line words to images and a record of what really ran."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +64,7 @@ def run(cluster, plan_of):
 
 @pytest.fixture(scope="session")
 def exact(run):
-    """The same without any knob, once a model and number of steps."""
+    """The same without any optimization, once a model and number of steps."""
     kept = {}
 
     def exact(model, engine="diffusers", steps=8, batches=(FOX,), dtype="float32"):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mlenergy.diffusion.config.optimizations import Knobs
-from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.config.optimizations import Optimizations
+from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 
 FLASH, SOFTMAX = "aten._scaled_dot_product_flash_attention_for_cpu.default", "aten._safe_softmax.default"
 # Model -> its attention layers in one call of the denoiser, and of them those with text alone as keys.
@@ -46,8 +46,11 @@ def test_a_choice_does_not_leak_into_the_next_model(run):
 
 def test_a_kernel_that_did_not_run_is_named():
     effects = {"attention": {"asked": "cudnn", "kernels": {FLASH: 8}, "reason": None}}
-    (line,) = without_effect(Knobs(attention="cudnn"), [effects])
+    (line,) = optimizations_without_effect(Optimizations(attention="cudnn"), [effects])
     assert "cudnn was not used" in line and "flash_attention_for_cpu" in line
     seen = {"attention": {"kernels": {"aten._scaled_dot_product_cudnn_attention.default": 57}}}
-    assert without_effect(Knobs(attention="cudnn"), [seen]) == []
-    assert without_effect(Knobs(attention="cudnn"), [{"attention": {"kernels": None}}]) == []
+    assert optimizations_without_effect(Optimizations(attention="cudnn"), [seen]) == []
+    assert (
+        optimizations_without_effect(Optimizations(attention="cudnn"), [{"attention": {"kernels": None}}])
+        == []
+    )

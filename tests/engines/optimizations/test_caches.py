@@ -4,8 +4,8 @@ import pytest
 import torch
 from optimization_batches import FOX, WHALE
 
-from mlenergy.diffusion.config.optimizations import CACHES, Knobs
-from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.config.optimizations import CACHES, Optimizations
+from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 
 MODELS = {
     "flux": "tiny/flux",
@@ -44,7 +44,7 @@ def test_a_cache_skips_work_and_carries_nothing_to_the_next_image(run, exact, en
     assert torch.equal(ran.images[0], ran.images[2]), "another image in between changes nothing"
     if found["computed_steps_share"] is not None:
         assert 0 < found["computed_steps_share"] < 0.9
-    assert without_effect(Knobs(cache=method), [ran.effects]) == []
+    assert optimizations_without_effect(Optimizations(cache=method), [ran.effects]) == []
 
 
 @pytest.mark.parametrize("engine", ["diffusers", "xdit"])
@@ -52,7 +52,7 @@ def test_a_threshold_that_nothing_is_below_skips_nothing_and_is_named(run, exact
     ran = run("tiny/flux", "--engine", engine, "--use_fbcache", "--cache_threshold", "0", steps=4)
     assert ran.effects["cache"]["computed_share"] == ran.effects["cache"]["computed_steps_share"] == 1
     assert torch.allclose(ran.images[0], exact("tiny/flux", engine, 4).images[0], atol=1e-5)
-    (line,) = without_effect(Knobs(cache="fbcache", cache_threshold=0.0), [ran.effects])
+    (line,) = optimizations_without_effect(Optimizations(cache="fbcache", cache_threshold=0.0), [ran.effects])
     assert "skipped no step at threshold 0" in line
 
 

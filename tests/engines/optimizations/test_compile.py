@@ -4,9 +4,9 @@ import pytest
 import torch
 from optimization_batches import FOX
 
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.engines import load_engine
-from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +29,8 @@ def test_blocks_of_a_class_are_compiled_once_and_a_cache_stays_outside(cluster, 
     cached = effects["cache"]
     assert cached["denoiser_calls"] == 8, "one of the two calls, and not the look at the kernels"
     assert cached["computed_share"] < 0.9, "of one call: the cache skips compiled blocks"
-    knobs = Knobs(compile_mode="regional", cache="fbcache", cache_threshold=0.9)
-    assert without_effect(knobs, [effects]) == []
+    optimizations = Optimizations(compile_mode="regional", cache="fbcache", cache_threshold=0.9)
+    assert optimizations_without_effect(optimizations, [effects]) == []
 
 
 def test_attention_that_is_led_elsewhere_is_compiled_once_too(run, exact):
@@ -53,4 +53,6 @@ def test_a_whole_denoiser_in_the_xdit_engine(run, exact):
 
 def test_a_denoiser_that_was_not_compiled_is_named():
     effects = {"compile": {"graphs": 0}, "attention": {"kernels": None}}
-    assert "compiled no graph" in without_effect(Knobs(compile_mode="whole"), [effects])[0]
+    assert (
+        "compiled no graph" in optimizations_without_effect(Optimizations(compile_mode="whole"), [effects])[0]
+    )

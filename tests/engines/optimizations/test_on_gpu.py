@@ -1,4 +1,4 @@
-"""Knobs that only an NVIDIA GPU can turn: kernels by name, weights that leave the GPU, float8 products."""
+"""Optimizations that need an NVIDIA GPU: kernels by name, weights that leave the GPU, float8 products."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.plan import make_plan
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
-from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 from mlenergy.diffusion.models.resolve import resolve_model
 
 pytestmark = [
@@ -27,7 +27,7 @@ def generate(*words, engine="diffusers"):
     image = loaded.generate(FOX).images.float().cpu()
     effects = loaded.effects(0)
     loaded.close()
-    return image, effects, without_effect(plan.knobs, [effects])
+    return image, effects, optimizations_without_effect(plan.optimizations, [effects])
 
 
 @pytest.mark.parametrize("name", ["flash", "efficient", "cudnn", "math"])

@@ -10,10 +10,10 @@ from diffusers import (
 )
 from optimization_batches import FOX, WHALE
 
-from mlenergy.diffusion.config.optimizations import Knobs
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
-from mlenergy.diffusion.engines.optimizations.effects import without_effect
+from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 
 CPU = Cluster(Rank(), torch.device("cpu"), None)
 
@@ -45,7 +45,7 @@ def test_a_tiled_vae_decodes_a_large_image_in_tiles(run, exact, engine):
 
 def test_an_image_of_one_tile_is_named():
     effects = {"vae": {"decoder_calls": 1, "images_per_call": 1}, "attention": {"kernels": {}}}
-    assert "in one tile" in without_effect(Knobs(vae_tiling=True), [effects])[0]
+    assert "in one tile" in optimizations_without_effect(Optimizations(vae_tiling=True), [effects])[0]
 
 
 CLASSES = {

@@ -1,4 +1,4 @@
-"""Knobs on two ranks: the images are those of one process with the same knobs, on both engines."""
+"""Optimizations on two ranks: the images are those of one process, on both engines."""
 
 import json
 import os
@@ -20,8 +20,12 @@ EIGHT = ["--workload.inference_steps", "8", "--workload.dtype", "float32"]
 THREE = ["--workload.inference_steps", "3", "--workload.dtype", "float32"]
 
 
-def case(model, engine, knobs, degrees, steps=THREE):
-    return {"model": model, "words": ["--engine", engine, *knobs.split(), *steps], "degrees": degrees.split()}
+def case(model, engine, optimizations, degrees, steps=THREE):
+    return {
+        "model": model,
+        "words": ["--engine", engine, *optimizations.split(), *steps],
+        "degrees": degrees.split(),
+    }
 
 
 CASES = {

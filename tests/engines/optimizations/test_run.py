@@ -1,4 +1,4 @@
-"""Whole runs with knobs: what has no effect ends one, and a reference is compared with what is saved."""
+"""Whole runs with optimizations: what has no effect ends one, and images are compared with a reference."""
 
 import json
 import os

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.checks import diffusers, parallelism, request, xdit
-from mlenergy.diffusion.config.checks.optimizations import check_knobs
+from mlenergy.diffusion.config.checks.optimizations import check_optimizations
 from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def refusals(plan: Plan) -> list[str]:
 def _all(plan: Plan) -> Iterator[str]:
     yield from _found(request.CHECKS, plan)
     yield from _of_degrees(plan)
-    yield from _found((check_knobs,), plan)
+    yield from _found((check_optimizations,), plan)
 
 
 def _of_degrees(plan: Plan) -> Iterator[str]:

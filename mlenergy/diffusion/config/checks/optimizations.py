@@ -1,4 +1,4 @@
-"""Knobs that cannot be turned, found in the plan before anything loads; no torch.
+"""Optimizations that cannot be turned, found in the plan before anything loads; no torch.
 
 Each line gives the reason and what would fit. What is refused here would otherwise do nothing,
 crash after minutes of loading, or give an image that is wrong and not only lossy.
@@ -34,22 +34,22 @@ _IN_SEQUENCE: dict[EngineName, frozenset[AttentionName]] = {
 _WITHOUT_LSE: frozenset[AttentionName] = frozenset({"sdpa", "math", "sage"})
 
 
-def check_knobs(plan: Plan) -> str | None:
-    """The first reason why a knob of this plan cannot be turned, or None."""
+def check_optimizations(plan: Plan) -> str | None:
+    """The first reason why a optimization of this plan cannot be turned, or None."""
     checks = (*(_device, _attention, check_weights, _cache_offered, _cache_modes, _compile, _scheduler),)
     return next((line for line in (check(plan) for check in checks) if line), None)
 
 
 def _device(plan: Plan) -> str | None:
-    knobs = plan.knobs
+    optimizations = plan.optimizations
     if plan.device != "mps":
         return None
     only = {
-        "--use_torch_compile": knobs.compile_mode,
-        "--quantization": knobs.quantization,
-        "--layerwise_fp8": knobs.layerwise_fp8,
-        "--use_fp8_t5_encoder": knobs.fp8_t5_encoder,
-        "--attention_backend": knobs.attention != "auto",
+        "--use_torch_compile": optimizations.compile_mode,
+        "--quantization": optimizations.quantization,
+        "--layerwise_fp8": optimizations.layerwise_fp8,
+        "--use_fp8_t5_encoder": optimizations.fp8_t5_encoder,
+        "--attention_backend": optimizations.attention != "auto",
     }
     asked = [option for option, is_on in only.items() if is_on]
     return (
@@ -58,7 +58,7 @@ def _device(plan: Plan) -> str | None:
 
 
 def _attention(plan: Plan) -> str | None:
-    name, dtype = plan.knobs.attention, plan.dtype
+    name, dtype = plan.optimizations.attention, plan.dtype
     option = f"--attention_backend {name}"
     if name == "auto":
         return None
@@ -73,7 +73,7 @@ def _attention(plan: Plan) -> str | None:
 
 
 def _attention_in_parallel(plan: Plan) -> str | None:
-    name, parallel, engine = plan.knobs.attention, plan.parallel, plan.engine
+    name, parallel, engine = plan.optimizations.attention, plan.parallel, plan.engine
     split = parallel.world_size > parallel.data if engine == "xdit" else parallel.sequence > 1
     if not split or plan.spec.family.denoiser == "unet":
         return None
@@ -95,7 +95,7 @@ def _attention_in_parallel(plan: Plan) -> str | None:
 
 
 def _cache_offered(plan: Plan) -> str | None:
-    method, engine, family = plan.knobs.cache, plan.engine, plan.spec.family.name
+    method, engine, family = plan.optimizations.cache, plan.engine, plan.spec.family.name
     if method is None or family in CACHES[engine].get(method, ()):
         return None
     elsewhere = [name for name, caches in CACHES.items() if family in caches.get(method, ())]
@@ -107,7 +107,7 @@ def _cache_offered(plan: Plan) -> str | None:
 
 
 def _cache_modes(plan: Plan) -> str | None:
-    method, parallel = plan.knobs.cache, plan.parallel
+    method, parallel = plan.optimizations.cache, plan.parallel
     if method is None:
         return None
     if plan.steps < 2:
@@ -130,8 +130,8 @@ def _cache_modes(plan: Plan) -> str | None:
 
 
 def _compile(plan: Plan) -> str | None:
-    knobs, parallel = plan.knobs, plan.parallel
-    if knobs.compile_mode is None:
+    optimizations, parallel = plan.optimizations, plan.parallel
+    if optimizations.compile_mode is None:
         return None
     if parallel.pipefusion * parallel.tensor > 1:
         mode = "--pipefusion_parallel_degree" if parallel.pipefusion > 1 else "--tensor_parallel_degree"
@@ -144,20 +144,20 @@ def _compile(plan: Plan) -> str | None:
             "what diffusers does then cannot be compiled; use --workload.max_sequence_length "
             f"{fits if fits > 0 else fits + parallel.sequence}"
         )
-    if knobs.cache is None:
+    if optimizations.cache is None:
         return None
-    if knobs.cache not in STEP_CACHES:
+    if optimizations.cache not in STEP_CACHES:
         return (
-            f"cache {knobs.cache} works inside of the blocks that --use_torch_compile would compile; use "
-            f"one of {', '.join(sorted(STEP_CACHES))}, or leave one out"
+            f"cache {optimizations.cache} works inside of the blocks that --use_torch_compile would compile; "
+            f"use one of {', '.join(sorted(STEP_CACHES))}, or leave one out"
         )
-    if knobs.compile_mode == "whole":
-        return f"cache {knobs.cache} skips blocks of the denoiser; use --compile_mode regional"
+    if optimizations.compile_mode == "whole":
+        return f"cache {optimizations.cache} skips blocks of the denoiser; use --compile_mode regional"
     return None
 
 
 def _scheduler(plan: Plan) -> str | None:
-    name, family, parallel = plan.knobs.scheduler, plan.spec.family.name, plan.parallel
+    name, family, parallel = plan.optimizations.scheduler, plan.spec.family.name, plan.parallel
     if name == "own":
         return None
     if family in _FLOW and name == "ddim":

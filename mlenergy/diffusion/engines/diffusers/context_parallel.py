@@ -66,8 +66,8 @@ def _is_uneven(plan: Plan) -> bool:
 
 
 def _backend(plan: Plan) -> str:
-    if plan.knobs.attention != "auto":
-        return IN_DIFFUSERS[plan.knobs.attention]
+    if plan.optimizations.attention != "auto":
+        return IN_DIFFUSERS[plan.optimizations.attention]
     if plan.parallel.ring == 1 or plan.device == "cpu":
         return "native"
     return "_native_flash"  # part of torch, and it returns the log-sum-exp that "native" keeps

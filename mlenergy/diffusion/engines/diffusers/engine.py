@@ -17,31 +17,31 @@ from mlenergy.diffusion.engine import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.call import call_arguments
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.mesh import Place, find_place
-from mlenergy.diffusion.engines.optimizations.applied import AppliedKnobs
+from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights.load_report import LoadWatch
 from mlenergy.diffusion.weights.per_node import prepare_weights, random_facts
 from mlenergy.diffusion.weights.pipeline import load_pipeline
 
 
-class NativeEngine:
+class DiffusersEngine:
     """One rank's share of a diffusers pipeline; every rank calls ``generate`` with the same batch."""
 
     name = "diffusers"
 
     def __init__(
-        self, plan: Plan, pipeline: Any, place: Place, knobs: AppliedKnobs, report: LoadReport
+        self, plan: Plan, pipeline: Any, place: Place, optimizations: AppliedOptimizations, report: LoadReport
     ) -> None:
         self.plan = plan
         self.place = place
         self.pipeline = pipeline
-        self.device = knobs.device
+        self.device = optimizations.device
         self.report = report
-        self._knobs = knobs
+        self._knobs = optimizations
         self._last: Batch | None = None
 
     @classmethod
-    def load(cls, plan: Plan, cluster: Cluster) -> NativeEngine:
+    def load(cls, plan: Plan, cluster: Cluster) -> DiffusersEngine:
         """Read the weights to this rank's device and split the work as the plan says.
 
         Raises:
@@ -50,18 +50,20 @@ class NativeEngine:
         reasons = refusals(plan)
         if reasons:
             raise UserError(reasons[0])
-        watch, knobs = LoadWatch(), AppliedKnobs(plan, cluster.device)
-        with cluster.together():  # groups are formed after it: no rank waits there for one that failed
+        watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
+        with (
+            cluster.raise_on_all_ranks()
+        ):  # groups are formed after it: no rank waits there for one that failed
             folder = prepare_weights(plan, cluster)
-            pipeline = load_pipeline(replace(plan, weights_from=folder), knobs.load_device)
-            knobs.before_split(pipeline)
+            pipeline = load_pipeline(replace(plan, weights_from=folder), optimizations.load_device)
+            optimizations.before_split(pipeline)
         place = find_place(plan.parallel, cluster.device)
         facts = {"diffusers_version": diffusers.__version__, "pipeline_class": type(pipeline).__name__}
         facts |= random_facts(pipeline, cluster)
         facts |= divide(pipeline, plan, place)
-        knobs.after_split(pipeline)
+        optimizations.after_split(pipeline)
         facts |= watch.facts(pipeline)
-        return cls(plan, pipeline, place, knobs, LoadReport(watch.load_s, facts))
+        return cls(plan, pipeline, place, optimizations, LoadReport(watch.load_s, facts))
 
     def components(self) -> Mapping[str, torch.nn.Module]:
         """Name -> module of the pipeline, as this rank holds it."""
@@ -74,7 +76,7 @@ class NativeEngine:
         return self._run(batch, self.plan.steps)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """What the knobs did; see `AppliedKnobs.effects`."""
+        """What the optimizations did; see `AppliedOptimizations.effects`."""
         return self._knobs.effects(warmup_calls, self._last, self._run)
 
     @torch.no_grad()
@@ -110,7 +112,7 @@ class NativeEngine:
 def divide(pipeline: Any, plan: Plan, place: Place) -> dict[str, Any]:
     """Split the denoiser's work over the ranks of one data-parallel group; returns facts on it."""
     denoiser = getattr(pipeline, plan.spec.family.denoiser)
-    facts: dict[str, Any] = {"attention_backend": plan.knobs.attention}
+    facts: dict[str, Any] = {"attention_backend": plan.optimizations.attention}
     if plan.parallel.sequence > 1:
         from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
 

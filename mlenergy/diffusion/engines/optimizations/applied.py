@@ -1,4 +1,4 @@
-"""A plan's knobs on one pipeline: turned in the right order, and observed while it runs."""
+"""A plan's optimizations on one pipeline: turned in the right order, and observed while it runs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _FEWEST_STEPS = 2  # some schedulers take no single step
 
 
-class AppliedKnobs:
-    """The knobs of one plan on one pipeline of one rank.
+class AppliedOptimizations:
+    """The optimizations of one plan on one pipeline of one rank.
 
     An engine calls `before_split` on the pipeline as it was loaded (on `load_device`), splits the
     work over the ranks, calls `after_split`, and `begin_call` before every generation. `effects`
@@ -45,42 +45,46 @@ class AppliedKnobs:
     @property
     def load_device(self) -> torch.device:
         """Where the weights are to be loaded: the host, where they are then moved as they are needed."""
-        return torch.device("cpu") if self.plan.knobs.offload is not None else self.device
+        return torch.device("cpu") if self.plan.optimizations.offload is not None else self.device
 
     def before_split(self, pipeline: Any) -> None:
         """Change what every rank holds whole: the scheduler and how weights are stored.
 
         Raises:
-            UserError: a knob meets a model that it has nothing to do on.
+            UserError: a optimization meets a model that it has nothing to do on.
         """
-        knobs, dtype = self.plan.knobs, getattr(torch, self.plan.dtype)
-        if knobs.scheduler != "own":
-            replace_scheduler(pipeline, knobs.scheduler)
+        optimizations, dtype = self.plan.optimizations, getattr(torch, self.plan.dtype)
+        if optimizations.scheduler != "own":
+            replace_scheduler(pipeline, optimizations.scheduler)
         denoiser_name = self.plan.spec.family.denoiser
         denoiser = getattr(pipeline, denoiser_name)
-        if knobs.quantization is not None:
-            self._weights[denoiser_name] = precision.quantize(denoiser, knobs.quantization)
-        if knobs.layerwise_fp8:
+        if optimizations.quantization is not None:
+            self._weights[denoiser_name] = precision.quantize(denoiser, optimizations.quantization)
+        if optimizations.layerwise_fp8:
             self._weights[denoiser_name] = precision.store_denoiser_in_fp8(denoiser, dtype)
-        if knobs.fp8_t5_encoder:
+        if optimizations.fp8_t5_encoder:
             name, encoder = precision.t5_of(pipeline)
             self._weights[name] = precision.store_t5_in_fp8(encoder, dtype)
 
     def after_split(self, pipeline: Any) -> None:
         """Change what runs on this rank: attention, compilation, caches, the VAE, offloading."""
-        plan, knobs = self.plan, self.plan.knobs
+        plan, optimizations = self.plan, self.plan.optimizations
         self._pipeline = pipeline
         set_attention(pipeline, plan)
-        if knobs.compile_mode is not None:
-            self._compile = CompileWork(getattr(pipeline, plan.spec.family.denoiser), knobs.compile_mode)
-        if knobs.cache is not None:
+        if optimizations.compile_mode is not None:
+            self._compile = CompileWork(
+                getattr(pipeline, plan.spec.family.denoiser), optimizations.compile_mode
+            )
+        if optimizations.cache is not None:
             self._cache = CacheWork(pipeline, plan)
-        if knobs.attention_slicing:
+        if optimizations.attention_slicing:
             pipeline.enable_attention_slicing()
-        if knobs.vae_slicing or knobs.vae_tiling:
-            self._vae = VaeCalls(pipeline.vae, slicing=knobs.vae_slicing, tiling=knobs.vae_tiling)
-        if knobs.offload is not None:
-            offload(pipeline, knobs.offload, self.device)
+        if optimizations.vae_slicing or optimizations.vae_tiling:
+            self._vae = VaeCalls(
+                pipeline.vae, slicing=optimizations.vae_slicing, tiling=optimizations.vae_tiling
+            )
+        if optimizations.offload is not None:
+            offload(pipeline, optimizations.offload, self.device)
 
     def begin_call(self) -> None:
         """A generation begins: caches forget the image before, and counts start anew."""
@@ -89,7 +93,7 @@ class AppliedKnobs:
                 work.begin_call()
 
     def effects(self, warmup_calls: int, batch: Batch | None, run: _Run) -> dict[str, Any]:
-        """What the knobs did, over the calls after the first `warmup_calls`; plain data.
+        """What the optimizations did, over the calls after the first `warmup_calls`; plain data.
 
         batch: one that was generated; None where nothing was.
         run: generates a batch in so many steps; the attention kernels of the first step are looked
@@ -104,13 +108,13 @@ class AppliedKnobs:
             found["vae"] = self._vae.record(warmup_calls)
         if self._weights:
             found["weights"] = self._weights
-        if self.plan.knobs.offload is not None:
+        if self.plan.optimizations.offload is not None:
             found["resident_bytes"] = resident_bytes(self._pipeline, self.device)
         found["attention"] = self._attention(batch, run)
         return found
 
     def _attention(self, batch: Batch | None, run: _Run) -> dict[str, Any]:
-        asked = self.plan.knobs.attention
+        asked = self.plan.optimizations.attention
         if batch is None or self.plan.parallel.pipefusion > 1:
             reason = "nothing was generated" if batch is None else "PipeFusion's stages run apart"
             return {"asked": asked, "kernels": None, "reason": f"not looked at: {reason}"}

@@ -50,7 +50,7 @@ def set_attention(pipeline: Any, plan: Plan) -> None:
     Raises:
         UserError: the kernel cannot be used here.
     """
-    if plan.knobs.attention == "auto" or is_split(plan):
+    if plan.optimizations.attention == "auto" or is_split(plan):
         return
     denoiser = getattr(pipeline, plan.spec.family.denoiser)
     names = _ROUTED.get(type(denoiser).__name__)
@@ -59,10 +59,12 @@ def set_attention(pipeline: Any, plan: Plan) -> None:
     registry = attention_dispatch._AttentionBackendRegistry
     active = registry._active_backend
     try:
-        denoiser.set_attention_backend(IN_DIFFUSERS[plan.knobs.attention])
+        denoiser.set_attention_backend(IN_DIFFUSERS[plan.optimizations.attention])
     except (RuntimeError, ValueError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"--attention_backend {plan.knobs.attention} cannot be used: {reason}") from error
+        raise UserError(
+            f"--attention_backend {plan.optimizations.attention} cannot be used: {reason}"
+        ) from error
     finally:
         # Diffusers also makes it the process's own, for other models too.
         registry.set_active_backend(active)

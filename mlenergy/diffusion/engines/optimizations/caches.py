@@ -22,9 +22,9 @@ class CacheWork:
     """
 
     def __init__(self, pipeline: Any, plan: Plan) -> None:
-        assert plan.knobs.cache is not None
-        self._method: CacheMethod = plan.knobs.cache
-        self._threshold = plan.knobs.cache_threshold
+        assert plan.optimizations.cache is not None
+        self._method: CacheMethod = plan.optimizations.cache
+        self._threshold = plan.optimizations.cache_threshold
         denoiser = getattr(pipeline, plan.spec.family.denoiser)
         self._computed = Computed(denoiser, _units(denoiser, self._method))
         if plan.engine == "xdit":

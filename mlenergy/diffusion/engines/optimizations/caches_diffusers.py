@@ -52,7 +52,7 @@ def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
         # Diffusers knows the blocks of other models only.
         metadata = TransformerBlockMetadata(return_hidden_states_index=0)
         TransformerBlockRegistry.register(HunyuanDiTBlock, metadata)
-    _METHODS[str(plan.knobs.cache)](denoiser, plan, _noise_level(pipeline, denoiser, plan))
+    _METHODS[str(plan.optimizations.cache)](denoiser, plan, _noise_level(pipeline, denoiser, plan))
     registry = HookRegistry.check_if_exists_or_initialize(denoiser)
     registry.invalidate_child_registries_cache()
 
@@ -65,12 +65,14 @@ def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
 
 
 def _first_block(denoiser: Any, plan: Plan, _: Callable[[], float]) -> None:
-    apply_first_block_cache(denoiser, FirstBlockCacheConfig(threshold=plan.knobs.cache_threshold))
+    apply_first_block_cache(denoiser, FirstBlockCacheConfig(threshold=plan.optimizations.cache_threshold))
 
 
 def _mag(denoiser: Any, plan: Plan, _: Callable[[], float]) -> None:
     config = MagCacheConfig(
-        threshold=plan.knobs.cache_threshold, num_inference_steps=plan.steps, mag_ratios=FLUX_MAG_RATIOS
+        threshold=plan.optimizations.cache_threshold,
+        num_inference_steps=plan.steps,
+        mag_ratios=FLUX_MAG_RATIOS,
     )
     apply_mag_cache(denoiser, config)
 

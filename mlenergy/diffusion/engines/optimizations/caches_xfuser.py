@@ -15,16 +15,16 @@ def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
     """Put xfuser's cached blocks in the place of the transformer's; the returned function makes them forget.
 
     xfuser itself leaves a cache out, with a line in its log, where guidance, PipeFusion or tensor
-    parallelism is on; plans with these are refused (refusals/knobs.py).
+    parallelism is on; plans with these are refused (refusals/optimizations.py).
     """
     from xfuser.model_executor.cache.adapters import apply_cache
 
     apply_cache(
-        cache_method=plan.knobs.cache,
+        cache_method=plan.optimizations.cache,
         num_steps=plan.steps,
         pipe=pipeline,
         transformer=pipeline.transformer,
-        preset_kwargs={"residual_diff_threshold": plan.knobs.cache_threshold},
+        preset_kwargs={"residual_diff_threshold": plan.optimizations.cache_threshold},
     )
     (cached,) = pipeline.transformer.transformer_blocks
     # Its own buffers are made on the first GPU of the node, whichever this rank has.

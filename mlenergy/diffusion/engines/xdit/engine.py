@@ -15,11 +15,11 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.call import call_arguments
-from mlenergy.diffusion.engines.optimizations.applied import AppliedKnobs
+from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.attention import IN_XFUSER
 from mlenergy.diffusion.engines.xdit import importing
 from mlenergy.diffusion.engines.xdit.groups import dissolve_groups, form_groups
-from mlenergy.diffusion.engines.xdit.patches.registry import apply_mends
+from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights.load_report import LoadWatch
@@ -31,12 +31,14 @@ class XditEngine:
 
     name = "xdit"
 
-    def __init__(self, plan: Plan, wrapper: Any, knobs: AppliedKnobs, report: LoadReport) -> None:
+    def __init__(
+        self, plan: Plan, wrapper: Any, optimizations: AppliedOptimizations, report: LoadReport
+    ) -> None:
         self.plan = plan
-        self.device = knobs.device
+        self.device = optimizations.device
         self.report = report
         self._wrapper = wrapper
-        self._knobs = knobs
+        self._knobs = optimizations
         self._last: Batch | None = None
 
     @classmethod
@@ -50,22 +52,26 @@ class XditEngine:
         reasons = refusals(plan)
         if reasons:
             raise UserError(reasons[0])
-        watch, knobs = LoadWatch(), AppliedKnobs(plan, cluster.device)
+        watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
         mends = prepare_xfuser(plan)
         from mlenergy.diffusion.weights import pipeline as loading
 
-        with cluster.together():  # groups are formed after it: no rank waits there for one that failed
+        with (
+            cluster.raise_on_all_ranks()
+        ):  # groups are formed after it: no rank waits there for one that failed
             folder = prepare_weights(plan, cluster)
             check_scheduler(plan, folder)
-            pipeline: Any = loading.load_pipeline(replace(plan, weights_from=folder), knobs.load_device)
-            knobs.before_split(pipeline)
+            pipeline: Any = loading.load_pipeline(
+                replace(plan, weights_from=folder), optimizations.load_device
+            )
+            optimizations.before_split(pipeline)
         form_groups(plan.parallel, cluster.rank, plan.device)
         pipeline.set_progress_bar_config(disable=True)
         found = watch.facts(pipeline) | random_facts(pipeline, cluster)
         wrapper = wrap(pipeline, plan)
-        knobs.after_split(wrapper.module)
+        optimizations.after_split(wrapper.module)
         report = LoadReport(watch.load_s, {**facts(plan, mends), **found})
-        return cls(plan, wrapper, knobs, report)
+        return cls(plan, wrapper, optimizations, report)
 
     @property
     def pipeline(self) -> Any:
@@ -90,7 +96,7 @@ class XditEngine:
         return self._run(batch, self.plan.steps)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """What the knobs did; see `AppliedKnobs.effects`."""
+        """What the optimizations did; see `AppliedOptimizations.effects`."""
         return self._knobs.effects(warmup_calls, self._last, self._run)
 
     @torch.no_grad()
@@ -152,7 +158,7 @@ def prepare_xfuser(plan: Plan) -> tuple[str, ...]:
 
         cpu.adapt()
     importing.import_xfuser()
-    return apply_mends()
+    return apply_patches()
 
 
 def release_xfuser() -> None:
@@ -186,8 +192,8 @@ def wrap(pipeline: Any, plan: Plan) -> Any:
 
 def attention_backend(plan: Plan) -> str | None:
     """The attention that xfuser is to use; None leaves the choice, among half-precision kernels, to it."""
-    if plan.knobs.attention != "auto":
-        return IN_XFUSER[plan.knobs.attention]
+    if plan.optimizations.attention != "auto":
+        return IN_XFUSER[plan.optimizations.attention]
     if plan.device == "cpu":
         return "sdpa_flash"  # xdit_cpu.py puts the CPU kernel of the same family there
     if plan.dtype == "float32":

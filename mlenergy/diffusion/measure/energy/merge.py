@@ -10,10 +10,10 @@ from mlenergy.diffusion.measure.energy.reports import NodeReport
 from mlenergy.diffusion.measure.samples import (
     STAGES,
     EnergyReading,
+    MeasurementWarning,
     NodeEnergy,
     StageEnergy,
     Timeline,
-    Warning_,
 )
 
 
@@ -22,7 +22,7 @@ class EnergyReport:
     """Energy of a whole run: one reading a window, and what goes across windows."""
 
     readings: tuple[EnergyReading, ...]
-    warnings: tuple[Warning_, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
     stages: tuple[StageEnergy, ...] = ()
     stage_reason: str | None = None
     counter_period_s: dict[str, float] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from mlenergy.diffusion.measure.energy.idle import idle_power_w
 from mlenergy.diffusion.measure.energy.merge import EnergyReport, merge
 from mlenergy.diffusion.measure.energy.readings import Readings, readings_of
 from mlenergy.diffusion.measure.energy.reports import report_node
-from mlenergy.diffusion.measure.energy.roles import RankView, Roles, assign, machine_id
+from mlenergy.diffusion.measure.energy.roles import RankView, ReaderAssignment, assign, machine_id
 from mlenergy.diffusion.measure.energy.sampler import Sampler
 from mlenergy.diffusion.measure.stages import StageSpans
 
@@ -184,10 +184,10 @@ def rank_gpu(device: torch.device) -> tuple[str | None, str | None]:
     return (uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"), None
 
 
-def _assign_together(cluster: Collective, own: RankView, options: MeterOptions) -> Roles:
+def _assign_together(cluster: Collective, own: RankView, options: MeterOptions) -> ReaderAssignment:
     """Rank 0 assigns from all ranks' views; all ranks get the roles, or the same error."""
     views = cluster.gather_object(own)
-    answer: Roles | str | None = None
+    answer: ReaderAssignment | str | None = None
     if views is not None:
         try:
             answer = assign(views, options.energy_gpus)
@@ -196,7 +196,7 @@ def _assign_together(cluster: Collective, own: RankView, options: MeterOptions) 
     answer = cluster.broadcast_object(answer)
     if isinstance(answer, str):
         raise UserError(answer)
-    assert isinstance(answer, Roles)
+    assert isinstance(answer, ReaderAssignment)
     return answer
 
 

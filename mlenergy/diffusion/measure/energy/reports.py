@@ -11,7 +11,7 @@ from mlenergy.diffusion.measure.energy.counters import RawWindow
 from mlenergy.diffusion.measure.energy.readings import GpuReadings, Readings, WindowReport
 from mlenergy.diffusion.measure.energy.stages import GpuStages, gpu_stages
 from mlenergy.diffusion.measure.energy.warnings import reader_warnings
-from mlenergy.diffusion.measure.samples import EnergySource, GpuEnergy, Warning_
+from mlenergy.diffusion.measure.samples import EnergySource, GpuEnergy, MeasurementWarning
 from mlenergy.diffusion.measure.stages import StageSpans
 from mlenergy.diffusion.measure.warnings import window_marks
 
@@ -29,7 +29,7 @@ class NodeReport:
     sample_period_s: float
     reads_cpus: bool
     counter_period_s: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[Warning_, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
     timeline: tuple[TimelineRow, ...] = ()
     stages: dict[str, GpuStages] = field(default_factory=dict)
     stage_reason: str | None = None

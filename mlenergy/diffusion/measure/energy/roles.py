@@ -35,7 +35,7 @@ class RankView:
 
 
 @dataclass(frozen=True)
-class Roles:
+class ReaderAssignment:
     """rank -> GPUs that it reads; the first rank of each node; or why nothing is read."""
 
     gpus: Mapping[int, tuple[Gpu, ...]]
@@ -43,7 +43,7 @@ class Roles:
     reason: str | None = None
 
 
-def assign(views: Sequence[RankView], energy_gpus: Sequence[str] = ()) -> Roles:
+def assign(views: Sequence[RankView], energy_gpus: Sequence[str] = ()) -> ReaderAssignment:
     """One reader for every GPU that takes part.
 
     A GPU is read by the lowest rank of its node that the driver shows it to: mostly one
@@ -61,14 +61,14 @@ def assign(views: Sequence[RankView], energy_gpus: Sequence[str] = ()) -> Roles:
         view.rank for view in views if view.rank == min(v.rank for v in views if v.place == view.place)
     )
     if energy_gpus:
-        return Roles(_readers(views, _named(views, energy_gpus)), first_ranks)
+        return ReaderAssignment(_readers(views, _named(views, energy_gpus)), first_ranks)
     used = [view for view in views if view.uuid is not None]
     reason = next((view.reason for view in views if view.reason), None) or _unreadable(views)
     if reason is None and not used:
         reason = NO_GPU
     if reason is not None:
-        return Roles({}, first_ranks, reason)
-    return Roles(_readers(views, {(view.place, str(view.uuid)) for view in used}), first_ranks)
+        return ReaderAssignment({}, first_ranks, reason)
+    return ReaderAssignment(_readers(views, {(view.place, str(view.uuid)) for view in used}), first_ranks)
 
 
 def machine_id() -> str:

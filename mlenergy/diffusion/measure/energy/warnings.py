@@ -6,32 +6,38 @@ from collections.abc import Sequence
 
 from mlenergy.diffusion.environment.gpus import Gpu
 from mlenergy.diffusion.measure.energy.readings import Readings, WindowReport
-from mlenergy.diffusion.measure.samples import Warning_
+from mlenergy.diffusion.measure.samples import MeasurementWarning
 from mlenergy.diffusion.measure.warnings import mismatch, throttle_text
 
 _SAMPLES_FOR_CROSS_CHECK = 20  # fewer samples hold too little of the run to accuse the counter
 
 
-def reader_warnings(readings: Readings, windows: Sequence[WindowReport]) -> list[Warning_]:
+def reader_warnings(readings: Readings, windows: Sequence[WindowReport]) -> list[MeasurementWarning]:
     """One warning a kind and node, naming how many windows it is about."""
-    warnings: list[Warning_] = []
+    warnings: list[MeasurementWarning] = []
     if readings.trouble is not None:
-        warnings.append(Warning_("no_timeline", f"{readings.node}: {readings.trouble}"))
+        warnings.append(MeasurementWarning("no_timeline", f"{readings.node}: {readings.trouble}"))
     for code in sorted({mark for window in windows for mark in window.marks}):
         count = sum(code in window.marks for window in windows)
         where = f"{count} of {len(windows)} windows on {readings.node}"
-        warnings.append(Warning_(code, f"{_MEANING[code]}: {where}{_detail(code, readings, windows)}"))
+        warnings.append(
+            MeasurementWarning(code, f"{_MEANING[code]}: {where}{_detail(code, readings, windows)}")
+        )
     sampled = [one.gpu for one in readings.gpus if not one.has_counter]
     if sampled:
         names = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in sampled)
         text = f"no energy counter on GPU {names} of {readings.node}: energy is sampled power"
         period = f"{readings.sample_period_s:g} s"
-        warnings.append(Warning_("sampled_power", f"{text}, read every {period} and held in between"))
+        warnings.append(
+            MeasurementWarning("sampled_power", f"{text}, read every {period} and held in between")
+        )
     for gpu in readings.reader.counted:
         difference = _cross_check(readings, gpu, windows)
         if difference is not None:
             text = f"GPU {gpu.index} of {readings.node}: the integral of sampled power differs from"
-            warnings.append(Warning_("power_mismatch", f"{text} the energy counter by {difference:+.1%}"))
+            warnings.append(
+                MeasurementWarning("power_mismatch", f"{text} the energy counter by {difference:+.1%}")
+            )
     return warnings
 
 

@@ -20,15 +20,15 @@ class Patch:
     attribute: str
     replacement: Callable[[Any], Any]
 
-    def put_in(self) -> Callable[[], None]:
+    def apply(self) -> Callable[[], None]:
         """Replace the attribute; the returned function puts the original back."""
         original = vars(self.owner).get(self.attribute, ABSENT)
         setattr(self.owner, self.attribute, self.replacement(original))
 
-        def take_out() -> None:
+        def revert() -> None:
             if original is ABSENT:
                 delattr(self.owner, self.attribute)
             else:
                 setattr(self.owner, self.attribute, original)
 
-        return take_out
+        return revert

@@ -19,7 +19,7 @@ _ONLY_THIS = SpecifierSet("==0.7.0")
 
 
 @dataclass(frozen=True)
-class Mend:
+class KnownFault:
     """One fault and its mend.
 
     versions: those of xfuser that the mend was written for; it is not applied to others.
@@ -35,8 +35,8 @@ class Mend:
     patches: Callable[[], list[Patch]]
 
 
-MENDS: tuple[Mend, ...] = (
-    Mend(
+KNOWN_FAULTS: tuple[KnownFault, ...] = (
+    KnownFault(
         "sd3-pipefusion-cache",
         "SD3 under PipeFusion updates its key cache twice and crashes",
         _ONLY_THIS,
@@ -44,7 +44,7 @@ MENDS: tuple[Mend, ...] = (
         False,
         attention.sd3_cache_updated_twice,
     ),
-    Mend(
+    KnownFault(
         "sd3.5-dual-attention",
         "SD3.5's second attention crashes under sequence parallelism",
         _ONLY_THIS,
@@ -52,7 +52,7 @@ MENDS: tuple[Mend, ...] = (
         False,
         attention.sd35_dual_attention,
     ),
-    Mend(
+    KnownFault(
         "ulysses-pipefusion-cache",
         "Ulysses with PipeFusion mixes up the cached keys of patches and ranks",
         _ONLY_THIS,
@@ -60,7 +60,7 @@ MENDS: tuple[Mend, ...] = (
         True,
         attention.ulysses_pipefusion_cache,
     ),
-    Mend(
+    KnownFault(
         "flux-uneven-text",
         "FLUX counts the text once a rank where the ranks cannot share it evenly",
         _ONLY_THIS,
@@ -68,7 +68,7 @@ MENDS: tuple[Mend, ...] = (
         True,
         attention.flux_uneven_text,
     ),
-    Mend(
+    KnownFault(
         "ddpm-noise",
         "DDPM draws the same noise on every rank of a shared image",
         _ONLY_THIS,
@@ -76,7 +76,7 @@ MENDS: tuple[Mend, ...] = (
         True,
         scheduler.ddpm_noise_of_the_whole_image,
     ),
-    Mend(
+    KnownFault(
         "guidance-off",
         "guidance scales up to 1 crash (SD3, PixArt) or give a wrong image (HunyuanDiT) in parallel",
         _ONLY_THIS,
@@ -84,7 +84,7 @@ MENDS: tuple[Mend, ...] = (
         True,
         guidance.forwards_without_guidance,
     ),
-    Mend(
+    KnownFault(
         "sdxl-guidance-rows",
         "SDXL on two ranks gives each one row of the batch, and keeps the first call's size",
         _ONLY_THIS,
@@ -92,7 +92,7 @@ MENDS: tuple[Mend, ...] = (
         True,
         unet.sdxl_guidance_rows,
     ),
-    Mend(
+    KnownFault(
         "sd3-text-length",
         "SD3 in parallel encodes 256 text tokens whatever was asked for",
         _ONLY_THIS,
@@ -100,7 +100,7 @@ MENDS: tuple[Mend, ...] = (
         True,
         text.sd3_text_length,
     ),
-    Mend(
+    KnownFault(
         "parallel-vae-groups",
         "parallel VAE forms a process group inside every call",
         _ONLY_THIS,
@@ -140,20 +140,22 @@ REFUSED: dict[str, str] = {
     "noise-schedulers": "schedulers without a wrapper of xfuser's draw noise for each rank's part alone",
 }
 
-_taken_out_by: dict[str, list[Callable[[], None]]] = {}
+_reverts: dict[str, list[Callable[[], None]]] = {}
 
 
-def apply_mends(without: Collection[str] = ()) -> tuple[str, ...]:
+def apply_patches(without: Collection[str] = ()) -> tuple[str, ...]:
     """Put every mend in that this xfuser needs; their names. Safe to call again.
 
     without: names that are to be left or taken out, for the tests that show the fault.
     """
     version = importing.installed_version()
-    wanted = {mend.name: mend for mend in MENDS if version in mend.versions and mend.name not in without}
-    for name in [name for name in _taken_out_by if name not in wanted]:
-        for take_out in reversed(_taken_out_by.pop(name)):
-            take_out()
+    wanted = {
+        mend.name: mend for mend in KNOWN_FAULTS if version in mend.versions and mend.name not in without
+    }
+    for name in [name for name in _reverts if name not in wanted]:
+        for revert in reversed(_reverts.pop(name)):
+            revert()
     for name, mend in wanted.items():
-        if name not in _taken_out_by:
-            _taken_out_by[name] = [patch.put_in() for patch in mend.patches()]
+        if name not in _reverts:
+            _reverts[name] = [patch.apply() for patch in mend.patches()]
     return tuple(wanted)
