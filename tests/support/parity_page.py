@@ -50,10 +50,10 @@ stale ones cannot matter) it is equal with several patches too; and Ulysses, rin
 PipeFusion give the same image as PipeFusion without them.
 """
 
-_FAULTS = """## Faults of xfuser 0.7.0 that are mended
+_FAULTS = """## Faults of xfuser 0.7.0 that are patched
 
-Each mend is applied to the named versions only. A test runs each of these set-ups without its mend and
-fails once the fault is gone, so that the mend can be dropped.
+Each patch is applied to the named versions only. A test runs each of these set-ups without its patch and
+fails once the fault no longer occurs, so that the patch can be dropped.
 """
 
 
@@ -129,7 +129,7 @@ def _faults_table(cases: Cases) -> str:
         seen = [case for case in FAULTS if mend.name in case.without_patches]
         found = "; ".join(f"{case.short}: {_outcome(cases[case.name])}" for case in seen)
         rows.append([mend.fault, found or "a test counts them", str(mend.versions), f"`{mend.upstream}`"])
-    return _table(["fault", "without the mend", "xfuser", "where"], rows)
+    return _table(["fault", "without the patch", "xfuser", "where"], rows)
 
 
 def _outcome(found: Mapping[str, Any]) -> str:
