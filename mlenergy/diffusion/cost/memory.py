@@ -12,6 +12,7 @@ from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.models.architectures.reader import Architecture
+    from mlenergy.diffusion.models.spec import Stage
 
 GIB = 1 << 30
 # A CUDA context with its libraries and their workspaces, outside of torch's allocator; an
@@ -24,9 +25,9 @@ class MemoryEstimate:
     """Bytes on the rank that holds most."""
 
     parameter_bytes: dict[str, int]  # component -> on this rank
-    activation_bytes: dict[str, int]  # stage -> peak of what it makes
+    activation_bytes: dict[Stage, int]  # peak of what it makes
     peak_bytes: int  # weights and the largest stage: what torch's allocator is expected to report
-    peak_stage: str
+    peak_stage: Stage
     context_bytes: int
     fits: bool | None  # None: no GPU memory was given to compare with
 
@@ -53,7 +54,7 @@ def memory_of(
     split the denoiser's repeated blocks. Stages follow one another, so the largest counts.
     """
     weights = _weights(plan, architecture, costs)
-    stages = {
+    stages: dict[Stage, int] = {
         "text_encode": _text_bytes(plan, architecture, costs, shape),
         "denoise": _denoise_bytes(plan, architecture, costs, shape),
         "vae_decode": _decode_bytes(plan, architecture, costs, shape),

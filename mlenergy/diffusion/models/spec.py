@@ -1,7 +1,8 @@
 """What a model is, as data: no torch here, so that a dry run answers at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 EngineName = Literal["xdit", "diffusers"]
@@ -15,6 +16,10 @@ Guidance = Literal["none", "embedded", "classifier-free"]
 
 # A parallel mode's name, as used in Family.modes, the plan and the capability table.
 Mode = Literal["ulysses", "ring", "cfg", "data", "pipefusion", "parallel-vae", "tensor"]
+
+# Work of one call of a pipeline, in order. What lies in none of them is "other": a remainder, no stage.
+Stage = Literal["text_encode", "denoise", "vae_decode"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,12 @@ class Family:
     text_encoders: tuple[str, ...]  # component names, in call order
     text_tokens_in_sequence: bool  # text joins the image tokens in self-attention
     modes: dict[EngineName, frozenset[Mode]]
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """Stage that each component works in; one that works in none (a safety checker) is left out."""
+        stages: dict[str, Stage] = dict.fromkeys(self.text_encoders, "text_encode")
+        return stages | {self.denoiser: "denoise", "vae": "vae_decode"}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.spec import Stage
 
 # Counting an architecture that the package does not ship takes about ten seconds on a slow machine.
 TIME_LIMIT_S = 30.0
@@ -29,7 +30,7 @@ class Estimate:
 
     estimated_bytes: int | None = None  # weights and the largest stage
     estimated_parameter_bytes: int | None = None
-    estimated_stage: str | None = None  # text_encode, denoise or vae_decode
+    estimated_stage: Stage | None = None
     estimate_leaves_out: tuple[str, ...] = ()  # options of the run that the estimate knows nothing of
     estimate_reason: str | None = None  # why there is none
 
