@@ -86,7 +86,7 @@ def _work(args: BenchmarkArgs, plan: Plan, cluster: Cluster, paths: RunPaths, te
     from mlenergy.diffusion.engines import load_engine
     from mlenergy.diffusion.measure.energy.meter import make_meter
     from mlenergy.diffusion.measure.energy.power_limit import power_limit
-    from mlenergy.diffusion.prompts.share import shared_prompts
+    from mlenergy.diffusion.prompts.sampling import shared_prompts
     from mlenergy.diffusion.report.progress import RunProgress
     from mlenergy.diffusion.results.save import save_and_show
     from mlenergy.diffusion.supervision.supervise import supervised
@@ -125,7 +125,7 @@ def _measure(
     from mlenergy.diffusion.engines.denoiser_calls import denoiser_calls
     from mlenergy.diffusion.measure.session import measure
     from mlenergy.diffusion.measure.stages import StageProbe
-    from mlenergy.diffusion.prompts.share import batches_of
+    from mlenergy.diffusion.prompts.sampling import batches_of
 
     def on_iteration(kind: str, index: int, seconds: float) -> None:
         supervisor.on_iteration(kind, index, seconds)

@@ -10,7 +10,7 @@ import pytest
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.checks import refusals
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.modes import DIFFUSERS_MODES

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mlenergy.diffusion.config.approximation import approximation
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.checks import refusals
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.config.plan import Plan, make_plan
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.engines.call import call_arguments
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
@@ -110,10 +110,10 @@ def test_refusals_agree_with_xfusers_own_cutting() -> None:
 
 def test_approximation_counts_the_stale_steps() -> None:
     degrees = Parallelism(pipefusion=2, pipefusion_warmup_steps=3)
-    assert approximation(plan_of("tiny/flux", degrees, steps=3)) is None
-    assert approximation(plan_of("tiny/flux", replace(degrees, num_pipeline_patch=1), steps=9)) is None
-    assert approximation(plan_of("tiny/flux", Parallelism(ulysses=2))) is None
-    assert "2 patches: 6 of 9 steps" in str(approximation(plan_of("tiny/flux", degrees, steps=9)))
+    assert plan_of("tiny/flux", degrees, steps=3).approximation is None
+    assert plan_of("tiny/flux", replace(degrees, num_pipeline_patch=1), steps=9).approximation is None
+    assert plan_of("tiny/flux", Parallelism(ulysses=2)).approximation is None
+    assert "2 patches: 6 of 9 steps" in str(plan_of("tiny/flux", degrees, steps=9).approximation)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.argv import torchrun_line
 from mlenergy.diffusion.config.optimizations import Optimizations, lossy
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.results.build import configuration

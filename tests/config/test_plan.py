@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
 

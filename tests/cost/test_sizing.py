@@ -166,7 +166,7 @@ import sys, time
 begun = time.monotonic()
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.models import resolve_model
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost import size_plan
 args = parse_args(["workload:text-to-image", "--workload.model_id", "black-forest-labs/FLUX.1-dev"], "test")
 plan = make_plan(args, resolve_model(args.workload.model_id), 1, "cuda", "NVIDIA H200")

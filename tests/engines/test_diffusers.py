@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Batch

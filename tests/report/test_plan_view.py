@@ -14,8 +14,8 @@ from result_samples import cpu_plan, make_plan
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.argv import torchrun_line
-from mlenergy.diffusion.config.plan import Parallelism
-from mlenergy.diffusion.config.plan import make_plan as resolve
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.config.resolve import make_plan as resolve
 from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.report.plan_view import plan_as_dict, print_plan
 from mlenergy.diffusion.report.ranks import rank_roles

@@ -17,7 +17,7 @@ from result_samples import (
 )
 
 from mlenergy.diffusion.config.optimizations import Optimizations
-from mlenergy.diffusion.config.plan import Parallelism
+from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.report.run_view import print_summary, render_summary
 from mlenergy.diffusion.results.build import build_result

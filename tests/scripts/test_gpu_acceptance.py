@@ -16,8 +16,8 @@ from result_samples import ENVIRONMENT, gpu_measurement, make_plan, prompt_set
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.optimizations import Optimizations
-from mlenergy.diffusion.config.plan import Parallelism
-from mlenergy.diffusion.config.plan import make_plan as plan_of
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.config.resolve import make_plan as plan_of
 from mlenergy.diffusion.measure.samples import Measurement
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.results.build import build_result

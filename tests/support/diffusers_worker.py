@@ -18,7 +18,8 @@ import torch.distributed as dist
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.config.plan import Plan, make_plan
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.engine import Batch

@@ -26,7 +26,8 @@ from parity_cases import PROMPTS, Call, Case, cases_of
 from parity_loads import as_the_case_wants, shift_slice
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.plan import Plan, make_plan
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.engine import Batch, Generated

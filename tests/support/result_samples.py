@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mlenergy.diffusion.config.plan import Parallelism, Plan
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.measure.samples import (
     EnergyReading,
     GpuEnergy,
@@ -45,7 +46,7 @@ def make_plan(base_dir: Any = "run", **changes: Any) -> Plan:
         max_sequence_length=spec.default_max_sequence_length,
         seed=42,
         dataset="bundled",
-        prompt_column=None,
+        prompt_column="prompt",
         prompt_prefix="",
         warmup_iters=1,
         benchmark_iters=4,

@@ -6,13 +6,9 @@ engines/optimizations/ applies them and observes their effects; checks/optimizat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import EngineName, Family
-
-if TYPE_CHECKING:
-    from mlenergy.diffusion.config.args import BenchmarkArgs
 
 CompileMode = Literal["whole", "regional"]
 AttentionName = Literal["auto", "sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage"]
@@ -60,41 +56,8 @@ class Optimizations:
     scheduler: SchedulerName = "own"
 
 
-def optimizations_from(args: BenchmarkArgs, family: Family) -> Optimizations:
-    """The optimizations that a command line asks for.
-
-    Raises:
-        UserError: two options that exclude each other, or one without the other that it belongs to.
-    """
-    if args.compile_mode is not None and not args.use_torch_compile:
-        raise UserError("--compile_mode says how to compile; add --use_torch_compile")
-    # A UNet's repeated blocks are a small part of it: there, blocks alone leave the convolutions as they are.
-    natural: CompileMode = "whole" if family.denoiser == "unet" else "regional"
-    cache = _one_cache(args)
-    if args.cache_threshold is not None and cache not in DEFAULT_THRESHOLDS:
-        raise UserError(
-            f"--cache_threshold {args.cache_threshold:g} belongs to one of the caches "
-            f"{', '.join(DEFAULT_THRESHOLDS)}; choose one by --cache_method, or leave it out"
-        )
-    threshold = DEFAULT_THRESHOLDS.get(cache) if cache else None
-    return Optimizations(
-        compile_mode=(args.compile_mode or natural) if args.use_torch_compile else None,
-        attention=args.attention_backend,
-        quantization=args.quantization,
-        layerwise_fp8=args.layerwise_fp8,
-        fp8_t5_encoder=args.use_fp8_t5_encoder,
-        offload=_one_offload(args),
-        attention_slicing=args.attention_slicing,
-        vae_slicing=args.vae_slicing,
-        vae_tiling=args.vae_tiling,
-        cache=cache,
-        cache_threshold=threshold if args.cache_threshold is None else args.cache_threshold,
-        scheduler=args.scheduler,
-    )
-
-
 def options_of(optimizations: Optimizations) -> dict[str, Any]:
-    """Options that `optimizations_from` reads, by name, with the values that give the same again."""
+    """Options that `resolve.optimizations_from` reads, by name, with the values that give the same again."""
     return {
         "use_torch_compile": optimizations.compile_mode is not None,
         "compile_mode": optimizations.compile_mode,
@@ -134,29 +97,3 @@ def lossy(optimizations: Optimizations) -> list[str]:
         f"scheduler {optimizations.scheduler} instead of the model's": optimizations.scheduler != "own",
     }
     return [words for words, is_on in found.items() if is_on]
-
-
-def _one_cache(args: BenchmarkArgs) -> CacheMethod | None:
-    asked: dict[str, CacheMethod] = {}
-    if args.use_teacache:
-        asked["--use_teacache"] = "teacache"
-    if args.use_fbcache:
-        asked["--use_fbcache"] = "fbcache"
-    if args.cache_method is not None:
-        asked[f"--cache_method {args.cache_method}"] = args.cache_method
-    if len(set(asked.values())) > 1:
-        raise UserError(f"{' and '.join(asked)}: a run has one cache; choose one of them")
-    return next(iter(asked.values()), None)
-
-
-def _one_offload(args: BenchmarkArgs) -> Offload | None:
-    asked: dict[str, Offload] = {}
-    if args.enable_model_cpu_offload:
-        asked["--enable_model_cpu_offload"] = "model"
-    if args.enable_sequential_cpu_offload:
-        asked["--enable_sequential_cpu_offload"] = "sequential"
-    if args.enable_group_offload:
-        asked["--enable_group_offload"] = "group"
-    if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)}: weights are offloaded one way; choose one of them")
-    return next(iter(asked.values()), None)

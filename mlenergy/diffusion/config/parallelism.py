@@ -43,6 +43,11 @@ class Parallelism:
         return [*used, "parallel-vae"] if self.parallel_vae else used
 
     @property
+    def pipeline_patches(self) -> int:
+        """Patches that PipeFusion is asked for: as many as it has stages, where none are named."""
+        return self.num_pipeline_patch or self.pipefusion
+
+    @property
     def sequence(self) -> int:
         """Ranks that share one image's token sequence."""
         return self.ring * self.ulysses

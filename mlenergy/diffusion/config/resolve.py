@@ -1,13 +1,29 @@
-"""From a command line to a plan, for every way in: the benchmark, `mlenergy plan`, `mlenergy run`."""
+"""From a command line to a checked plan, for every way in: the benchmark, `mlenergy plan`, `mlenergy run`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TypeVar
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
-from mlenergy.diffusion.config.plan import Plan, make_plan
-from mlenergy.diffusion.environment.device import detect_device
+from mlenergy.diffusion.config.checks import check_plan
+from mlenergy.diffusion.config.optimizations import (
+    DEFAULT_THRESHOLDS,
+    CacheMethod,
+    CompileMode,
+    Offload,
+    Optimizations,
+    has_cache,
+)
+from mlenergy.diffusion.config.parallelism import Parallelism, share_out
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.environment.device import DeviceType, detect_device
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
+from mlenergy.diffusion.models.spec import EngineName, Family, Mode, ModelSpec
+
+_T = TypeVar("_T")
 
 
 def plan_from(argv: Sequence[str], world_size: int | None, prog: str) -> tuple[BenchmarkArgs, Plan]:
@@ -25,3 +41,168 @@ def plan_from(argv: Sequence[str], world_size: int | None, prog: str) -> tuple[B
     device, device_name = detect_device(args.device)
     spec = resolve_model(args.workload.model_id, args.workload.revision)
     return args, make_plan(args, spec, world_size, device, device_name)
+
+
+def make_plan(
+    args: BenchmarkArgs, spec: ModelSpec, world_size: int | None, device: DeviceType, device_name: str
+) -> Plan:
+    """Resolve every default and check everything that can be checked before a model loads.
+
+    Args:
+        args: the command line; None fields are filled from the model.
+        spec: the model.
+        world_size: processes that were started, or None for a dry run, where the degrees decide.
+        device: where it runs.
+        device_name: the device's name, part of the result folder's name.
+
+    Raises:
+        UserError: the first thing that cannot work, with the arithmetic and what would fit.
+    """
+    work = args.workload
+    parallel = _parallelism(args, world_size, spec.heads)
+    optimizations = optimizations_from(args, spec.family)
+    plan = Plan(
+        spec=spec,
+        weights_from=spec.model_id,
+        revision=work.revision,
+        engine=_choose_engine(args.engine, spec, parallel, device, optimizations),
+        device=device,
+        device_name=device_name,
+        parallel=parallel,
+        dtype=_or(work.dtype, spec.default_dtype),
+        batch_size=work.batch_size,
+        height_px=_or(work.height, spec.default_height_px),
+        width_px=_or(work.width, spec.default_width_px),
+        steps=_or(work.inference_steps, spec.default_steps),
+        guidance_scale=_or(work.guidance_scale, spec.default_guidance_scale),
+        negative_prompt=work.negative_prompt,
+        max_sequence_length=_or(work.max_sequence_length, spec.default_max_sequence_length),
+        seed=work.seed,
+        dataset=work.dataset,
+        prompt_column=work.prompt_column,
+        prompt_prefix=work.prompt_prefix,
+        warmup_iters=args.warmup_iters,
+        benchmark_iters=args.benchmark_iters,
+        save_images=args.save_images,
+        base_dir=work.base_dir,
+        target_ci=args.target_ci,
+        max_iters=args.max_iters,
+        energy_gpus=args.energy_gpus,
+        power_limit_w=args.power_limit_w,
+        use_resolution_binning=work.use_resolution_binning,
+        variant=work.variant,
+        lora=work.lora,
+        allow_pickle=work.allow_pickle,
+        trust_remote_code=work.trust_remote_code,
+        optimizations=optimizations,
+        weights=work.weights,
+    )
+    check_plan(plan)
+    return plan
+
+
+def optimizations_from(args: BenchmarkArgs, family: Family) -> Optimizations:
+    """The optimizations that a command line asks for.
+
+    Raises:
+        UserError: two options that exclude each other, or one without the other that it belongs to.
+    """
+    if args.compile_mode is not None and not args.use_torch_compile:
+        raise UserError("--compile_mode says how to compile; add --use_torch_compile")
+    # A UNet's repeated blocks are a small part of it: there, blocks alone leave the convolutions as they are.
+    natural: CompileMode = "whole" if family.denoiser == "unet" else "regional"
+    cache = _one_cache(args)
+    if args.cache_threshold is not None and cache not in DEFAULT_THRESHOLDS:
+        raise UserError(
+            f"--cache_threshold {args.cache_threshold:g} belongs to one of the caches "
+            f"{', '.join(DEFAULT_THRESHOLDS)}; choose one by --cache_method, or leave it out"
+        )
+    threshold = DEFAULT_THRESHOLDS.get(cache) if cache else None
+    return Optimizations(
+        compile_mode=(args.compile_mode or natural) if args.use_torch_compile else None,
+        attention=args.attention_backend,
+        quantization=args.quantization,
+        layerwise_fp8=args.layerwise_fp8,
+        fp8_t5_encoder=args.use_fp8_t5_encoder,
+        offload=_one_offload(args),
+        attention_slicing=args.attention_slicing,
+        vae_slicing=args.vae_slicing,
+        vae_tiling=args.vae_tiling,
+        cache=cache,
+        cache_threshold=threshold if args.cache_threshold is None else args.cache_threshold,
+        scheduler=args.scheduler,
+    )
+
+
+def _one_cache(args: BenchmarkArgs) -> CacheMethod | None:
+    asked: dict[str, CacheMethod] = {}
+    if args.use_teacache:
+        asked["--use_teacache"] = "teacache"
+    if args.use_fbcache:
+        asked["--use_fbcache"] = "fbcache"
+    if args.cache_method is not None:
+        asked[f"--cache_method {args.cache_method}"] = args.cache_method
+    if len(set(asked.values())) > 1:
+        raise UserError(f"{' and '.join(asked)}: a run has one cache; choose one of them")
+    return next(iter(asked.values()), None)
+
+
+def _one_offload(args: BenchmarkArgs) -> Offload | None:
+    asked: dict[str, Offload] = {}
+    if args.enable_model_cpu_offload:
+        asked["--enable_model_cpu_offload"] = "model"
+    if args.enable_sequential_cpu_offload:
+        asked["--enable_sequential_cpu_offload"] = "sequential"
+    if args.enable_group_offload:
+        asked["--enable_group_offload"] = "group"
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)}: weights are offloaded one way; choose one of them")
+    return next(iter(asked.values()), None)
+
+
+def _parallelism(args: BenchmarkArgs, world_size: int | None, heads: int | None) -> Parallelism:
+    others = {
+        "data_parallel_degree": args.data_parallel_degree,
+        "use_cfg_parallel": 2 if args.use_cfg_parallel else 1,
+        "pipefusion_parallel_degree": args.pipefusion_parallel_degree,
+        "tensor_parallel_degree": args.tensor_parallel_degree,
+    }
+    ulysses, ring = share_out(args.ulysses_degree, args.ring_degree, others, world_size, heads)
+    return Parallelism(
+        data=args.data_parallel_degree,
+        cfg=others["use_cfg_parallel"],
+        pipefusion=args.pipefusion_parallel_degree,
+        ring=ring,
+        ulysses=ulysses,
+        tensor=args.tensor_parallel_degree,
+        num_pipeline_patch=args.num_pipeline_patch,
+        pipefusion_warmup_steps=args.warmup_steps,
+        parallel_vae=args.use_parallel_vae,
+    )
+
+
+def _or(explicit: _T | None, default: _T) -> _T:
+    return default if explicit is None else explicit
+
+
+def _choose_engine(
+    wanted: str, spec: ModelSpec, parallel: Parallelism, device: DeviceType, optimizations: Optimizations
+) -> EngineName:
+    offered = spec.family.modes
+    if wanted == "diffusers" or wanted == "xdit":
+        if wanted not in offered:
+            raise UserError(
+                f"--engine {wanted} has no {spec.family.name} pipeline; use --engine {min(offered)}"
+            )
+        if wanted == "xdit" and find_spec("xfuser") is None:
+            raise UserError("--engine xdit needs the package xfuser; install it, or use --engine diffusers")
+        return wanted
+    able = [engine for engine in _installed(offered, device) if offered[engine].issuperset(parallel.modes)]
+    able = [engine for engine in able if has_cache(engine, spec.family, optimizations)] or able
+    return (able or [*_installed(offered, device)])[0]
+
+
+def _installed(offered: dict[EngineName, frozenset[Mode]], device: DeviceType) -> list[EngineName]:
+    """Engines of a family that can run here, the preferred one first."""
+    xdit_runs = "xdit" in offered and device != "mps" and find_spec("xfuser") is not None
+    return ["xdit", "diffusers"] if xdit_runs else ["diffusers"]

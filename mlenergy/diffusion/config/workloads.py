@@ -40,8 +40,8 @@ class TextToImage:
     dataset: str = "open-image-preferences"
     """Where prompts come from: open-image-preferences, bundled (128 and more prompts that come with
     the package, no download), another dataset's hub id, or a folder or Parquet/JSONL/CSV/TXT file."""
-    prompt_column: str | None = None
-    """Column of the dataset that holds the prompts. Default: prompt."""
+    prompt_column: str = "prompt"
+    """Column of the dataset that holds the prompts."""
     prompt_prefix: str = ""
     """Text put before every prompt."""
     revision: str | None = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.approximation import pipeline_patches
-
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
 
@@ -18,4 +16,4 @@ def denoiser_calls(plan: Plan) -> list[int] | None:
     synchronous = plan.parallel.pipefusion_warmup_steps
     if plan.engine != "xdit" or plan.parallel.pipefusion == 1 or plan.steps <= synchronous:
         return None
-    return [1] * synchronous + [pipeline_patches(plan)] * (plan.steps - synchronous)
+    return [1] * synchronous + [plan.parallel.pipeline_patches] * (plan.steps - synchronous)

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from mlenergy.diffusion.config.plan import DeviceType
 from mlenergy.diffusion.environment.gpus import list_gpus, visible_gpus
 from mlenergy.diffusion.errors import UserError
 
+DeviceType = Literal["cuda", "mps", "cpu"]
 Preference = Literal["auto", "cuda", "mps", "cpu"]
 
 

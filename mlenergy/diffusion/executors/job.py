@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.config.plan import DeviceType, Plan, make_plan
-from mlenergy.diffusion.environment.device import detect_device
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.environment.device import DeviceType, detect_device
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.results.paths import RunPaths

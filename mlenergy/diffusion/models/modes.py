@@ -25,7 +25,7 @@ DIFFUSERS_MODES: dict[str, frozenset[Mode]] = {
 }
 
 # The xdit engine; a family that is missing has no pipeline in xfuser.
-# PipeFusion is approximate (approximation.py); "tensor" splits nothing but FLUX.
+# PipeFusion is approximate (Plan.approximation); "tensor" splits nothing but FLUX.
 XDIT_MODES: dict[str, frozenset[Mode]] = {
     "flux": _SEQUENCE | {"data", "pipefusion", "parallel-vae", "tensor"},
     "sd3": _SEQUENCE | _GUIDED | {"pipefusion", "parallel-vae"},

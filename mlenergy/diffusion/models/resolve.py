@@ -8,7 +8,7 @@ from typing import Any
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.families import FAMILIES
-from mlenergy.diffusion.models.listed import BY_ID, LISTED
+from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY, is_tiny
 from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec
 
 
@@ -20,8 +20,8 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
     """
     if model_id in BY_ID:
         return BY_ID[model_id]
-    if model_id.startswith("tiny/"):
-        known = ", ".join(name for name in BY_ID if name.startswith("tiny/"))
+    if is_tiny(model_id):
+        known = ", ".join(spec.model_id for spec in TINY)
         raise UserError(f"there is no {model_id}; the tiny models are: {known}")
     # Reading an index may mean asking the hub, so its client is imported only when it comes to that.
     from mlenergy.diffusion.models.hub import read_component_config, read_model_index

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.prompts.sources import CATEGORY_COLUMN, FILE_SUFFIXES, Pool, make_pool, missing_column
+from mlenergy.diffusion.prompts.pool import CATEGORY_COLUMN, Pool, make_pool, missing_column
 
 Columns = tuple[list[Any], list[Any]]  # prompts and categories, a category None where there is none
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 
 
 def read_path(path: Path, column: str) -> Pool:
@@ -34,16 +35,16 @@ def read_path(path: Path, column: str) -> Pool:
 
 def _files(path: Path) -> Sequence[Path]:
     if path.is_file():
-        if path.suffix.lower() not in FILE_SUFFIXES:
-            raise UserError(f"{path}: prompts come from {', '.join(FILE_SUFFIXES)} files; convert it to one")
+        if path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{path}: prompts come from {', '.join(SUFFIXES)} files; convert it to one")
         return [path]
     if not path.is_dir():
         raise UserError(f"there is no file or folder {path}; check --workload.dataset")
-    found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in FILE_SUFFIXES]
+    found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES]
     files = sorted((p for p in found if not _hidden(p, path)), key=lambda p: p.relative_to(path).as_posix())
     kinds = sorted({p.suffix.lower() for p in files})
     if not kinds:
-        raise UserError(f"the folder {path} has no {', '.join(FILE_SUFFIXES)} file; check --workload.dataset")
+        raise UserError(f"the folder {path} has no {', '.join(SUFFIXES)} file; check --workload.dataset")
     if len(kinds) > 1:
         raise UserError(f"the folder {path} mixes {' and '.join(kinds)} files; name the one file to read")
     return files

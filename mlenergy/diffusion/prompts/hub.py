@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.prompts.cache import read_cached, write_cached
-from mlenergy.diffusion.prompts.sources import (
-    BUNDLED,
-    CATEGORY_COLUMN,
-    HubDataset,
-    Pool,
-    make_pool,
-    missing_column,
-)
+from mlenergy.diffusion.prompts.pool import CATEGORY_COLUMN, Pool, make_pool, missing_column
 
 # fsspec reads ahead by a block after every range. Its default of 5 MiB would bring images along with each
 # row group's prompts (gigabytes over the whole set); 64 KiB keeps what travels near the column's own size.
 _BLOCK_BYTES = 64 * 1024
 _RESOLVE_TIMEOUT_S = 20.0
-_INSTEAD = f"use --workload.dataset {BUNDLED} or a local file"
+_INSTEAD = "use --workload.dataset bundled or a local file"
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset on the hub."""
+
+    dataset_id: str
+    configuration: str | None = None
+    split: str | None = None
+    revision: str | None = None
 
 
 def read_hub(source: HubDataset, column: str) -> Pool:
@@ -57,7 +61,7 @@ def read_hub(source: HubDataset, column: str) -> Pool:
 
 
 def _is_blank(prompt: Any) -> bool:
-    """Users cannot mend another's dataset, so its empty rows are left out and counted, not refused."""
+    """Users cannot fix another's dataset, so its empty rows are left out and counted, not refused."""
     return prompt is None or (isinstance(prompt, str) and not prompt.strip())
 
 

@@ -1,19 +1,25 @@
-"""Deterministic requests from a set of prompts: the same on every rank, machine and Python version."""
+"""Deterministic requests from a set of prompts, shared by all ranks and cut into batches.
+
+The same options and seed draw the same requests on every machine and Python version.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.engine import Batch
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.prompts.sources import DEFAULT_COLUMN, Pool, load_pool
+from mlenergy.diffusion.prompts.pool import Pool
+from mlenergy.diffusion.prompts.sources import load_pool
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
-
-__all__ = ["PromptOptions", "PromptSet", "Request", "sample_requests"]
+    from mlenergy.diffusion.distributed.cluster import Cluster
 
 # The two streams never share draws, so more or fewer warm-up iterations leave the measured prompts alone.
 Stream = Literal["measured", "warmup"]
@@ -41,13 +47,13 @@ class PromptOptions:
     """Where prompts come from and what is put before each."""
 
     dataset: str
-    column: str = DEFAULT_COLUMN
+    column: str = TextToImage.prompt_column
     prefix: str = ""
 
     @classmethod
     def from_plan(cls, plan: Plan) -> PromptOptions:
         """The options that a plan holds."""
-        return cls(plan.dataset, plan.prompt_column or DEFAULT_COLUMN, plan.prompt_prefix)
+        return cls(plan.dataset, plan.prompt_column, plan.prompt_prefix)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,32 @@ def sample_requests(options: PromptOptions, count: int, seed: int, warmup_count:
     measured = _draw(pool, options.prefix, count, seed, "measured")
     warmup = _draw(pool, options.prefix, warmup_count, seed, "warmup")
     return PromptSet(measured, warmup, provenance)
+
+
+def shared_prompts(plan: Plan, cluster: Cluster) -> PromptSet:
+    """Rank 0 samples and the others are told, so that no two ranks race for a dataset's files.
+
+    Raises:
+        UserError: on every rank, the source's own line.
+    """
+    prompts: PromptSet | None = None
+    with cluster.raise_on_all_ranks():
+        if cluster.rank.is_main:
+            prompts = sample_requests(
+                PromptOptions.from_plan(plan),
+                plan.most_iters * plan.batch_size,
+                plan.seed,
+                plan.warmup_iters * plan.batch_size,
+            )
+    shared: PromptSet = cluster.broadcast_object(prompts)
+    return shared
+
+
+def batches_of(requests: Sequence[Request], batch_size: int) -> list[Batch]:
+    """Full batches in order; the number of requests is a multiple of the batch size."""
+    starts = range(0, len(requests), batch_size)
+    parts = [requests[start : start + batch_size] for start in starts]
+    return [Batch(tuple(r.prompt for r in part), tuple(r.seed for r in part)) for part in parts]
 
 
 def _draw(pool: Pool, prefix: str, count: int, seed: int, stream: Stream) -> tuple[Request, ...]:

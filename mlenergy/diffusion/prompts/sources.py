@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.prompts.files import SUFFIXES, read_path
+from mlenergy.diffusion.prompts.hub import HubDataset, read_hub
+from mlenergy.diffusion.prompts.pool import CATEGORY_COLUMN, Pool, make_pool, missing_column
 
-DEFAULT_COLUMN = "prompt"
-CATEGORY_COLUMN = "category"
 BUNDLED = "bundled"
 BUNDLED_FILE = "prompts.jsonl"
-FILE_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 
 # Short names of sets on the hub: id and split.
 ALIASES = {"open-image-preferences": "data-is-better-together/open-image-preferences-v1:cleaned"}
@@ -29,32 +25,7 @@ _HUB_ID = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Every prompt of a source, in the source's own order."""
-
-    prompts: tuple[str, ...]
-    categories: tuple[str | None, ...]
-    provenance: dict[str, Any]
-
-    @cached_property
-    def sha256(self) -> str:
-        """Digest of the prompts in order: equal on two machines exactly where the pools are."""
-        text = json.dumps(self.prompts, ensure_ascii=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class HubDataset:
-    """A dataset on the hub."""
-
-    dataset_id: str
-    configuration: str | None = None
-    split: str | None = None
-    revision: str | None = None
-
-
-def load_pool(dataset: str, column: str = DEFAULT_COLUMN) -> Pool:
+def load_pool(dataset: str, column: str = TextToImage.prompt_column) -> Pool:
     """Read all prompts of a source.
 
     Args:
@@ -68,11 +39,7 @@ def load_pool(dataset: str, column: str = DEFAULT_COLUMN) -> Pool:
     if dataset == BUNDLED:
         return _bundled_pool(column)
     if dataset not in ALIASES and _is_path(dataset):
-        from mlenergy.diffusion.prompts.files import read_path
-
         return read_path(Path(dataset).expanduser(), column)
-    from mlenergy.diffusion.prompts.hub import read_hub
-
     return read_hub(parse_hub_dataset(dataset), column)
 
 
@@ -84,43 +51,12 @@ def parse_hub_dataset(dataset: str) -> HubDataset:
     """
     match = _HUB_ID.fullmatch(ALIASES.get(dataset, dataset))
     if match is None:
-        known = ", ".join((BUNDLED, *ALIASES))
         raise UserError(
-            f"--workload.dataset {dataset!r} is no file, no folder and no set that is known; "
-            f"use {known}, a path, or a hub id ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION]"
+            f"--workload.dataset {dataset!r} is neither a file, a folder nor the name of a known set; "
+            f"use {', '.join((BUNDLED, *ALIASES))}, a path, or a hub id "
+            "ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION]"
         )
     return HubDataset(match["id"], match["configuration"], match["split"], match["revision"])
-
-
-def missing_column(where: str, column: str, columns: Iterable[str]) -> UserError:
-    """The error for a column that a set does not have, with those that it has."""
-    names = ", ".join(sorted(columns))
-    return UserError(f"{where} has no column {column!r}; set --workload.prompt_column to one of: {names}")
-
-
-def make_pool(
-    where: str, prompts: Iterable[Any], categories: Iterable[Any], provenance: dict[str, Any]
-) -> Pool:
-    """Check what was read and freeze it.
-
-    Raises:
-        UserError: a prompt is empty or not text, or there is none at all.
-    """
-    texts = tuple(_checked(where, row, prompt) for row, prompt in enumerate(prompts, start=1))
-    if not texts:
-        raise UserError(f"{where} holds no prompts; name a source that has at least one")
-    return Pool(texts, tuple(None if c in (None, "") else str(c) for c in categories), provenance)
-
-
-def _checked(where: str, row: int, prompt: Any) -> str:
-    if prompt is not None and not isinstance(prompt, str):
-        kind = type(prompt).__name__
-        raise UserError(
-            f"{where}: the prompt of row {row} is a {kind}, not text; choose another --workload.prompt_column"
-        )
-    if prompt is None or not prompt.strip():
-        raise UserError(f"{where}: the prompt of row {row} is empty; remove the row or fill it in")
-    return prompt
 
 
 def _bundled_pool(column: str) -> Pool:
@@ -135,6 +71,6 @@ def _bundled_pool(column: str) -> Pool:
 
 
 def _is_path(dataset: str) -> bool:
-    """Whether it is, or can only have been meant as, a file or folder."""
-    looks_local = dataset.startswith(("/", "./", "../", "~")) or dataset.lower().endswith(FILE_SUFFIXES)
+    """True for what is, or can only have been meant as, a file or folder."""
+    looks_local = dataset.startswith(("/", "./", "../", "~")) or dataset.lower().endswith(SUFFIXES)
     return looks_local or Path(dataset).exists()

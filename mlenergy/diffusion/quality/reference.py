@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.config.plan import weights_held
 from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Refe
     configuration = result["configuration"]
     of_run = {
         "model": plan.spec.model_id,
-        "kind of weights": weights_held(plan),
+        "kind of weights": plan.weights_kind,
         "image size": f"{plan.width_px}x{plan.height_px}",
     }
     of_reference = {

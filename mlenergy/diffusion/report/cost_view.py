@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlenergy.diffusion.config.plan import Parallelism, Plan
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.cost.size import ShareOut, Sizing, size_plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.report.lines import number, parallelism_text

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mlenergy.diffusion.config.argv import torchrun_line
 from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.report.lines import console_for, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.ranks import rank_roles
 from mlenergy.diffusion.results.build import configuration
@@ -134,7 +135,7 @@ def _batch_text(plan: Plan) -> str:
 
 
 def _prompts_text(plan: Plan) -> str:
-    column = "" if plan.prompt_column is None else f", column {plan.prompt_column}"
+    column = "" if plan.prompt_column == TextToImage.prompt_column else f", column {plan.prompt_column}"
     prefix = "" if not plan.prompt_prefix else f", after {plan.prompt_prefix!r}"
     negative = "" if plan.negative_prompt is None else f", negative {plan.negative_prompt!r}"
     return f"{plan.dataset}{column}{prefix}{negative}, seed {plan.seed}"

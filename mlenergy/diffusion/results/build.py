@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.config.plan import weights_held
 from mlenergy.diffusion.results.sections import (
     energy_section,
     iteration_section,
@@ -64,7 +63,7 @@ def build_result(
         "schema_version": SCHEMA_VERSION,
         "date": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         "model_id": plan.spec.model_id,
-        "weights": weights_held(plan),
+        "weights": plan.weights_kind,
         "batch_size": plan.batch_size,
         "completed": completed,
         "generation_time": duration_s,

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from mlenergy.diffusion.config.plan import Parallelism, Plan
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.models.listed import BY_ID
-from mlenergy.diffusion.prompts.sources import DEFAULT_COLUMN
 
 NAME_LIMIT_BYTES = 255  # of one path component, on every common file system
 _TEXT_LIMIT = 64  # characters of one free text in the name
@@ -27,6 +27,7 @@ _DIGEST_LENGTH = 10
 UNNAMED = {
     "engine": "xdit",
     "dataset": "open-image-preferences",
+    "prompt_column": "prompt",
     "warmup_iters": 1,
     "benchmark_iters": 4,
     "save_images": True,
@@ -64,8 +65,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     said = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in apart}
     parallel = {f.name: getattr(plan.parallel, f.name) for f in fields(plan.parallel)}
     optimizations = {f.name: getattr(plan.optimizations, f.name) for f in fields(plan.optimizations)}
-    column = plan.prompt_column or DEFAULT_COLUMN
-    same = {"parallel": parallel, "knobs": optimizations, "prompt_column": column}
+    same = {"parallel": parallel, "knobs": optimizations}
     return {**said, "model_id": model_id, "weights_from": weights, **same}
 
 
@@ -120,7 +120,7 @@ def _differing(plan: Plan) -> list[_Part]:
     texts: list[tuple[str, str | None, Any]] = [
         ("revision", plan.revision, None),
         ("dataset", plan.dataset, UNNAMED["dataset"]),
-        ("column", plan.prompt_column or DEFAULT_COLUMN, DEFAULT_COLUMN),
+        ("column", plan.prompt_column, UNNAMED["prompt_column"]),
     ]
     named = [_text(key, value) for key, value, unnamed in texts if value is not None and value != unnamed]
     hashed = [("prefix", plan.prompt_prefix, ""), ("negative", plan.negative_prompt, None)]

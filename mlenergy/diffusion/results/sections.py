@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlenergy.diffusion.measure.statistics import Summary, drift, summarize
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.config.plan import Parallelism
+    from mlenergy.diffusion.config.parallelism import Parallelism
     from mlenergy.diffusion.measure.samples import EnergyReading, Iteration, Measurement, RankMemory
 
 _STAGES = ("text_encode_s", "denoise_s", "vae_decode_s", "other_s", "postprocess_s")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.config.approximation import approximation
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.names import identity_digest
 from mlenergy.diffusion.tune.axes import Axes, with_degrees
@@ -90,7 +89,7 @@ def _ways(args: BenchmarkArgs, axes: Axes, planner: Planner) -> Iterator[_Placed
                     shared = with_degrees(sized, degrees)
                     planned = planner.way(shared, degrees)
                     ways += [] if planned is None else [_Placed(shared, *planned, 0)]
-            ways.sort(key=lambda way: (approximation(way.plan) is not None, way.guess or 0.0))
+            ways.sort(key=lambda way: (way.plan.approximation is not None, way.guess or 0.0))
             for at_degrees, way in enumerate(ways):
                 yield replace(way, places=at_batch + at_count + at_degrees)
 

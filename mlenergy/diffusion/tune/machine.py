@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlenergy.diffusion.config.plan import DeviceType
-from mlenergy.diffusion.environment.device import Preference, detect_device
+from mlenergy.diffusion.environment.device import DeviceType, Preference, detect_device
 from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.job import visible_gpu_ids

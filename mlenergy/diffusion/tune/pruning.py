@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.approximation import approximation
-from mlenergy.diffusion.config.plan import Plan, make_plan
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost.size import FLOPS_PER_BYTE, size_plan
 from mlenergy.diffusion.errors import UserError
 
@@ -74,7 +74,7 @@ class Planner:
         return plan, guess
 
     def _inexact(self, plan: Plan) -> str | None:
-        reason = None if self._approximate else approximation(plan)
+        reason = None if self._approximate else plan.approximation
         return None if reason is None else f"{reason}; --approximate searches it too"
 
     def _size(self, plan: Plan) -> tuple[str | None, float | None]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.config.approximation import approximation
 from mlenergy.diffusion.config.optimizations import lossy
 from mlenergy.diffusion.sweep.options import WORKLOAD, to_argv
 
@@ -38,7 +37,7 @@ def way_of(plan: Plan) -> str:
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """The same as plain data, with what makes its images differ from the exact ones."""
-    inexact = approximation(plan)
+    inexact = plan.approximation
     return {
         "engine": plan.engine,
         "devices": plan.parallel.world_size,

@@ -9,7 +9,7 @@ from optimization_batches import FOX, words_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.models.resolve import resolve_model

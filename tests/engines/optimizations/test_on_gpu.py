@@ -5,7 +5,7 @@ import torch
 from optimization_batches import FOX, words_of
 
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect

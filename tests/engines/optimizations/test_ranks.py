@@ -11,7 +11,7 @@ import torch
 from optimization_batches import FOX, WHALE, words_of
 
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.config.plan import make_plan
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.models.resolve import resolve_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.models.architectures.reader import architecture_ids, has_architecture
-from mlenergy.diffusion.weights.tiny.folder import is_tiny
+from mlenergy.diffusion.models.listed import is_tiny
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan

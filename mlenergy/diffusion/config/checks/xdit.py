@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.approximation import pipeline_patches
 from mlenergy.diffusion.config.checks.parallelism import token_rows
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def _patches(plan: Plan) -> str | None:
     shares, uneven = divmod(token_rows(plan), plan.parallel.sequence)
     if uneven:
         return None  # refused for that already
-    wanted = pipeline_patches(plan)
+    wanted = plan.parallel.pipeline_patches
     if wanted >= 1 and _patches_made(shares, wanted) == wanted:
         return None
     fits = ", ".join(str(n) for n in range(1, min(shares, 16) + 1) if _patches_made(shares, n) == n)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.config.approximation import approximation
 from mlenergy.diffusion.config.checks import refusals
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
@@ -209,6 +208,6 @@ def facts(plan: Plan, mends: tuple[str, ...]) -> dict[str, Any]:
         "xfuser_version": importing.installed_version(),
         "attention_backend": get_runtime_state().attention_backend.name,
         "mends": mends,
-        "approximation": approximation(plan),
+        "approximation": plan.approximation,
         "ranks_that_decode": "all" if plan.parallel.parallel_vae else "one a data-parallel group",
     }

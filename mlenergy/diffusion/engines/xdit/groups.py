@@ -7,8 +7,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from mlenergy.diffusion.config.plan import DeviceType, Parallelism
+from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.distributed.cluster import Rank
+from mlenergy.diffusion.environment.device import DeviceType
 
 BACKENDS: dict[DeviceType, str] = {"cpu": "gloo", "cuda": "nccl"}
 
