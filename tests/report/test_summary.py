@@ -20,7 +20,7 @@ from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.report.run_view import print_summary, render_summary
-from mlenergy.diffusion.results.build import build_result
+from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.efficiency import efficiency_section
 from mlenergy.diffusion.results.paths import RunPaths
 
@@ -28,7 +28,9 @@ from mlenergy.diffusion.results.paths import RunPaths
 def text_of(plan, measurement, images=None, environment=ENVIRONMENT, stream=None):
     count = sum(iteration.images for iteration in measurement.iterations)
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    result = build_result(plan, measurement, prompt_set(plan), environment, images or [None] * count, now)
+    result = build_result(
+        RunRecord(plan, measurement, prompt_set(plan), environment), images or [None] * count, now
+    )
     out = io.StringIO() if stream is None else stream
     print_summary(result, RunPaths.of(plan), out)
     return out.getvalue()
@@ -42,8 +44,10 @@ def test_two_gpus_on_two_nodes(golden):
 
 def test_the_arithmetic_is_told_where_it_is_known(golden):
     plan, measured = make_plan(weights="random"), gpu_measurement()
-    now, work = datetime(2026, 1, 2, tzinfo=UTC), efficiency_section(plan, measured.iterations, None)
-    result = build_result(plan, measured, prompt_set(plan), ENVIRONMENT, [None] * 16, now, efficiency=work)
+    now, work = datetime(2026, 1, 2, tzinfo=UTC), efficiency_section(plan, measured.iterations)
+    result = build_result(
+        RunRecord(plan, measured, prompt_set(plan), ENVIRONMENT, efficiency=work), [None] * 16, now
+    )
     out = io.StringIO()
     print_summary(result, RunPaths.of(plan), out)
     golden("summary_arithmetic.txt", out.getvalue())
@@ -65,7 +69,7 @@ def test_knobs_say_what_they_did_and_what_is_lossy(golden):
         "regional", attention="cudnn", quantization="fp8-dynamic", cache="fbcache", cache_threshold=0.1
     )
     plan, now = make_plan(optimizations=optimizations), datetime(2026, 1, 2, tzinfo=UTC)
-    result = build_result(plan, gpu_measurement(), prompt_set(plan), ENVIRONMENT, [None] * 16, now)
+    result = build_result(RunRecord(plan, gpu_measurement(), prompt_set(plan), ENVIRONMENT), [None] * 16, now)
     kernels = {"aten._scaled_dot_product_cudnn_attention.default": 57}
     compiled = {"graphs": 3, "compile_s": 41.25, "compile_in_windows_s": 0}
     weights = {"transformer": {"bytes_before": 23_800_000_000, "bytes": 12_100_000_000}}
@@ -121,7 +125,9 @@ def test_text_from_outside_cannot_act_on_the_terminal():
 
 
 def test_rendering_is_pure():
-    result = build_result(cpu_plan(), cpu_measurement(), prompt_set(cpu_plan()), ENVIRONMENT, [None] * 4)
+    result = build_result(
+        RunRecord(cpu_plan(), cpu_measurement(), prompt_set(cpu_plan()), ENVIRONMENT), [None] * 4
+    )
     before = repr(result)
     render_summary(result, Path("anywhere"))
     assert repr(result) == before

@@ -25,7 +25,7 @@ from result_samples import (
 
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.measure.samples import Measurement
-from mlenergy.diffusion.results.build import build_result
+from mlenergy.diffusion.results.build import RunRecord, build_result
 
 ISSUE_KEYS = [
     *("date", "model_id", "batch_size", "completed", "generation_time", "throughput_images_per_sec"),
@@ -38,7 +38,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def build(plan, measurement, images=None):
     prompts = prompt_set(plan)
     count = sum(iteration.images for iteration in measurement.iterations)
-    return build_result(plan, measurement, prompts, ENVIRONMENT, images or [None] * count, NOW)
+    return build_result(RunRecord(plan, measurement, prompts, ENVIRONMENT), images or [None] * count, NOW)
 
 
 @pytest.fixture
@@ -232,16 +232,19 @@ def test_numbers_that_do_not_match_are_an_error_not_a_result():
     plan, measured = make_plan(), gpu_measurement()
     prompts = prompt_set(plan)
     with pytest.raises(ValueError, match="16 images were made of 16 requests, with 3 file names"):
-        build_result(plan, measured, prompts, ENVIRONMENT, [None] * 3)
+        build_result(RunRecord(plan, measured, prompts, ENVIRONMENT), [None] * 3)
     few = replace(prompts, requests=prompts.requests[:2])
     with pytest.raises(ValueError, match="of 2 requests"):
-        build_result(plan, measured, few, ENVIRONMENT, [None] * 16)
+        build_result(RunRecord(plan, measured, few, ENVIRONMENT), [None] * 16)
     with pytest.raises(ValueError, match="no image was made"):
-        build_result(plan, replace(measured, iterations=()), prompts, ENVIRONMENT, [])
+        build_result(RunRecord(plan, replace(measured, iterations=()), prompts, ENVIRONMENT), [])
 
 
 def test_results_and_prompts_do_not_import_torch_or_other_heavy_things():
-    modules = "results.build results.files results.lock results.paths prompts.sampling results.media"
+    modules = (
+        "results.build results.atomic results.read results.save results.lock results.paths results.media"
+    )
+    modules += " results.media prompts.sampling"
     code = "import sys, importlib\n"
     code += f"for m in '{modules}'.split(): importlib.import_module('mlenergy.diffusion.' + m)\n"
     code += "assert not {'torch', 'numpy', 'datasets', 'PIL', 'pyarrow', 'scipy'} & set(sys.modules)"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.files import is_complete
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
 from mlenergy.diffusion.supervision.terminal import redirect_output
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.

@@ -20,7 +20,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def test_rates_are_those_of_the_mean_iteration():
-    found = efficiency_section(make_plan(), MEASURED, None)
+    found = efficiency_section(make_plan(), MEASURED)
     stages = found["stage_tflops"]
     total = stages["text_encode"] + 28 * stages["denoise_step"] + stages["vae_decode"]
     assert 50 * stages["denoise_step"] / 4 == pytest.approx(3719, rel=0.01)  # published; 4 images here
@@ -36,14 +36,14 @@ def test_rates_are_those_of_the_mean_iteration():
 
 def test_a_listed_model_on_a_cpu_has_its_work_but_no_share_of_a_peak():
     measured = cpu_measurement().iterations
-    found = efficiency_section(make_plan(device="cpu", device_name="Some CPU"), measured, None)
+    found = efficiency_section(make_plan(device="cpu", device_name="Some CPU"), measured)
     assert found["tflop_per_s"] > 0 and found["tflops_per_gpu"] is None and found["mfu"] is None
     assert found["mfu_reason"] == "no GPU takes part in this run"
     assert found["j_per_tflop"] is None and found["j_per_tflop_reason"]
 
 
 def test_what_was_never_counted_is_not_counted_for_a_cpu():
-    found = efficiency_section(cpu_plan(), cpu_measurement().iterations, None)
+    found = efficiency_section(cpu_plan(), cpu_measurement().iterations)
     assert found["tflops_per_iteration"] is None and "mlenergy plan counts it" in found["reason"]
 
 
@@ -56,26 +56,22 @@ def test_what_was_never_counted_is_not_counted_for_a_cpu():
     ],
 )
 def test_the_peak_is_that_of_the_type_that_products_are_computed_in(changes, dtype):
-    assert efficiency_section(make_plan(**changes), MEASURED, None, tf32=True)["peak_dtype"] == dtype
+    assert efficiency_section(make_plan(**changes), MEASURED, tf32=True)["peak_dtype"] == dtype
 
 
 def test_without_tf32_float32_has_the_plain_cores_peak():
-    assert efficiency_section(make_plan(dtype="float32"), MEASURED, None)["peak_tflops"] == 67
+    assert efficiency_section(make_plan(dtype="float32"), MEASURED)["peak_tflops"] == 67
 
 
 @pytest.mark.parametrize(
-    ("changes", "effects", "reason"),
+    ("changes", "reason"),
     [
-        (
-            {"optimizations": Optimizations(cache="fbcache")},
-            [{"cache": {"method": "fbcache"}}],
-            "left out a part",
-        ),
-        ({"use_resolution_binning": True}, [{}], "another size"),
+        ({"optimizations": Optimizations(cache="fbcache")}, "left out a part"),
+        ({"use_resolution_binning": True}, "another size"),
     ],
 )
-def test_other_work_than_the_exact_one_is_not_held_against_it(changes, effects, reason):
-    found = efficiency_section(make_plan(**changes), MEASURED, effects)
+def test_other_work_than_the_exact_one_is_not_held_against_it(changes, reason):
+    found = efficiency_section(make_plan(**changes), MEASURED)
     assert found["mfu"] is None and found["tflops_per_gpu"] is None and found["j_per_tflop"] is None
     assert reason in found["reason"] and reason in found["mfu_reason"]
 
@@ -85,7 +81,7 @@ def test_calls_that_do_not_fit_the_steps_are_told():
         replace(i, stages=replace(i.stages, denoise_step_s=None, step_reason="31 calls in 30 steps"))
         for i in MEASURED
     ]
-    assert efficiency_section(make_plan(), odd, None)["reason"] == "31 calls in 30 steps"
+    assert efficiency_section(make_plan(), odd)["reason"] == "31 calls in 30 steps"
 
 
 def test_known_costs_are_the_shipped_or_the_cached_ones(tmp_path):

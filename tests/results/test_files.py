@@ -13,16 +13,12 @@ from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, prompt_set
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.measure.samples import Timeline
 from mlenergy.diffusion.prompts.sampling import PromptOptions, sample_requests
-from mlenergy.diffusion.results import files as result_files
-from mlenergy.diffusion.results.build import build_result
-from mlenergy.diffusion.results.files import (
-    is_complete,
-    save_requests,
-    save_result,
-    save_timeline,
-    write_json,
-)
+from mlenergy.diffusion.results import atomic
+from mlenergy.diffusion.results.atomic import write_json
+from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
+from mlenergy.diffusion.results.save import save_requests, save_result, save_timeline
 
 
 @pytest.fixture
@@ -36,7 +32,7 @@ def finished(tmp_path):
         file.write_bytes(b"png")
     names = [paths.relative(file) for file in files]
     save_requests(paths, prompts)
-    save_result(paths, build_result(plan, cpu_measurement(), prompts, ENVIRONMENT, names))
+    save_result(paths, build_result(RunRecord(plan, cpu_measurement(), prompts, ENVIRONMENT), names))
     return paths
 
 
@@ -147,7 +143,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def power_cut(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result_files, "force_to_disk", power_cut)
+    monkeypatch.setattr(atomic, "force_to_disk", power_cut)
     with pytest.raises(KeyboardInterrupt):
         write_json(file, {"new": True})
     assert json.loads(file.read_text()) == {"old": True}
@@ -158,7 +154,7 @@ def test_a_file_that_may_not_grow_is_one_line_and_leaves_no_rest(tmp_path):
     """A real failed write: the kernel refuses to let the file grow beyond 4 KiB."""
     code = f"""
 import pathlib, resource, signal
-from mlenergy.diffusion.results.files import write_json
+from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -179,7 +175,7 @@ def test_a_full_disk_is_one_line_that_says_so(tmp_path, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(result_files, "force_to_disk", full)
+    monkeypatch.setattr(atomic, "force_to_disk", full)
     with pytest.raises(
         UserError, match=r"No space left on device; free space, or choose another --workload.base_dir"
     ):

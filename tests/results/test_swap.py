@@ -11,9 +11,10 @@ import pytest
 from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, prompt_set
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.build import build_result
-from mlenergy.diffusion.results.files import is_complete, save_requests, save_result
+from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
+from mlenergy.diffusion.results.save import save_requests, save_result
 from mlenergy.diffusion.results.swap import recover_interrupted_swap, replaced_result
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def content():
     plan = cpu_plan()
     paths, prompts = RunPaths.of(plan), prompt_set(plan)
     names = [paths.relative(paths.image(r.index, r.prompt)) for r in prompts.requests]
-    return prompts, build_result(plan, cpu_measurement(), prompts, ENVIRONMENT, names), names
+    return prompts, build_result(RunRecord(plan, cpu_measurement(), prompts, ENVIRONMENT), names), names
 
 
 def write_result(paths, mark):

@@ -20,7 +20,7 @@ from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.resolve import make_plan as plan_of
 from mlenergy.diffusion.measure.samples import Measurement
 from mlenergy.diffusion.models.resolve import resolve_model
-from mlenergy.diffusion.results.build import build_result
+from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.efficiency import efficiency_section
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -66,16 +66,15 @@ def save(folder: Path, part: str, measured: Measurement, hour: int, **changes: o
     iterations = tuple(replace(iteration, images=1) for iteration in measured.iterations)
     measured = replace(measured, iterations=iterations)
     now = datetime(2026, 1, 2, hour, tzinfo=UTC)
-    result = build_result(
+    record = RunRecord(
         plan,
         measured,
         prompt_set(plan),
         ENVIRONMENT,
-        [None] * len(iterations),
-        now,
         load=[{"load_s": 12.5, "facts": {}}],
-        efficiency=efficiency_section(plan, iterations, None),
+        efficiency=efficiency_section(plan, iterations),
     )
+    result = build_result(record, [None] * len(iterations), now)
     place = folder / part / "model-x"
     place.mkdir(parents=True)
     (place / "results.json").write_text(json.dumps(result | {"effects": []}))

@@ -10,16 +10,16 @@ import result_samples as samples
 
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.measure.samples import EnergyReading, Measurement, NodeEnergy
-from mlenergy.diffusion.results.build import build_result
-from mlenergy.diffusion.results.files import save_result
+from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.save import save_result
 from mlenergy.diffusion.tune.starts import Measured, read_start
 
 
 def written(folder: Path, plan: Plan, measurement: Measurement) -> Measured:
     count = sum(one.images for one in measurement.iterations)
     prompts = samples.prompt_set(plan)
-    result = build_result(plan, measurement, prompts, samples.ENVIRONMENT, [None] * count)
+    result = build_result(RunRecord(plan, measurement, prompts, samples.ENVIRONMENT), [None] * count)
     save_result(RunPaths(folder, "x"), result)
     return read_start(folder, 20.0)
 

@@ -16,7 +16,7 @@ class Store:
     """torchrun's key-value store through a connection of its own.
 
     The process group's connection cannot be used: a main thread that waits in it holds it. Without
-    torchrun there is one process, and the board is a dictionary.
+    torchrun there is one process, and the store is a dictionary.
     """
 
     def __init__(self, rank: Rank) -> None:
@@ -33,8 +33,8 @@ class Store:
                 timeout=timedelta(seconds=30),
             )
 
-    def post(self, key: str, value: Any) -> bool:
-        """Leave a value under a key unless another rank was first. Whether it was this rank's."""
+    def set_once(self, key: str, value: Any) -> bool:
+        """Set a key unless another rank was first; returns whether this rank's value stands."""
         text = json.dumps(value)
         if self._store is None:
             return self._own.setdefault(key, text) is text

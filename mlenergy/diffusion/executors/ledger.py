@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.files import write_json
+from mlenergy.diffusion.results.atomic import write_json
 
 State = Literal["planned", "pruned", "filtered", "submitted", "running", "complete", "failed", "interrupted"]
 VERSION = 1

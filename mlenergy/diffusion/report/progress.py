@@ -17,12 +17,12 @@ class RunProgress:
     Use it as a context manager. `say` names the present step; `on_iteration` is told after each call.
     """
 
-    def __init__(self, stream: TextIO, plan: Plan, *, speaks: bool) -> None:
-        self._console = Console(file=stream, quiet=not speaks, highlight=False)
+    def __init__(self, stream: TextIO, plan: Plan, *, enabled: bool) -> None:
+        self._console = Console(file=stream, quiet=not enabled, highlight=False)
         self._totals = {"warmup": plan.warmup_iters, "measured": plan.most_iters}
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        if speaks and self._console.is_terminal:
+        if enabled and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -1,9 +1,9 @@
-"""From what was measured to the versioned result: every figure, with its unit in its name."""
+"""The versioned result, built from what was measured: every figure, with its unit in its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,35 +26,44 @@ _EFFICIENCY_AT_THE_TOP = ("tflops_per_gpu", "mfu", "j_per_tflop")
 SCHEMA_VERSION = 1  # schema/results-v1.json describes it; a key that changes its meaning makes it 2
 
 
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a result is built from, but its images' file names."""
+
+    plan: Plan
+    measurement: Measurement  # iteration k holds the next `images` requests of the set
+    prompts: PromptSet  # in order, at least as many as there are images
+    environment: Mapping[str, Any]  # names, versions and settings of the machines, as plain data
+    load: Sequence[Mapping[str, Any]] | None = None  # every rank's LoadReport; None leaves the key out
+    efficiency: Mapping[str, Any] | None = None  # of `efficiency_section`; None leaves its keys out
+
+    @property
+    def completed(self) -> int:
+        """Images that were made in the measured windows."""
+        return sum(iteration.images for iteration in self.measurement.iterations)
+
+    @property
+    def measured_requests(self) -> Sequence[Request]:
+        """The requests of these images, in order."""
+        return self.prompts.requests[: self.completed]
+
+
 def build_result(
-    plan: Plan,
-    measurement: Measurement,
-    prompt_set: PromptSet,
-    environment: Mapping[str, Any],
-    images: Sequence[str | None],
-    now: datetime | None = None,
-    load: Sequence[Mapping[str, Any]] | None = None,
-    efficiency: Mapping[str, Any] | None = None,
+    record: RunRecord, images: Sequence[str | None], now: datetime | None = None
 ) -> dict[str, Any]:
     """The content of results.json.
 
     Args:
-        plan: what was run.
-        measurement: what was measured; iteration k holds the next `images` requests of the set.
-        prompt_set: the requests in order, at least as many as there are images.
-        environment: names, versions and settings of the machines, as plain data.
-        images: per image its file's name relative to the result folder, None where it was not saved.
+        record: what was run and measured.
+        images: per image its file's name relative to the result folder, None where it is not saved.
         now: date of the result; the present by default.
-        load: every rank's LoadReport as plain data, in rank order; None leaves the key out.
-        efficiency: of `result_efficiency`; None leaves it and its keys at the top out.
 
     Raises:
         ValueError: there is no iteration, or images, prompts and file names do not match in number.
     """
-    iterations = measurement.iterations
-    completed = sum(iteration.images for iteration in iterations)
-    _check_counts(completed, prompt_set, images)
-    requests = prompt_set.requests[:completed]
+    plan, measurement, efficiency = record.plan, record.measurement, record.efficiency
+    iterations, completed, requests = measurement.iterations, record.completed, record.measured_requests
+    _check_counts(completed, record.prompts, images)
     duration_s = sum(iteration.duration_s for iteration in iterations)
     energy_j = total_energy_j(iterations)
     memory = memory_section(measurement.memory)
@@ -82,9 +91,9 @@ def build_result(
         **({} if efficiency is None else {"efficiency": dict(efficiency)}),
         "warnings": [asdict(warning) for warning in measurement.warnings],
         "configuration": configuration(plan),
-        "provenance": prompt_set.provenance,
-        **({} if load is None else {"load": [dict(rank) for rank in load]}),
-        "environment": dict(environment),
+        "provenance": record.prompts.provenance,
+        **({} if record.load is None else {"load": [dict(rank) for rank in record.load]}),
+        "environment": dict(record.environment),
         "iterations": [iteration_section(iteration) for iteration in iterations],
         "prompts": [request.prompt for request in requests],
         "generation_results": _images(iterations, requests, images),
@@ -111,13 +120,12 @@ def configuration(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _check_counts(completed: int, prompt_set: PromptSet, images: Sequence[str | None]) -> None:
+def _check_counts(completed: int, prompts: PromptSet, images: Sequence[str | None]) -> None:
     if completed < 1:
         raise ValueError("no image was made, so there is no result")
-    if len(prompt_set.requests) < completed or len(images) != completed:
+    if len(prompts.requests) < completed or len(images) != completed:
         raise ValueError(
-            f"{completed} images were made of {len(prompt_set.requests)} requests, "
-            f"with {len(images)} file names"
+            f"{completed} images were made of {len(prompts.requests)} requests, with {len(images)} file names"
         )
 
 

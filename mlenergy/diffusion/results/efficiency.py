@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.cost.efficiency import Efficiency, StageFlops, efficiency
@@ -17,12 +17,7 @@ _TERA = 1e12
 _COMPUTED_IN = {"fp8-dynamic": "float8", "int8-dynamic": "int8"}
 
 
-def efficiency_section(
-    plan: Plan,
-    iterations: Sequence[Iteration],
-    effects: Sequence[Mapping[str, Any]] | None,
-    tf32: bool = False,
-) -> dict[str, Any]:
+def efficiency_section(plan: Plan, iterations: Sequence[Iteration], tf32: bool = False) -> dict[str, Any]:
     """Arithmetic of the exact computation, and what the mean iteration made of it.
 
     An architecture that was not counted before is counted now where GPUs or joules are there to be
@@ -31,13 +26,12 @@ def efficiency_section(
     Args:
         plan: what was run.
         iterations: what was measured.
-        effects: every rank's record of what the optimizations did.
         tf32: whether float32 products ran on tensor cores.
     """
     energies = [iteration.energy.gpu_energy_j for iteration in iterations]
     known = [energy_j for energy_j in energies if energy_j is not None]
     energy_j = sum(known) / len(known) if len(known) == len(energies) else None
-    reason = _no_count(plan, iterations, effects)
+    reason = _no_count(plan, iterations)
     if reason is None:
         try:
             flops = _count(plan, has_use=plan.device == "cuda" or energy_j is not None)
@@ -60,11 +54,9 @@ _KEYS = (
 )
 
 
-def _no_count(
-    plan: Plan, iterations: Sequence[Iteration], effects: Sequence[Mapping[str, Any]] | None
-) -> str | None:
-    """Why the exact computation's FLOPs are not what ran."""
-    if effects is not None and any((rank.get("cache") or {}).get("method") for rank in effects):
+def _no_count(plan: Plan, iterations: Sequence[Iteration]) -> str | None:
+    """The reason why the exact computation's FLOPs are not what ran, None where they are."""
+    if plan.optimizations.cache is not None:
         return f"the cache {plan.optimizations.cache} left out a part of the work"
     if plan.use_resolution_binning:
         return "resolution binning generates at another size than the one asked for"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results.atomic import cannot_write
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -131,11 +132,3 @@ def _busy_line(lock_file: Path, holder: str) -> str:
     return (
         f"{lock_file.parent} is being written by {holder}; wait for it, or choose another --workload.base_dir"
     )
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """A file error while writing results, as one line that says what to do."""
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"cannot write {path}: {reason}; free space, or choose another --workload.base_dir")
-    return UserError(f"cannot write {path}: {reason}; choose a --workload.base_dir that you can write to")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.results.files import written_aside
+from mlenergy.diffusion.results.atomic import written_aside
 from mlenergy.diffusion.results.paths import RunPaths
 
 if TYPE_CHECKING:
@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
+def image_names(paths: RunPaths, requests: Sequence[Request]) -> list[str]:
+    """Names of the files that `save_images` writes, relative to the result folder."""
+    return [paths.relative(paths.image(request.index, request.prompt)) for request in requests]
+
+
 def save_images(paths: RunPaths, requests: Sequence[Request], pixels: Pixels) -> list[str]:
     """Write PNG files, each aside and then renamed.
 
     Args:
         paths: names the files.
-        requests: the image's requests, in the order of the images.
+        requests: the images' requests, in the order of the images.
         pixels: uint8, (n, height, width, 3).
 
     Returns:
-        The files' names relative to the result folder, in order: what `build_result` takes.
+        The files' names relative to the result folder, in order.
 
     Raises:
         ValueError: the array is not of that shape and type, or its length is not that of the requests.
@@ -37,10 +42,7 @@ def save_images(paths: RunPaths, requests: Sequence[Request], pixels: Pixels) ->
         raise ValueError(f"images have to be uint8 (n, height, width, 3), not {pixels.dtype} {pixels.shape}")
     if len(requests) != len(pixels):
         raise ValueError(f"{len(pixels)} images for {len(requests)} requests")
-    names = []
     for request, image in zip(requests, pixels, strict=True):
-        file = paths.image(request.index, request.prompt)
-        with written_aside(file) as aside:
+        with written_aside(paths.image(request.index, request.prompt)) as aside:
             Image.fromarray(image).save(aside, format="PNG")
-        names.append(paths.relative(file))
-    return names
+    return image_names(paths, requests)

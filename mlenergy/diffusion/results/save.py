@@ -1,136 +1,87 @@
-"""What becomes of a measurement: files in the result folder, and a summary on the terminal."""
+"""The files of a finished run: requests, images, timeline, and results.json as the last of them."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
-from mlenergy.diffusion.errors import Interrupted, UserError
-from mlenergy.diffusion.results.files import save_requests, save_result, save_timeline, write_json
-from mlenergy.diffusion.results.lock import check_held
+from mlenergy.diffusion.results.atomic import write_json, written_aside
+from mlenergy.diffusion.results.build import SCHEMA_VERSION
+from mlenergy.diffusion.results.media import save_images
+from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.swap import replaced_result
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.config.plan import Plan
-    from mlenergy.diffusion.distributed.cluster import Cluster
-    from mlenergy.diffusion.engine import Engine
     from mlenergy.diffusion.measure.outputs import Pixels
-    from mlenergy.diffusion.measure.samples import Measurement
+    from mlenergy.diffusion.measure.samples import Timeline
     from mlenergy.diffusion.prompts.sampling import PromptSet
-    from mlenergy.diffusion.quality.reference import Reference
-    from mlenergy.diffusion.results.paths import RunPaths
-    from mlenergy.diffusion.supervision.supervise import Supervisor
-    from mlenergy.diffusion.supervision.terminal import Terminal
-
-    Measured = tuple[Measurement | None, list[Pixels]]
+    from mlenergy.diffusion.results.build import RunRecord
 
 
-@dataclass(frozen=True)
-class Keeping:
-    """What has to hold for a result to be kept, and what it is compared with."""
+def save_run(paths: RunPaths, record: RunRecord, pixels: Sequence[Pixels], result: Mapping[str, Any]) -> None:
+    """Write every file of a run, results.json last, and put them in the place of an earlier result's.
 
-    allow_no_effect: bool = False  # keep it although a optimization did nothing
-    reference: Reference | None = None  # on rank 0
-
-
-def save_and_show(
-    plan: Plan,
-    cluster: Cluster,
-    paths: RunPaths,
-    terminal: Terminal,
-    prompts: PromptSet,
-    measured: Measured,
-    engine: Engine,
-    supervisor: Supervisor,
-    keeping: Keeping,
-) -> None:
-    """Gather what the machines are, then write and print on global rank 0. Every rank calls it.
+    Args:
+        paths: of the run; its lock has to be held.
+        record: what the result was built from.
+        pixels: each window's images, uint8 (n, height, width, 3); empty where they are not saved.
+        result: the content of results.json.
 
     Raises:
-        UserError: a file cannot be written, or a optimization had no effect.
-        Interrupted: a signal ended the measuring; what there is has been written as such.
+        UserError: a file cannot be written. The earlier result is untouched.
     """
-    from mlenergy.diffusion.environment.record import environment_record, node_record
-    from mlenergy.diffusion.report.run_view import print_summary
-    from mlenergy.diffusion.results.build import build_result
-    from mlenergy.diffusion.results.efficiency import efficiency_section
+    with replaced_result(paths) as new:
+        save_requests(new, record.prompts)
+        if pixels:
+            import numpy as np
 
-    nodes = cluster.gather_object(node_record())
-    loads = cluster.gather_object(asdict(engine.report))
-    signum = cluster.broadcast_object(supervisor.interrupted_by)
-    measurement, pixels = measured
-    effects = None if signum is not None else _effects(plan, cluster, engine, keeping)
-    if measurement is not None:
-        check_held(paths.lock)
-        environment = environment_record(sys.argv, facts=engine.report.facts, nodes=nodes)
-        if signum is not None:
-            count = sum(iteration.images for iteration in measurement.iterations)
-            result = build_result(plan, measurement, prompts, environment, [None] * count, load=loads)
-            write_json(paths.interrupted, result)
-        else:
-            likeness = _similarity(keeping, pixels)  # first: the reference may be the result that goes
-            work = efficiency_section(plan, measurement.iterations, effects, _tf32())
-            with replaced_result(paths) as new:
-                files = _write_inputs_and_images(new, prompts, measurement, pixels)
-                result = build_result(
-                    plan, measurement, prompts, environment, files, load=loads, efficiency=work
-                )
-                result |= {"effects": effects} | likeness
-                _write_result(new, measurement, result)
-            print_summary(result, paths, terminal.out)
-            supervisor.complete()
-    if signum is not None:
-        raise Interrupted(signum, f"what was measured until then is in {paths.interrupted}")
+            save_images(new, record.measured_requests, np.concatenate(list(pixels)))
+        if record.measurement.timeline is not None:
+            save_timeline(new, record.measurement.timeline)
+        save_result(new, result)
 
 
-def _effects(plan: Plan, cluster: Cluster, engine: Engine, keeping: Keeping) -> list[dict[str, Any]]:
-    """Every rank's record of what the optimizations did, on every rank.
+def save_requests(paths: RunPaths, prompts: PromptSet) -> None:
+    """Write requests.json: every prompt in full, its seed, and where it is from.
 
     Raises:
-        UserError: on every rank, where one did nothing.
+        UserError: the file cannot be written.
     """
-    ranks: list[dict[str, Any]] = cluster.all_gather_object(engine.effects(plan.warmup_iters))
-    idle = optimizations_without_effect(plan.optimizations, ranks)
-    if idle and not keeping.allow_no_effect:
-        raise UserError(f"{idle[0]} (--allow_no_effect keeps such a result)")
-    return ranks
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "provenance": prompts.provenance,
+        "requests": [asdict(r) for r in prompts.requests],
+        "warmup_requests": [asdict(r) for r in prompts.warmup_requests],
+    }
+    write_json(paths.requests, content)
 
 
-def _tf32() -> bool:
-    """Whether float32 products run on tensor cores, which have a peak of their own."""
-    import torch
+def save_result(paths: RunPaths, result: Mapping[str, Any]) -> None:
+    """Write results.json, the last file of a run: from then on its numbers are safe.
 
-    return bool(torch.backends.cuda.matmul.allow_tf32)
-
-
-def _similarity(keeping: Keeping, pixels: Sequence[Pixels]) -> dict[str, Any]:
-    if keeping.reference is None:
-        return {}
-    import numpy as np
-
-    from mlenergy.diffusion.quality.reference import similarity
-
-    return {"similarity": similarity(keeping.reference, np.concatenate(list(pixels)))}
+    Raises:
+        ValueError: a figure is NaN or infinite.
+        UserError: the file cannot be written.
+    """
+    write_json(paths.results, result)
 
 
-def _write_inputs_and_images(
-    paths: RunPaths, prompts: PromptSet, measurement: Measurement, pixels: Sequence[Pixels]
-) -> list[str | None]:
-    import numpy as np
+def save_timeline(paths: RunPaths, timeline: Timeline) -> None:
+    """Write timeline.parquet: one row a sample, the period in the file's metadata.
 
-    from mlenergy.diffusion.results.media import save_images
+    Raises:
+        UserError: the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    save_requests(paths, prompts)
-    count = sum(iteration.images for iteration in measurement.iterations)
-    if not pixels:
-        return [None] * count
-    return list(save_images(paths, prompts.requests[:count], np.concatenate(list(pixels))))
-
-
-def _write_result(paths: RunPaths, measurement: Measurement, result: dict[str, Any]) -> None:
-    if measurement.timeline is not None:
-        save_timeline(paths, measurement.timeline)
-    save_result(paths, result)
+    columns = asdict(timeline)
+    period_s = columns.pop("period_s")
+    # Named, since a column that the driver never answered holds nothing to tell its type by.
+    texts, counts = ("node", "uuid"), ("temperature_c", "sm_clock_mhz", "event_reasons", "window")
+    kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(counts, pa.int64())
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
+    table = pa.table(columns, schema=schema).replace_schema_metadata({"period_s": repr(period_s)})
+    with written_aside(paths.timeline) as aside:
+        pq.write_table(table, aside)

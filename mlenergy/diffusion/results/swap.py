@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.files import force_to_disk
-from mlenergy.diffusion.results.lock import cannot_write
+from mlenergy.diffusion.results.atomic import cannot_write, force_to_disk
 from mlenergy.diffusion.results.paths import RunPaths
 
 # In the new result's folder: the earlier result on its way out, and then, by a new name, all of it.

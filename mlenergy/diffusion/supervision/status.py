@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mlenergy.diffusion.results.files import write_json
+from mlenergy.diffusion.results.atomic import write_json
 
 State = Literal["planned", "running", "complete", "failed", "interrupted"]
 ENDED: tuple[State, ...] = ("complete", "failed", "interrupted")

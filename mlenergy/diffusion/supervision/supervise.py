@@ -13,32 +13,32 @@ from mlenergy.diffusion.errors import Interrupted
 from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
 from mlenergy.diffusion.supervision.failure import describe
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory, explain_memory
-from mlenergy.diffusion.supervision.status import StatusFile, close_for_the_dead, is_alive
+from mlenergy.diffusion.supervision.status import close_for_the_dead, is_alive
 from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.distributed.cluster import Cluster
     from mlenergy.diffusion.measure.session import Enough
-    from mlenergy.diffusion.results.paths import RunPaths
+    from mlenergy.diffusion.supervision.folder import ResultFolder
 
 
 class Supervisor:
     """What the run tells (its stage, its iterations) and asks (is it to stop?)."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, paths: RunPaths, hang_timeout_s: float) -> None:
+    def __init__(self, plan: Plan, cluster: Cluster, folder: ResultFolder, hang_timeout_s: float) -> None:
         self._plan = plan
         self._cluster = cluster
-        self._paths = paths
-        self._board = Store(cluster.rank)
+        self._paths = folder.paths
+        self._store = Store(cluster.rank)
         self._peers: Sequence[tuple[str, int]] = cluster.all_gather_object(
             (socket.gethostname(), os.getpid())
         )
-        self._status = StatusFile(paths.status, cluster.rank.world_size) if cluster.rank.is_main else None
+        self._status = folder.status
         self._durations_s: list[float] = []
         self._hang_timeout_s = hang_timeout_s
-        stacks = paths.stacks(cluster.rank.rank)
-        self.watch = Watch(self._board, stacks, hang_timeout_s, self._lost_peer, self._abandon)
+        stacks = folder.paths.stacks(cluster.rank.rank)
+        self.watch = Watch(self._store, stacks, hang_timeout_s, self._lost_peer, self._abandon)
         self.stage = "starting"
         self.interrupted_by: int | None = None  # the signal that ended the measuring; rank 0 alone knows
 
@@ -70,10 +70,10 @@ class Supervisor:
             return
         record = describe(error, self._cluster.rank.rank)
         lost = self._lost_peer()
-        if lost is not None and not self._board.read("failure"):
+        if lost is not None and not self._store.read("failure"):
             record |= {"rank": None, "message": f"{lost}; then: {record['message']}"}
-        self._board.post("failure", record)
-        self._write(state="failed", **self._board.read("failure") or record, **self._done())
+        self._store.set_once("failure", record)
+        self._write(state="failed", **self._store.read("failure") or record, **self._done())
         if self._status is None and lost is not None:
             close_for_the_dead(self._paths.status, f"rank 0 is gone; {record['message']}")
 
@@ -87,11 +87,11 @@ class Supervisor:
         patience_s = self._hang_timeout_s / 3 if self._hang_timeout_s else TIME_LIMIT_S
         estimate = error.add_estimate(min(TIME_LIMIT_S, patience_s))
         rank = self._cluster.rank.rank
-        record, first = describe(error, rank), self._board.read("failure")
+        record, first = describe(error, rank), self._store.read("failure")
         if first is not None and first["rank"] != rank:  # the plan's estimate is that rank's as well
             memory = first["memory"]
             record = first | {"memory": memory and memory | estimate.as_dict()}
-        self._board.post("failure with its estimate", record)
+        self._store.set_once("failure with its estimate", record)
         self._write(**record)
 
     def _write(self, **changes: object) -> None:
@@ -108,7 +108,7 @@ class Supervisor:
         elif signum is not None:
             self._write(state="interrupted", message=reason, signal=_name(signum), **self._done())
         else:
-            record = self._board.read("failure with its estimate") or self._board.read("failure")
+            record = self._store.read("failure with its estimate") or self._store.read("failure")
             self._write(state="failed", **(record or {"message": reason}), **self._done())
 
     def _lost_peer(self) -> str | None:
@@ -133,13 +133,15 @@ class _OrSignal:
 
 
 @contextmanager
-def supervised(plan: Plan, cluster: Cluster, paths: RunPaths, hang_timeout_s: float) -> Iterator[Supervisor]:
+def supervised(
+    plan: Plan, cluster: Cluster, folder: ResultFolder, hang_timeout_s: float
+) -> Iterator[Supervisor]:
     """Watch over the body; every rank enters it.
 
     Raises:
         UserError: instead of an allocation that failed.
     """
-    supervisor = Supervisor(plan, cluster, paths, hang_timeout_s)
+    supervisor = Supervisor(plan, cluster, folder, hang_timeout_s)
     supervisor.watch.start()
     try:
         yield supervisor

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from mlenergy.diffusion.results.lock import cannot_write
+from mlenergy.diffusion.results.atomic import cannot_write
 
 
 @dataclass(frozen=True)

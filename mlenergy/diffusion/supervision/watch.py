@@ -32,7 +32,7 @@ class Watch:
     """Hears SIGTERM and SIGUSR1, and counts the seconds since the main thread last said that it lives.
 
     Args:
-        board: shared by all ranks: one rank's stop or hang is everyone's.
+        store: shared by all ranks: one rank's stop or hang is everyone's.
         stacks: where this rank's stacks go when a hang is found.
         hang_timeout_s: longest silence of the main thread; 0: any.
         lost_peer: names a process of this run that has gone, None while all are there.
@@ -41,13 +41,13 @@ class Watch:
 
     def __init__(
         self,
-        board: Store,
+        store: Store,
         stacks: Path,
         hang_timeout_s: float,
         lost_peer: Callable[[], str | None],
         abandon: Callable[[str, int | None], None],
     ) -> None:
-        self._board = board
+        self._store = store
         self._stacks = stacks
         self._hang_timeout_s = hang_timeout_s
         self._lost_peer = lost_peer
@@ -95,7 +95,7 @@ class Watch:
             self._look_round()
 
     def _watch_alone(self) -> None:
-        """Asking the board takes for ever where its host is cut off, so this thread never does."""
+        """Asking the store takes for ever where its host is cut off, so this thread never does."""
         while not self._is_over.wait(_TICK_S):
             silence_s = time.monotonic() - self._last_beat_s
             if self._hang_timeout_s and silence_s > self._hang_timeout_s + _ALONE_S:
@@ -103,7 +103,7 @@ class Watch:
                 os._exit(HANG_EXIT)
 
     def _hear(self, number: int) -> None:
-        self._board.post("stop", number)
+        self._store.set_once("stop", number)
         self._take_stop(number)
 
     def _take_stop(self, number: int) -> None:
@@ -112,15 +112,15 @@ class Watch:
             self._deadline_s = time.monotonic() + self.grace_s
 
     def _look_round(self) -> None:
-        stop = self._board.read("stop")
+        stop = self._store.read("stop")
         if stop is not None:
             self._take_stop(int(stop))
         silence_s = time.monotonic() - self._last_beat_s
         if self._hang_timeout_s and silence_s > self._hang_timeout_s:
-            self._board.post(
+            self._store.set_once(
                 "hang", f"no progress for {silence_s:.0f} s (--hang_timeout_s {self._hang_timeout_s:g})"
             )
-        hang = self._board.read("hang")
+        hang = self._store.read("hang")
         if hang is not None:
             self._end_hanging(str(hang))
         elif self.stop_signal is not None:
@@ -129,7 +129,7 @@ class Watch:
     def _look_after_stop(self) -> None:
         """torchrun passes SIGTERM on when somebody stops it, and also when a peer has failed or died."""
         lost = self._lost_peer()
-        if self._board.read("failure") is not None:
+        if self._store.read("failure") is not None:
             self._end("a peer failed", None)
         elif lost is not None:
             self._end(lost, None)

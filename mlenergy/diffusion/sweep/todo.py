@@ -10,8 +10,8 @@ from mlenergy.diffusion import __version__
 from mlenergy.diffusion.environment.device import detect_device
 from mlenergy.diffusion.executors.job import Job, Pruned, Where, plan_runs
 from mlenergy.diffusion.executors.ledger import Entry, Ledger, State
-from mlenergy.diffusion.results.files import is_complete
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
 from mlenergy.diffusion.sweep.expand import Run
 from mlenergy.diffusion.sweep.spec import SweepSpec
 

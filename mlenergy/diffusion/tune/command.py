@@ -20,7 +20,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.local import Stopped
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.report.tune_view import render, render_choice
-from mlenergy.diffusion.results.files import write_json
+from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.paths import model_slug
 from mlenergy.diffusion.sweep.command import only_one
 from mlenergy.diffusion.tune.axes import axes_of

@@ -1,0 +1,55 @@
+"""The result folder of a run while it is made: its lock, its log and its status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from mlenergy.diffusion.distributed.cluster import Rank
+from mlenergy.diffusion.results.lock import result_lock
+from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
+from mlenergy.diffusion.results.swap import recover_interrupted_swap
+from mlenergy.diffusion.supervision.status import StatusFile
+from mlenergy.diffusion.supervision.terminal import Terminal, redirect_output, spare_log_path
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """The folder that this process works for."""
+
+    paths: RunPaths
+    terminal: Terminal
+    is_done: bool  # a complete result is there already; rank 0 alone knows
+    status: StatusFile | None  # on rank 0 of a run that is to be made
+
+
+@contextmanager
+def result_folder(paths: RunPaths, rank: Rank, *, overwrite: bool, debug: bool) -> Iterator[ResultFolder]:
+    """Hold the folder's lock on rank 0, and send every rank's output to a log, while the body runs.
+
+    Args:
+        paths: of the run.
+        rank: this process.
+        overwrite: measure again although a complete result is there.
+        debug: leave the output on the terminal.
+
+    Raises:
+        UserError: another run holds the lock, or the folder cannot be written.
+    """
+    log, is_done = spare_log_path(rank.rank), False
+    with ExitStack() as stack:
+        if rank.is_main:
+            stack.enter_context(result_lock(paths.lock))
+            recover_interrupted_swap(paths)
+            is_done = not overwrite and is_complete(paths)
+            # The log of the run that measured stays.
+            log = paths.folder / "driver_log.skipped.txt" if is_done else paths.driver_log
+        terminal = stack.enter_context(redirect_output(log, debug=debug))
+        status = StatusFile(paths.status, rank.world_size) if rank.is_main and not is_done else None
+        yield ResultFolder(paths, terminal, is_done, status)
+        if is_done:
+            print(f"{paths.results} is complete; --overwrite_results measures again", file=terminal.out)
+    if log != paths.driver_log:
+        log.unlink(missing_ok=True)
