@@ -90,10 +90,11 @@ def _bare(plan: Any) -> Window:
     import torch
 
     from mlenergy.diffusion.engines.call import call_arguments
-    from mlenergy.diffusion.weights.pipeline import load_pipeline
+    from mlenergy.diffusion.weights.per_node import locate
+    from mlenergy.diffusion.weights.pipeline import load
 
     device = torch.device(plan.device)
-    pipeline: Any = load_pipeline(plan, device)
+    pipeline: Any = load(locate(plan), plan, device)
     arguments = call_arguments(plan)
 
     def window() -> tuple[float, Any]:

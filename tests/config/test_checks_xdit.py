@@ -19,6 +19,7 @@ from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.engines.call import call_arguments
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.hub import ModelFolder
 from mlenergy.diffusion.models.resolve import resolve_model
 
 
@@ -134,12 +135,13 @@ def test_schedulers_that_cannot_step_parts_are_refused(
 ) -> None:
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
-    check_scheduler(plan_of("tiny/sd3", Parallelism(cfg=2, data=2)), str(tmp_path))
+    folder = ModelFolder(tmp_path, {"scheduler": ["diffusers", config.get("_class_name")]})
+    check_scheduler(plan_of("tiny/sd3", Parallelism(cfg=2, data=2)), folder)
     if line is None:
-        check_scheduler(plan_of("tiny/sd3", Parallelism(ulysses=2)), str(tmp_path))
+        check_scheduler(plan_of("tiny/sd3", Parallelism(ulysses=2)), folder)
     else:
         with pytest.raises(UserError, match=line):
-            check_scheduler(plan_of("tiny/sd3", Parallelism(pipefusion=2)), str(tmp_path))
+            check_scheduler(plan_of("tiny/sd3", Parallelism(pipefusion=2)), folder)
 
 
 def test_call_arguments_say_what_the_plan_says() -> None:

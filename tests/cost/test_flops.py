@@ -12,9 +12,10 @@ from mlenergy.diffusion.cost.workload import Workload, workload_of
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import (
     architecture,
-    architecture_from_folder,
+    architecture_from,
     architecture_ids,
 )
+from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.models.listed import BY_ID
 
 FLUX = "black-forest-labs/FLUX.1-dev"
@@ -156,9 +157,9 @@ def test_every_listed_model_has_costs():
 
 @pytest.fixture
 def tiny_flux():
-    from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+    from mlenergy.diffusion.weights.tiny import tiny_folder
 
-    return architecture_from_folder(tiny_folder("tiny/flux"))
+    return architecture_from(read_model(str(tiny_folder("tiny/flux"))))
 
 
 def _key(model, workload):

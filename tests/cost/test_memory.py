@@ -9,10 +9,11 @@ from torch.utils._pytree import tree_leaves
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.fit import count_costs
 from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs
-from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from_folder
+from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from
+from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.weights.random.fill import materialise
 from mlenergy.diffusion.weights.random.modules import empty_module
-from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 # Seen: at most 5.5 % too much for a denoiser (FLUX, two rows) and 0.1 % for a decoder.
 DENOISER_ERROR, DECODER_ERROR = 0.08, 0.02
@@ -87,7 +88,7 @@ def test_the_real_sizes_text_encoder(allocated_peak_bytes):
 
 
 def test_a_tiny_model_at_its_own_size(allocated_peak_bytes):
-    model = architecture_from_folder(tiny_folder("tiny/flux"))
+    model = architecture_from(read_model(str(tiny_folder("tiny/flux"))))
     model = replace(model, costs=count_costs(model))
     net = materialise(empty_module(model.denoiser), CPU, torch.float32, 0, "denoiser")
     inputs = denoiser_inputs(model, 1, 32, 32, 64, CPU, torch.float32)

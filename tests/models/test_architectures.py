@@ -12,18 +12,20 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import (
     UNVERIFIED,
     architecture,
-    architecture_from_folder,
+    architecture_from,
     architecture_ids,
     has_architecture,
+    tiny_ids,
 )
+from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.models.listed import BY_ID
 
-FILES = sorted(Path(room.__file__).parent.glob("*.json"))
+FILES = sorted(Path(room.__file__).parent.rglob("*.json"))
 TOLERANCE = 0.005
 
 
 def test_nine_listed_models_have_one():
-    assert len(architecture_ids()) == len(FILES) == 9
+    assert len(architecture_ids()) == 9 == len(FILES) - len(tiny_ids())
     assert all(
         BY_ID[name].family.pipeline_class == architecture(name).pipeline_class for name in architecture_ids()
     )
@@ -38,6 +40,13 @@ def test_every_value_names_its_source(path):
     }
     assert used == set(legend)
     assert all(len(text) > 20 for text in legend.values())
+
+
+@pytest.mark.parametrize("model_id", tiny_ids())
+def test_a_tiny_model_is_listed_and_every_module_has_a_seed_of_its_own(model_id):
+    seeds = [part.seed for part in architecture(model_id).modules.values()]
+    assert BY_ID[model_id].family.pipeline_class == architecture(model_id).pipeline_class
+    assert None not in seeds and len(set(seeds)) == len(seeds)
 
 
 def test_what_nobody_checked_is_marked():
@@ -88,14 +97,14 @@ def test_a_folder_gives_its_own_configuration(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "X", "num_layers": 4}')
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"shift": 3.0}')
-    found = architecture_from_folder(tmp_path)
+    found = architecture_from(read_model(str(tmp_path)))
     assert dict(found.denoiser.config) == {"num_layers": 4}
     assert found.components["scheduler"].config == {"shift": 3.0}
     assert found.options == {"force_zeros_for_empty_prompt": True}
     assert set(found.components) == {"transformer", "scheduler"}
     (tmp_path / "transformer" / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        architecture_from_folder(tmp_path)
+        architecture_from(read_model(str(tmp_path)))
 
 
 def test_reading_needs_no_torch():

@@ -9,14 +9,15 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights.load_report import LoadWatch
-from mlenergy.diffusion.weights.per_node import prepare_weights
-from mlenergy.diffusion.weights.pipeline import load_pipeline
+from mlenergy.diffusion.weights.per_node import locate
+from mlenergy.diffusion.weights.pipeline import load
 
 
 def plan_for(weights: str) -> SimpleNamespace:
@@ -34,19 +35,28 @@ def main(folder: str, hub_id: str, large: str) -> None:
     torch.set_num_threads(1)
     cluster = Cluster.start(read_rank(), "cpu")
     found = {
-        "tiny": prepare_weights(plan_for("tiny/sd1.5"), cluster),
-        "hub": prepare_weights(plan_for(hub_id), cluster),
+        "tiny": path_of("tiny/sd1.5", cluster),
+        "hub": path_of(hub_id, cluster),
         "missing": failure("owner/none", cluster),
     }
-    found["class"] = type(load_pipeline(plan_for(hub_id), "cpu")).__name__  # warms the libraries too
+    found["class"] = type(pipeline_of(hub_id, cluster)).__name__  # warms the libraries too
     found |= measured_load(large, cluster)
     Path(folder, f"{cluster.rank.rank}.json").write_text(json.dumps(found))
     cluster.close()
 
 
+def path_of(weights: str, cluster: Cluster) -> str:
+    return str(locate(plan_for(weights), cluster).path)
+
+
+def pipeline_of(weights: str, cluster: Cluster) -> Any:
+    plan = plan_for(weights)
+    return load(locate(plan, cluster), plan, "cpu")
+
+
 def failure(weights: str, cluster: Cluster) -> str:
     try:
-        return prepare_weights(plan_for(weights), cluster)
+        return path_of(weights, cluster)
     except UserError as error:
         return f"refused: {error}"
 
@@ -55,7 +65,7 @@ def measured_load(large: str, cluster: Cluster) -> dict[str, int]:
     """Memory that this rank's load took, once every weight has been read by both ranks."""
     cluster.barrier()
     watch = LoadWatch()
-    pipeline = load_pipeline(plan_for(large), "cpu")
+    pipeline = pipeline_of(large, cluster)
     touched = sum(float(p.sum()) for p in pipeline.text_encoder_2.parameters())
     cluster.barrier()
     facts = watch.facts(pipeline)

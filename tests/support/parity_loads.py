@@ -21,8 +21,8 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
     """Change what is loaded inside the block."""
     with ExitStack() as changes:
         if case.blind:
-            load = functools.partial(_load_blinded, loading.load_pipeline)
-            changes.enter_context(mock.patch.object(loading, "load_pipeline", load))
+            load = functools.partial(_load_blinded, loading.load)
+            changes.enter_context(mock.patch.object(loading, "load", load))
         if case.engine == "xdit":
             from mlenergy.diffusion.engines.xdit import engine as xdit
 
@@ -33,13 +33,13 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
         yield
 
 
-def _load_blinded(load: Any, plan: Any, device: Any) -> Any:
+def _load_blinded(load: Any, folder: Any, plan: Any, device: Any) -> Any:
     """Keys and values of image tokens become the same for all of them.
 
     No token then learns anything of another one, so that PipeFusion's stale activations cannot
     matter: what is left to differ is whether each patch meets its own messages, noise and step.
     """
-    pipeline = load(plan, device)
+    pipeline = load(folder, plan, device)
     for name, module in pipeline.transformer.named_modules():
         cross = (
             name.endswith("attn2") and not hasattr(module, "add_k_proj") and plan.spec.family.name != "sd3"

@@ -11,7 +11,7 @@ from typing import Any
 
 from parity_cases import EVERYTHING
 
-from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "parity" / "results.json"  # what docs/capabilities.md is made from

@@ -107,11 +107,12 @@ def one_rank_images(reference: Case) -> torch.Tensor:
     """diffusers' own pipeline, called as its documentation says; (n, 3, height, width)."""
     from mlenergy.diffusion.engines.call import call_arguments
     from mlenergy.diffusion.weights import pipeline as loading
+    from mlenergy.diffusion.weights.per_node import locate
 
     (call,) = reference.calls
     plan, batch = case_plan(reference, call), batch_of(call)
     with as_the_case_wants(reference):
-        pipeline: Any = loading.load_pipeline(plan, "cpu")
+        pipeline: Any = loading.load(locate(plan), plan, "cpu")
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
     return pipeline(prompt=list(batch.prompts), generator=generators, **call_arguments(plan)).images

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.models.hub import read_component_config, read_model_index
-from mlenergy.diffusion.weights.per_node import prepare_weights
-from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+from mlenergy.diffusion.models.hub import explain, read_model
+from mlenergy.diffusion.weights.per_node import locate
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 
 def plan_for(weights, **options):
@@ -26,9 +26,10 @@ def plan_for(weights, **options):
 
 
 def load(weights, **options):
-    from mlenergy.diffusion.weights.pipeline import load_pipeline
+    from mlenergy.diffusion.weights.pipeline import load
 
-    return load_pipeline(plan_for(weights, **options), "cpu")
+    plan = plan_for(weights, **options)
+    return load(locate(plan), plan, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -49,34 +50,35 @@ def edit_index(folder, **changes):
 def test_index_and_configs_are_read_without_torch(flux):
     code = (
         "import sys; from mlenergy.diffusion.models.hub import *; "
-        f"assert read_model_index({str(flux)!r})['_class_name'] == 'FluxPipeline'; "
-        f"assert read_component_config({str(flux)!r}, 'transformer')['num_attention_heads'] == 4; "
+        f"model = read_model({str(flux)!r}); assert model.index['_class_name'] == 'FluxPipeline'; "
+        "assert model.component_config('transformer')['num_attention_heads'] == 4; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_scheduler_config_and_missing_component(flux):
-    assert read_component_config(str(flux), "scheduler")["shift"] == 3.0
+    model = read_model(str(flux))
+    assert model.component_config("scheduler")["shift"] == 3.0
     with pytest.raises(UserError, match=r"no component 'unet'; it has: .*transformer"):
-        read_component_config(str(flux), "unet")
+        model.component_config("unet")
 
 
 @pytest.mark.parametrize("weights", ["/no/such/folder", "./nowhere", "justname", "a/b/c"])
 def test_what_is_neither_folder_nor_id(weights):
-    with pytest.raises(UserError, match="no folder and no hub id"):
-        read_model_index(weights)
+    with pytest.raises(UserError, match="neither a folder nor a hub id"):
+        read_model(weights)
 
 
 def test_folder_that_is_no_pipeline(tmp_path):
     with pytest.raises(UserError, match=r"has no model_index\.json"):
-        read_model_index(str(tmp_path))
+        read_model(str(tmp_path))
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
-        read_model_index(str(tmp_path))
+        read_model(str(tmp_path))
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match="names no pipeline class"):
-        read_model_index(str(tmp_path))
+        read_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -137,13 +139,9 @@ def test_code_only_when_trusted(copy):
 
 def test_safety_checker_is_left_out(copy):
     edit_index(copy, safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
-    from mlenergy.diffusion.models.hub_files import check_folder, left_out
-
-    index = read_model_index(str(copy))
-    assert left_out(index) == ("safety_checker",)
-    check_folder(
-        copy, index, variant=None, allow_pickle=False, trust_remote_code=False
-    )  # its folder may be absent
+    model = read_model(str(copy))
+    assert model.left_out == ("safety_checker",)
+    model.check(variant=None, allow_pickle=False, trust_remote_code=False)  # its folder may be absent
 
 
 HUB = "https://hub.example/api/models/owner/name"
@@ -168,8 +166,6 @@ def hub_error(kind, status):
     ],
 )
 def test_hub_errors_say_what_to_do(kind, status, words):
-    from mlenergy.diffusion.models.hub_errors import explain
-
     try:  # as diffusers does it: the hub's refusal is the cause of a vague OSError
         raise OSError("Cannot load model") from hub_error(kind, status)
     except OSError as error:
@@ -181,9 +177,9 @@ def test_hub_errors_say_what_to_do(kind, status, words):
 
 ASK = """
 import time; time.sleep = lambda s: None  # the client tries a silent hub again after seconds
-from mlenergy.diffusion.models.hub import read_model_index
+from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.errors import UserError
-try: read_model_index('owner/name', 'v9')
+try: read_model('owner/name', 'v9')
 except UserError as error: print(error)
 """
 
@@ -230,11 +226,28 @@ class OneRank:
         return [value]
 
 
-def test_prepare_weights_returns_the_folder_or_the_reason(flux, copy):
-    assert prepare_weights(plan_for(flux), OneRank()) == str(flux)
+def test_locate_returns_the_folder_or_the_reason(flux, copy):
+    assert locate(plan_for(flux), OneRank()).path == flux
     shutil.rmtree(copy / "vae")
     with pytest.raises(UserError, match="lacks vae/"):
-        prepare_weights(plan_for(copy), OneRank())
+        locate(plan_for(copy), OneRank())
+
+
+def test_the_index_is_read_once_on_the_way_to_a_pipeline(flux, monkeypatch):
+    from mlenergy.diffusion.models import hub
+    from mlenergy.diffusion.weights.pipeline import load
+
+    read, files = hub._read_object, []
+    monkeypatch.setattr(hub, "_read_object", lambda path, of: files.append(path.name) or read(path, of))
+    plan = plan_for(flux)
+    load(locate(plan, OneRank()), plan, "cpu")
+    assert files == ["model_index.json"]
+
+
+def test_random_weights_of_a_known_architecture_need_no_folder():
+    plan = plan_for("black-forest-labs/FLUX.1-dev")
+    plan.weights = "random"
+    assert locate(plan, OneRank()) is None
 
 
 def test_variant_that_is_not_there(flux):

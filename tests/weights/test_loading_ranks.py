@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 HUB_ID = "owner/name"
 LARGE_BYTES = 160e6  # well above what the libraries allocate on the way
@@ -46,11 +46,12 @@ def start(folder, hub_url, large):
 
 def large_flux(folder):
     """tiny/flux with a text encoder that shows in the memory of a process."""
+    import torch
     from transformers import T5Config, T5EncoderModel
 
-    from mlenergy.diffusion.weights.tiny import flux
+    from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline
 
-    pipeline = flux.build()
+    pipeline = build_random_pipeline("tiny/flux", "cpu", torch.float32)
     sizes = {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_heads": 12, "num_layers": 4}
     config = T5Config(vocab_size=len(pipeline.tokenizer_2), feed_forward_proj="gated-gelu", **sizes)
     pipeline.register_modules(text_encoder_2=T5EncoderModel(config))

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.weights.pipeline import load_pipeline
-from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+from mlenergy.diffusion.weights import pipeline as loading
+from mlenergy.diffusion.weights.per_node import locate
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 LAYER = "transformer_blocks.0.attn.to_q"
 RANK = 2
@@ -20,7 +21,7 @@ def load(weights, **options):
     plan = SimpleNamespace(
         weights_from=str(weights), weights="pretrained", trust_remote_code=False, **(fields | options)
     )
-    return load_pipeline(plan, "cpu")
+    return loading.load(locate(plan), plan, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.weights.tiny.folder import _fingerprint, tiny_folder, tiny_names
+from mlenergy.diffusion.weights.tiny import _fingerprint, tiny_folder, tiny_ids
 
 
 def test_names_need_no_torch():
-    code = "import sys, mlenergy.diffusion.weights.tiny.folder; assert 'torch' not in sys.modules"
+    code = "import sys, mlenergy.diffusion.weights.tiny; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -47,7 +47,7 @@ def test_same_bytes_each_time_and_nothing_left_aside(tmp_path):
 
 def test_two_processes_at_once_give_one_whole_folder(tmp_path):
     call = f"tiny_folder('tiny/flux', {str(tmp_path)!r})"
-    code = f"from mlenergy.diffusion.weights.tiny.folder import tiny_folder; print({call})"
+    code = f"from mlenergy.diffusion.weights.tiny import tiny_folder; print({call})"
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -60,7 +60,7 @@ def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
     """Transformers' own saving writes on rank 0 only: the folder of rank 1 lacked its text encoders."""
     code = (
         "import os, sys, torch.distributed as dist; "
-        "from mlenergy.diffusion.weights.tiny.folder import tiny_folder; "
+        "from mlenergy.diffusion.weights.tiny import tiny_folder; "
         "rank, store, cache = int(sys.argv[1]), sys.argv[2], sys.argv[3]; "
         "dist.init_process_group('gloo', rank=rank, world_size=2, store=dist.FileStore(store, 2)); "
         "rank == 1 and print(tiny_folder('tiny/flux', cache)); dist.barrier()"
@@ -74,7 +74,7 @@ def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
     assert {str(p.relative_to(outs[1])) for p in Path(outs[1]).rglob("*")} == files
 
 
-@pytest.mark.parametrize("name", tiny_names())
+@pytest.mark.parametrize("name", tiny_ids())
 def test_pipeline_is_small_quick_and_follows_the_prompt(name, tmp_path):
     import torch
     from diffusers import DiffusionPipeline

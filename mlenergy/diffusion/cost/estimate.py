@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.optimizations import options_of
-from mlenergy.diffusion.cost.architecture import architecture_of
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
 from mlenergy.diffusion.cost.shape import shape_of
+from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -30,7 +30,7 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     Raises:
         UserError: the model's architecture is unknown or cannot be counted.
     """
-    model = architecture_of(plan)
+    model = find_architecture(plan.weights_from, plan.revision)
     return memory_of(plan, model, costs_of(model), shape_of(plan, model), None)
 
 

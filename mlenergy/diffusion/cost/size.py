@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.cost.architecture import architecture_of
 from mlenergy.diffusion.cost.combinations import valid_plans
 from mlenergy.diffusion.cost.communication import Communication, communication_of
 from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
 from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
 from mlenergy.diffusion.cost.shape import Shape, shape_of
 from mlenergy.diffusion.cost.work import group_flops, whole_flops
+from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.parallelism import Parallelism
@@ -93,7 +93,7 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
     Raises:
         UserError: the model's architecture is unknown or cannot be counted.
     """
-    model = architecture_of(plan)
+    model = find_architecture(plan.weights_from, plan.revision)
     costs = costs_of(model)
     count = plan.parallel.world_size if processes is None else processes
     ways = [_share_out(each, model, costs, gpu_memory_gib) for each in valid_plans(plan, count)]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.cost.architecture import architecture_of
 from mlenergy.diffusion.cost.cached import known_costs
 from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
 from mlenergy.diffusion.cost.efficiency import StageFlops
 from mlenergy.diffusion.cost.shape import Shape, shape_of
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -30,7 +30,7 @@ def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
     Raises:
         UserError: the architecture is not known, cannot be counted, or was not counted yet.
     """
-    model = architecture_of(plan)
+    model = find_architecture(plan.weights_from, plan.revision)
     if not may_count and known_costs(model) is None:
         raise UserError("not counted yet for this model; mlenergy plan counts it")
     return whole_flops(plan, model, costs_of(model))

@@ -1,87 +1,174 @@
-"""What a pipeline is made of, read from its small JSON files: no torch, no weights.
+"""A model in diffusers' format: its folder, its small JSON files, and the hub that they may come from.
 
-The planning room asks here before anything loads.
+Planning asks here before anything loads, and loading checks a folder here before anything of it
+runs. No torch.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.models.hub_errors import explain
-from mlenergy.diffusion.weights.tiny.folder import is_tiny, tiny_folder
 
 INDEX_FILE = "model_index.json"
-_CONFIG_FILES = ("config.json", "scheduler_config.json")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+# They take no part in making an image from a text: the safety checker (and the extractor
+# that feeds it) looks at finished images on the host, outside of what is measured.
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
-def read_model_index(weights: str, revision: str | None = None) -> dict[str, Any]:
-    """The pipeline's class (`_class_name`) and components (name -> [library, class]).
+_NO_FOLDER_NO_ID = "{weights} is neither a folder nor a hub id; give a folder, or an id such as owner/name"
+# Class in huggingface_hub.errors -> what to tell the user; the most specific first.
+_REFUSALS = {
+    "GatedRepoError": "{weights} is gated: accept its licence at {hub}/{weights}, "
+    "then set HF_TOKEN to a token that may read it",
+    "RevisionNotFoundError": "{weights} has no revision {revision!r}; name one that it has",
+    "RepositoryNotFoundError": "{weights} is not on the hub, or is private; check the id, or set HF_TOKEN "
+    "to a token for it",
+    "RemoteEntryNotFoundError": "{weights} is not in diffusers' format: {reason}; give another model",
+    "HFValidationError": _NO_FOLDER_NO_ID,
+    "HfHubHTTPError": "the hub refused {weights}: {reason}; try again later",
+}
+_UNREACHABLE = (
+    "{weights} is not in the local cache and the hub cannot be reached; check the network (and that "
+    "HF_HUB_OFFLINE is not set), or give a folder that holds the model"
+)
 
-    weights: a folder, a hub id, or a tiny model's name. From the hub only this one file travels.
 
-    Raises UserError where there is no such model, no access, no network, or no valid file.
+@dataclass(frozen=True)
+class ModelFolder:
+    """A pipeline's folder on this machine and its model_index.json, read and checked once.
+
+    path: of a model on the hub, the snapshot in the cache; it may hold only the files asked for so far.
+    index: the pipeline's class (`_class_name`), its components (name -> [library, class]), its options.
+    hub_id: where files that are missing come from; None for a folder that the user gave.
     """
-    index = _read_json(weights, INDEX_FILE, revision)
+
+    path: Path
+    index: Mapping[str, Any]
+    hub_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The model as messages name it."""
+        return self.hub_id or str(self.path)
+
+    @property
+    def components(self) -> dict[str, tuple[str, str]]:
+        """Name -> (library, class) of every component that the pipeline has."""
+        lists = {
+            name: value
+            for name, value in self.index.items()
+            if isinstance(value, list) and not name.startswith("_")
+        }
+        return {
+            name: (value[0], value[1])
+            for name, value in lists.items()
+            if len(value) == 2 and value[0] is not None
+        }
+
+    @property
+    def loaded_components(self) -> dict[str, tuple[str, str]]:
+        """Those of `components` that are loaded."""
+        return {name: value for name, value in self.components.items() if name not in UNUSED}
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Components that the pipeline has and that are not loaded."""
+        return tuple(name for name in self.components if name in UNUSED)
+
+    def component_config(self, component: str) -> dict[str, Any]:
+        """Configuration of one component ("transformer", "unet", "scheduler"): heads and layers, for example.
+
+        Raises:
+            UserError: the pipeline has no such component, or its file cannot be had.
+        """
+        if component not in self.components:
+            known = ", ".join(self.components)
+            raise UserError(f"{self.name} has no component {component!r}; it has: {known}")
+        file = f"{component}/{'scheduler_config' if 'scheduler' in component else 'config'}.json"
+        path = self.path / file
+        if self.hub_id is not None and not path.is_file():
+            # A snapshot's folder is named for its commit: all files of a model are of one commit.
+            path = _from_hub(self.hub_id, file, revision=self.path.name)
+        return _read_object(path, self.name)
+
+    def check(self, *, variant: str | None, allow_pickle: bool, trust_remote_code: bool) -> None:
+        """Refuse a folder that cannot load, or that would run its own code.
+
+        Raises:
+            UserError: names the missing files, the pickled component or the custom code.
+        """
+        needed = self.loaded_components
+        if not trust_remote_code:
+            code = [name for name, (lib, _) in needed.items() if (self.path / name / f"{lib}.py").exists()]
+            if not isinstance(self.index["_class_name"], str):
+                code.insert(0, "its pipeline class")
+            if code:
+                raise UserError(
+                    f"{self.path} brings its own code ({', '.join(code)}); read it, then give "
+                    "--trust_remote_code"
+                )
+        missing = [line for name in needed for line in _missing(self.path / name, variant, allow_pickle)]
+        if missing:
+            raise UserError(f"{self.path} lacks {', '.join(missing)}; download the model again")
+
+
+def read_model(weights: str, revision: str | None = None) -> ModelFolder:
+    """The model of a folder or a hub id. From the hub only model_index.json travels.
+
+    Raises:
+        UserError: there is no such model, no access, no network, or no valid file.
+    """
+    folder = Path(weights).expanduser()
+    hub_id = None
+    if folder.is_dir():
+        path = folder / INDEX_FILE
+    elif folder.is_absolute() or weights.startswith((".", "~")) or weights.count("/") != 1:
+        raise UserError(_NO_FOLDER_NO_ID.format(weights=weights))
+    else:
+        path, hub_id = _from_hub(weights, INDEX_FILE, revision), weights
+    index = _read_object(path, weights)
     if "_class_name" not in index:
         raise UserError(f"{weights}: {INDEX_FILE} names no pipeline class; give a diffusers model")
-    return index
+    return ModelFolder(path.parent, index, hub_id)
 
 
-def cached_model_index(weights: str, revision: str | None = None) -> dict[str, Any] | None:
-    """The index of a hub's model that is in the cache, without asking the hub; None for any other."""
-    if local_folder(weights) is not None:
-        return None
-    from huggingface_hub import try_to_load_from_cache
+def explain(error: BaseException, weights: str, revision: str | None) -> UserError:
+    """The UserError to raise for an error of the hub's client or of diffusers' loader.
 
-    path = try_to_load_from_cache(weights, INDEX_FILE, revision=revision)
-    return _parsed(Path(path)) if isinstance(path, str) else None
-
-
-def read_component_config(weights: str, component: str, revision: str | None = None) -> dict[str, Any]:
-    """Configuration of one component ("transformer", "unet", "scheduler"), heads and layers for example.
-
-    Raises UserError as `read_model_index` does, and where the pipeline has no such component.
+    Diffusers falls back to its cache when the hub refuses, so the true reason may be
+    the cause of what it raises: the whole chain is looked at.
     """
-    index = read_model_index(weights, revision)
-    if not isinstance(index.get(component), list) or index[component][0] is None:
-        has = ", ".join(name for name, value in index.items() if isinstance(value, list) and value[0])
-        raise UserError(f"{weights} has no component {component!r}; it has: {has}")
-    file = _CONFIG_FILES["scheduler" in component]
-    return _read_json(weights, f"{component}/{file}", revision)
+    if isinstance(error, UserError):
+        return error
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub
+
+    chain = list(_chain(error))
+    for kind, line in _REFUSALS.items():
+        found = next((link for link in chain if isinstance(link, getattr(hub, kind))), None)
+        if found is not None:
+            words = {"weights": weights, "revision": revision, "reason": _first_line(found)}
+            return UserError(line.format(hub=constants.ENDPOINT, **words))
+    unreachable = (hub.LocalEntryNotFoundError, ConnectionError)
+    if any(isinstance(link, unreachable) or _is_of_httpx(link) for link in chain):
+        return UserError(_UNREACHABLE.format(weights=weights))
+    return UserError(f"{weights} cannot be loaded: {_first_line(error)} Check its files and the options.")
 
 
-def local_folder(weights: str) -> Path | None:
-    """Folder of a local or a tiny model (built where need be); None for an id of the hub.
-
-    Raises UserError for a path that does not exist and for text that can be no id.
-    """
-    if is_tiny(weights):
-        return tiny_folder(weights)
-    folder = Path(weights).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or weights.startswith((".", "~")) or weights.count("/") != 1:
-        raise UserError(f"{weights} is no folder and no hub id; give a folder, or an id such as owner/name")
-    return None
-
-
-def _read_json(weights: str, file: str, revision: str | None) -> dict[str, Any]:
-    folder = local_folder(weights)
-    path = folder / file if folder is not None else _from_hub(weights, file, revision)
+def _read_object(path: Path, weights: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
-            f"{weights} has no {file}; give a model in diffusers' format (a folder with {INDEX_FILE})"
+            f"{weights} has no {path.name}; give a model in diffusers' format (a folder with {INDEX_FILE})"
         )
-    return _parsed(path)
-
-
-def _parsed(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -91,19 +178,19 @@ def _parsed(path: Path) -> dict[str, Any]:
     return value
 
 
-def _from_hub(weights: str, file: str, revision: str | None) -> Path:
+def _from_hub(hub_id: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download  # lazily: --help and tiny models do not need it
 
     try:
         with _no_retry_lines():
-            return Path(hf_hub_download(weights, file, revision=revision))
+            return Path(hf_hub_download(hub_id, file, revision=revision))
     except Exception as error:
-        raise explain(error, weights, revision) from error
+        raise explain(error, hub_id, revision) from error
 
 
 @contextmanager
 def _no_retry_lines() -> Iterator[None]:
-    """The client warns of each try that fails; where all fail, the user gets one line from here."""
+    """Silence the client's warning of each attempt that fails: where all fail, the user gets one line."""
     logger = logging.getLogger("huggingface_hub.utils._http")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -111,3 +198,49 @@ def _no_retry_lines() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _missing(folder: Path, variant: str | None, allow_pickle: bool) -> Iterator[str]:
+    """Files that a component's folder lacks, as "component/file".
+
+    Raises:
+        UserError: all its weights are pickled, and pickles are not allowed.
+    """
+    if not folder.is_dir():
+        yield f"{folder.name}/"
+        return
+    if not (folder / "config.json").is_file():
+        if any(folder.glob("*config.json")):
+            return  # a scheduler or a tokenizer: small files, and their loaders name what they miss
+        yield f"{folder.name}/config.json"
+        return
+    # A component that lacks the variant is loaded without it, as diffusers does.
+    of_variant = list(folder.glob(f"*.safetensors.index.{variant}.json")) if variant else []
+    indexes = of_variant or list(folder.glob("*.safetensors.index.json"))
+    shards = {shard for index in indexes for shard in _read_object(index, folder.name)["weight_map"].values()}
+    yield from (f"{folder.name}/{shard}" for shard in sorted(shards) if not (folder / shard).is_file())
+    if shards or any(folder.glob("*.safetensors")):
+        return
+    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+    if not pickles:
+        yield f"{folder.name}/*.safetensors"
+    elif not allow_pickle:
+        raise UserError(
+            f"{folder} has only pickled weights ({pickles[0]}), which can run code as they load; "
+            "convert them to safetensors, or give --allow_pickle if you trust their source"
+        )
+
+
+def _is_of_httpx(error: BaseException) -> bool:
+    """The hub's client speaks through httpx, whose transport errors are not ConnectionErrors."""
+    return any(kind.__module__.startswith("httpx") for kind in type(error).__mro__)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.families import FAMILIES
+from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY, is_tiny
 from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec
 
@@ -23,17 +24,14 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
     if is_tiny(model_id):
         known = ", ".join(spec.model_id for spec in TINY)
         raise UserError(f"there is no {model_id}; the tiny models are: {known}")
-    # Reading an index may mean asking the hub, so its client is imported only when it comes to that.
-    from mlenergy.diffusion.models.hub import read_component_config, read_model_index
-
-    class_name = str(read_model_index(model_id, revision).get("_class_name"))
+    model = read_model(model_id, revision)
+    class_name = str(model.index["_class_name"])
     family = FAMILIES.get(class_name)
     if family is None:
         raise UserError(
             f"{model_id} is a {class_name}, which is not supported; supported: {', '.join(sorted(FAMILIES))}"
         )
-    config = read_component_config(model_id, family.denoiser, revision)
-    return _spec_from_config(model_id, family, config)
+    return _spec_from_config(model_id, family, model.component_config(family.denoiser))
 
 
 def _spec_from_config(model_id: str, family: Family, config: Mapping[str, Any]) -> ModelSpec:

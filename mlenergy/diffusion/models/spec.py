@@ -1,4 +1,4 @@
-"""What a model is, as data: no torch here, so that a dry run answers at once."""
+"""A model and its family, as data: no torch here, so that a dry run answers at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a load cost this rank: time, host memory, and which commit of the weights it was. No torch."""
+"""The cost of a load on this rank: time, host memory, which commit of the weights it was, random weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.weights.random.pipeline import start_report
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.distributed.cluster import Cluster
 
 
 class LoadWatch:
@@ -37,6 +43,27 @@ class LoadWatch:
             "host_pss_growth_bytes": _difference(pss_bytes, self._pss_bytes),
             "weights_commit": _commit(Path(str(pipeline.config.get("_name_or_path", "")))),
         }
+
+
+def random_facts(pipeline: object, cluster: Cluster) -> dict[str, Any]:
+    """The cost of building random weights on this rank, for the results; empty for weights that were loaded.
+
+    Every rank calls it: the ranks compare what they hold.
+
+    Raises:
+        UserError: on every rank, where two hold different weights.
+    """
+    report = start_report(pipeline)
+    if report is None:
+        return {}
+    fingerprints = cluster.all_gather_object(report.fingerprint)
+    for rank, fingerprint in enumerate(fingerprints):
+        if fingerprint != fingerprints[0]:
+            raise UserError(
+                f"ranks 0 and {rank} made different random weights; give all nodes the same kind of device "
+                "and the same version of torch"
+            )
+    return {"random_weights": report.as_dict()}
 
 
 def _own_memory() -> tuple[int | None, int | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.models.hub_errors import explain
+from mlenergy.diffusion.models.hub import explain
 
 
 def merge_lora(pipeline: Any, lora: str, allow_pickle: bool) -> None:

@@ -1,71 +1,81 @@
-"""One download (or one build) a node: the others wait, and all fail together."""
+"""The walk to the weights: one download or one build a node; the others wait, and all fail together."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusers import DiffusionPipeline
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.models.hub import local_folder
+from mlenergy.diffusion.models.architectures.reader import has_architecture
+from mlenergy.diffusion.models.hub import ModelFolder, explain, read_model
+from mlenergy.diffusion.models.listed import is_tiny
+from mlenergy.diffusion.weights.pipeline import loader_options
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 
-def prepare_weights(plan: Plan, cluster: Cluster) -> str:
-    """Local folder of `plan.weights_from`, complete when this returns on any rank; as it is for random ones.
+def locate(plan: Plan, cluster: Cluster | None = None) -> ModelFolder | None:
+    """The folder on this machine that holds `plan.weights_from`, complete and checked.
 
-    The first rank of each node builds the tiny model or downloads; the others wait. Every
-    rank calls this. Where one node fails, all ranks raise its UserError: none waits for ever.
+    The first rank of each node builds the tiny model or downloads; the others wait and are handed
+    what it found. Every rank calls this. From the hub travels only what the pipeline needs, in the
+    format that will be loaded.
+
+    cluster: None for a process that is alone.
+
+    Returns:
+        None where no file is needed: random weights of an architecture that this package has.
+
+    Raises:
+        UserError: the model is unknown or gated, there is no network, files are missing or pickled. Where
+            one node fails, all ranks raise its line: none waits for ever.
     """
-    if plan.weights == "random":
-        return plan.weights_from
+    if cluster is None:
+        return _locate(plan, announce=False)
     rank = cluster.rank
     node = rank.rank - rank.local_rank  # by its first rank: hostnames may repeat in containers
-    folder, failure = _attempt(plan, rank.is_main) if rank.local_rank == 0 else (None, None)
+    folder, failure = None, None
+    if rank.local_rank == 0:
+        try:
+            folder = _locate(plan, announce=rank.is_main)
+        except UserError as error:
+            failure = str(error)
+        except Exception as error:  # the others wait: they must hear of any failure
+            failure = f"{plan.weights_from} cannot be read: {type(error).__name__}: {error}"
     answers = cluster.all_gather_object((node, folder, failure))
     for _, _, line in answers:
         if line is not None:
             raise UserError(line)
-    return str(next(there for where, there, _ in answers if where == node and there is not None))
+    return next((found for where, found, _ in answers if where == node and found is not None), None)
 
 
-def random_facts(pipeline: object, cluster: Cluster) -> dict[str, Any]:
-    """What building random weights took on this rank, for the results; empty for weights that were loaded.
-
-    Every rank calls it: the ranks compare what they hold.
-
-    Raises:
-        UserError: on every rank, where two hold different weights.
-    """
-    from mlenergy.diffusion.weights.random.pipeline import start_report
-
-    report = start_report(pipeline)
-    if report is None:
-        return {}
-    prints = cluster.all_gather_object(report.fingerprint)
-    for rank, found in enumerate(prints):
-        if found != prints[0]:
-            raise UserError(
-                f"ranks 0 and {rank} made different random weights; give all nodes the same kind of device "
-                "and the same version of torch"
-            )
-    return {"random_weights": report.as_dict()}
-
-
-def _attempt(plan: Plan, speaks: bool) -> tuple[str | None, str | None]:
-    """Folder, or the reason there is none."""
-    from mlenergy.diffusion.weights.pipeline import local_weights
-
-    try:
-        if speaks and local_folder(plan.weights_from) is None:
+def _locate(plan: Plan, announce: bool) -> ModelFolder | None:
+    if plan.weights == "random":
+        return None if has_architecture(plan.weights_from) else read_model(plan.weights_from)
+    if is_tiny(plan.weights_from):
+        folder = read_model(str(tiny_folder(plan.weights_from)))
+    else:
+        folder = read_model(plan.weights_from, plan.revision)
+    if folder.hub_id is not None:
+        if announce:
             print(
-                f"weights of {plan.weights_from}: from the hub or its cache; one download a node",
-                file=sys.stderr,
+                f"weights of {folder.hub_id}: from the hub or its cache; one download a node", file=sys.stderr
             )
-        return str(local_weights(plan)), None
-    except UserError as error:
-        return None, str(error)
-    except Exception as error:  # the others wait: they must hear of any failure
-        return None, f"{plan.weights_from} cannot be read: {type(error).__name__}: {error}"
+        try:
+            path = DiffusionPipeline.download(
+                folder.hub_id, revision=plan.revision, **loader_options(plan, folder)
+            )
+        except Exception as error:
+            raise explain(error, folder.hub_id, plan.revision) from error
+        folder = replace(folder, path=Path(path))
+    folder.check(
+        variant=plan.variant, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code
+    )
+    return folder

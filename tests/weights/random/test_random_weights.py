@@ -118,14 +118,14 @@ _HOST_PEAK = """
 import resource, torch
 from dataclasses import replace
 from mlenergy.diffusion.models.architectures.reader import architecture
-from mlenergy.diffusion.weights.random.fill import materialise
+from mlenergy.diffusion.weights.random.fill import draw_by_name, materialise
 from mlenergy.diffusion.weights.random.modules import empty_module
 part = architecture("black-forest-labs/FLUX.1-dev").components["text_encoder_2"]
 part = replace(part, config={**part.config, "d_model": 1024, "d_ff": 2560, "num_layers": 6})
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 module = empty_module(part)
 before = peak()
-materialise(module, torch.device("cpu"), torch.float32, 0, "text_encoder_2")
+materialise(module, torch.device("cpu"), torch.float32, draw_by_name(0, "text_encoder_2"))
 print(1024 * (peak() - before), sum(p.nbytes for p in module.parameters()))
 """
 

@@ -10,8 +10,9 @@ import pytest
 
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.models.listed import BY_ID
-from mlenergy.diffusion.weights.tiny.folder import tiny_folder
+from mlenergy.diffusion.weights.tiny import tiny_folder
 
 FLUX = "black-forest-labs/FLUX.1-dev"
 
@@ -82,4 +83,4 @@ def test_a_folder_without_tokenizers_is_refused_by_name(bare, tmp_path):
     folder = tmp_path / "no-tokenizer"
     shutil.copytree(bare, folder, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(UserError, match="a tokenizer cannot be read"):
-        saved_tokenizers(str(folder))
+        saved_tokenizers(read_model(str(folder)))

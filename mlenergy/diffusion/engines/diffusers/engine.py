@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -19,9 +18,9 @@ from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.mesh import Place, find_place
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.weights.load_report import LoadWatch
-from mlenergy.diffusion.weights.per_node import prepare_weights, random_facts
-from mlenergy.diffusion.weights.pipeline import load_pipeline
+from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
+from mlenergy.diffusion.weights.per_node import locate
+from mlenergy.diffusion.weights.pipeline import load
 
 
 class DiffusersEngine:
@@ -54,8 +53,7 @@ class DiffusersEngine:
         with (
             cluster.raise_on_all_ranks()
         ):  # groups are formed after it: no rank waits there for one that failed
-            folder = prepare_weights(plan, cluster)
-            pipeline = load_pipeline(replace(plan, weights_from=folder), optimizations.load_device)
+            pipeline = load(locate(plan, cluster), plan, optimizations.load_device)
             optimizations.before_split(pipeline)
         place = find_place(plan.parallel, cluster.device)
         facts = {"diffusers_version": diffusers.__version__, "pipeline_class": type(pipeline).__name__}

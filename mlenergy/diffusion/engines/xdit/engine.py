@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +20,9 @@ from mlenergy.diffusion.engines.xdit.groups import dissolve_groups, form_groups
 from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.weights.load_report import LoadWatch
-from mlenergy.diffusion.weights.per_node import prepare_weights, random_facts
+from mlenergy.diffusion.weights import pipeline as loading
+from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
+from mlenergy.diffusion.weights.per_node import locate
 
 
 class XditEngine:
@@ -53,16 +53,12 @@ class XditEngine:
             raise UserError(reasons[0])
         watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
         mends = prepare_xfuser(plan)
-        from mlenergy.diffusion.weights import pipeline as loading
-
         with (
             cluster.raise_on_all_ranks()
         ):  # groups are formed after it: no rank waits there for one that failed
-            folder = prepare_weights(plan, cluster)
+            folder = locate(plan, cluster)
             check_scheduler(plan, folder)
-            pipeline: Any = loading.load_pipeline(
-                replace(plan, weights_from=folder), optimizations.load_device
-            )
+            pipeline: Any = loading.load(folder, plan, optimizations.load_device)
             optimizations.before_split(pipeline)
         form_groups(plan.parallel, cluster.rank, plan.device)
         pipeline.set_progress_bar_config(disable=True)

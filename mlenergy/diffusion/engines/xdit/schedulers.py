@@ -1,15 +1,11 @@
-"""Which schedulers may step a part of an image: a wrong one gives a wrong image without an error."""
+"""Schedulers that may step a part of an image: a wrong one gives a wrong image without an error."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.models.architectures.reader import architecture, has_architecture
+from mlenergy.diffusion.models.architectures.reader import architecture
+from mlenergy.diffusion.models.hub import ModelFolder
 
 # xfuser wraps these for images in parts, and the parity tests cover FlowMatchEuler (FLUX, SD3),
 # DPM-Solver (PixArt), DDPM (HunyuanDiT); DDIM steps every element by itself, as they do.
@@ -25,18 +21,23 @@ _STEPS_PARTS: dict[str, dict[str, tuple[object, ...]]] = {
 }
 
 
-def check_scheduler(plan: Plan, folder: str) -> None:
+def check_scheduler(plan: Plan, folder: ModelFolder | None) -> None:
     """Refuse a scheduler that looks at, or draws noise for, more of the image than a rank holds.
 
-    folder: the pipeline's folder, or the id of an architecture under random weights; only its
-        scheduler's configuration is read.
+    folder: the pipeline's; None where it is built of this package's architecture. Only its scheduler's
+        configuration is read.
 
     Raises:
         UserError: the image is spread over ranks, and this scheduler cannot step a part of it.
     """
     if plan.parallel.sequence * plan.parallel.pipefusion == 1:
         return
-    name, config = _scheduler_of(plan, folder)
+    if folder is None:
+        part = architecture(plan.weights_from).components["scheduler"]
+        name, config = part.class_name, part.config
+    else:
+        config = folder.component_config("scheduler")
+        name = str(config.get("_class_name"))
     allowed = _STEPS_PARTS.get(name)
     if allowed is None:
         raise UserError(
@@ -50,12 +51,3 @@ def check_scheduler(plan: Plan, folder: str) -> None:
                 f"{plan.spec.model_id}'s scheduler has {option}={value}, with which parts of an image cannot "
                 "be stepped alone; use --use_cfg_parallel or --data_parallel_degree, or one process"
             )
-
-
-def _scheduler_of(plan: Plan, folder: str) -> tuple[str, Mapping[str, Any]]:
-    """Class and configuration."""
-    if plan.weights == "random" and has_architecture(folder):
-        part = architecture(folder).components["scheduler"]
-        return part.class_name, part.config
-    config = json.loads((Path(folder) / "scheduler" / "scheduler_config.json").read_text())
-    return str(config.get("_class_name")), config

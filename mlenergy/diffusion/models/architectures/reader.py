@@ -1,7 +1,8 @@
-"""Reads the architecture files beside it, and the configurations of a local pipeline folder.
+"""Reads the architecture files beside it, and the configurations of a pipeline's folder or repository.
 
-One JSON file a model. Each configuration value stands with the id of its source; the file's
-`sources` says what each id means, and `unverified` marks what is still to be checked.
+One JSON file a model: the published ones here, the tiny ones of tests and demo in tiny/. Each
+configuration value stands with the id of its source; the file's `sources` says what each id means,
+and `unverified` marks what is still to be checked.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.hub import UNUSED, ModelFolder, read_model
+from mlenergy.diffusion.models.listed import is_tiny
 
 UNVERIFIED = "unverified"
 OWN_CONFIG = "the component's own config.json"
+_WITHOUT_CONFIG = ("tokenizer", *UNUSED)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Component:
     config: Mapping[str, Any]
     sources: Mapping[str, str] = field(default_factory=dict)  # key -> source, or UNVERIFIED
     published: Published | None = None
+    seed: int | None = None  # of a tiny model's random weights
 
     @property
     def class_name(self) -> str:
@@ -58,6 +63,7 @@ class Tokenizer:
     vocabulary: int  # entries of the tokenizer; the encoder's table may be padded beyond it
     model_max_length: int
     pad_token: str | None = None  # None: the class's own
+    sentinels: int = 100  # T5's <extra_id_0> and so on; part of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,13 @@ class Architecture:
 
 
 def architecture_ids() -> tuple[str, ...]:
-    """Ids of the models whose architecture is part of this package."""
-    return tuple(_files())
+    """Ids of the published models whose architecture is part of this package."""
+    return tuple(model_id for model_id in _files() if not is_tiny(model_id))
+
+
+def tiny_ids() -> tuple[str, ...]:
+    """Ids of the tiny models, for example "tiny/flux"."""
+    return tuple(model_id for model_id in _files() if is_tiny(model_id))
 
 
 def has_architecture(model_id: str) -> bool:
@@ -108,7 +119,7 @@ def has_architecture(model_id: str) -> bool:
 
 @cache
 def architecture(model_id: str) -> Architecture:
-    """The architecture of a listed model.
+    """The architecture of a listed or a tiny model.
 
     Raises:
         UserError: the package has none for that id; names those it has.
@@ -117,54 +128,47 @@ def architecture(model_id: str) -> Architecture:
     if path is None:
         raise UserError(
             f"there is no architecture of {model_id} in this package, so it cannot be built without weights; "
-            f"use one of: {', '.join(_files())}"
+            f"use one of: {', '.join(architecture_ids())}"
         )
     return _parse(json.loads(path.read_text(encoding="utf-8")))
 
 
-def architecture_from_folder(folder: str | Path) -> Architecture:
-    """The architecture of a pipeline in diffusers' format on disk, from its small JSON files.
+def architecture_from(model: ModelFolder) -> Architecture:
+    """The architecture of a pipeline in diffusers' format, from its small JSON files.
 
     Raises:
         UserError: a file is missing or is not JSON.
     """
-    root = Path(folder)
-    index = _read(root / "model_index.json")
-    entries = {
-        name: value
-        for name, value in index.items()
-        if isinstance(value, list) and value and value[0] is not None
+    components = {}
+    for name, (library, class_name) in model.components.items():
+        if not name.startswith(_WITHOUT_CONFIG):
+            values = model.component_config(name).items()
+            config = {key: value for key, value in values if not key.startswith("_")}
+            components[name] = Component(
+                name, f"{library}.{class_name}", config, dict.fromkeys(config, OWN_CONFIG)
+            )
+    options = {
+        key: value for key, value in model.index.items() if key[0] != "_" and not isinstance(value, list)
     }
-    components = {
-        name: _component_of(root, name, f"{library}.{class_name}")
-        for name, (library, class_name) in entries.items()
-        if not name.startswith(("tokenizer", "feature_extractor", "safety_checker", "image_encoder"))
-    }
-    plain = {name: value for name, value in index.items() if name[0] != "_" and not isinstance(value, list)}
-    return Architecture(str(root), str(index["_class_name"]), components, {}, plain, {})
+    return Architecture(model.name, str(model.index["_class_name"]), components, {}, options, {})
 
 
-def _component_of(root: Path, name: str, class_path: str) -> Component:
-    file = "scheduler_config.json" if name == "scheduler" else "config.json"
-    config = {key: value for key, value in _read(root / name / file).items() if not key.startswith("_")}
-    return Component(name, class_path, config, dict.fromkeys(config, OWN_CONFIG))
+def find_architecture(weights: str, revision: str | None = None) -> Architecture:
+    """The architecture of an id or a folder: this package's, or that of its own files.
 
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a pipeline in diffusers' format") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object; give a pipeline in diffusers' format")
-    return value
+    Raises:
+        UserError: there is none, or the hub cannot be reached.
+    """
+    if has_architecture(weights):
+        return architecture(weights)
+    return architecture_from(read_model(weights, revision))
 
 
 @cache
 def _files() -> dict[str, Path]:
     """Model id -> file. The ids are in the files, so that a file's name decides nothing."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.json")):
+    for path in sorted(Path(__file__).parent.rglob("*.json")):
         found[str(json.loads(path.read_text(encoding="utf-8"))["model_id"])] = path
     return found
 
@@ -177,9 +181,7 @@ def _parse(data: Mapping[str, Any]) -> Architecture:
             name: _parse_component(name, part, data["sources"]) for name, part in data["components"].items()
         },
         tokenizers={
-            name: Tokenizer(
-                name, part["class"], part["vocabulary"], part["model_max_length"], part.get("pad_token")
-            )
+            name: Tokenizer(name, part["class"], **{key: part[key] for key in part if key != "class"})
             for name, part in data["tokenizers"].items()
         },
         options={key: value for key, (value, _source) in data["pipeline_options"].items()},
@@ -198,4 +200,5 @@ def _parse_component(name: str, part: Mapping[str, Any], legend: Mapping[str, st
             for key, (_value, source) in part["config"].items()
         },
         published=None if published is None else Published(*published),
+        seed=part.get("seed"),
     )

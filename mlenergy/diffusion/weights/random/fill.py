@@ -1,16 +1,17 @@
-"""Parameters from nothing: made on the device in the run's dtype, seeded by name, properly scaled."""
+"""Parameters without a file: made on the device in the run's dtype, seeded, properly scaled."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 _BIAS_STD = 0.02
 _NORM_SPREAD = 0.05
+_LEVELS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,17 @@ class Slot:
     is_norm: bool
 
 
+Draw = Callable[[torch.Tensor, Slot], None]  # fills a tensor in place
+
+
 def materialise(
-    module: torch.nn.Module, device: torch.device, dtype: torch.dtype, seed: int, scope: str
+    module: torch.nn.Module, device: torch.device, dtype: torch.dtype, draw: Draw
 ) -> torch.nn.Module:
     """Give a module of the meta device real parameters on `device`, one at a time; returns it.
 
-    No parameter exists anywhere before it exists on the device. Each is drawn from a generator
-    of its own, seeded by `seed`, `scope` and its name: the same on every rank and in any order
-    (on GPUs of one kind; another kind's generator may draw other values from the same seed).
-    Matrices keep the variance of what flows through them, norms are near one, nothing is zero.
-    Buffers keep their values; floating ones move to `dtype`, as loading does.
+    No parameter exists anywhere before it exists on the device. Matrices keep the variance of what
+    flows through them, norms are near one, nothing is zero. Buffers keep their values; floating
+    ones move to `dtype`, as loading does.
     """
     kept = _float32_names(module, dtype)
     made: dict[int, torch.nn.Parameter] = {}
@@ -40,11 +42,57 @@ def materialise(
         if id(parameter) not in made:
             wide = any(word in slot.name.split(".") for word in kept)
             value = torch.empty(parameter.shape, device=device, dtype=torch.float32 if wide else dtype)
-            _draw(value, slot, _generator(device, seed, scope, slot.name))
+            draw(value, slot)
             made[id(parameter)] = torch.nn.Parameter(value, requires_grad=False)
         slot.owner._parameters[slot.key] = made[id(parameter)]
     _move_buffers(module, device, dtype)
     return module
+
+
+def draw_by_name(seed: int, scope: str) -> Draw:
+    """Draw each parameter from a generator of its own, seeded by `seed`, `scope` and its name.
+
+    The same values on every rank and in any order, on GPUs of one kind; another kind's generator may
+    draw other values from the same seed.
+    """
+
+    @torch.no_grad()
+    def draw(value: torch.Tensor, slot: Slot) -> None:
+        digest = hashlib.blake2b(f"{seed}/{scope}/{slot.name}".encode(), digest_size=8).digest()
+        generator = torch.Generator(value.device).manual_seed(int.from_bytes(digest, "big") >> 1)
+        if slot.is_norm:
+            value.normal_(1.0, _NORM_SPREAD, generator=generator)
+        elif value.ndim < 2:
+            value.normal_(0.0, _BIAS_STD, generator=generator)
+        else:
+            fan_in = math.prod(value.shape[1:])
+            value.normal_(0.0, 1 / math.sqrt(fan_in), generator=generator)
+
+    return draw
+
+
+def draw_in_order(seed: int) -> Draw:
+    """Draw all parameters of a component from one generator: the same bits on every machine.
+
+    Diffusers starts some parameters at zero (the output projections, for example); a model
+    with those ignores parts of its input, and a parity test on it then proves nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def draw(value: torch.Tensor, slot: Slot) -> None:
+        # In (-1, 1) and never 0, made of integers: normal numbers would differ between CPUs in the last bit.
+        levels = torch.randint(_LEVELS, value.shape, generator=generator)
+        noise = (levels.to(torch.float32) + 0.5) / (_LEVELS // 2) - 1
+        if slot.is_norm:
+            value.copy_(1 + 0.2 * noise)
+        elif value.ndim < 2:
+            value.copy_(0.1 * noise)
+        else:
+            fan_in = math.prod(value.shape[1:])
+            value.copy_(noise * math.sqrt(3 / fan_in))  # uniform on [-a, a] has variance a²/3
+
+    return draw
 
 
 def _slots(module: torch.nn.Module) -> Iterator[tuple[Slot, torch.nn.Parameter]]:
@@ -57,22 +105,6 @@ def _slots(module: torch.nn.Module) -> Iterator[tuple[Slot, torch.nn.Parameter]]
                 name = f"{prefix}.{key}" if prefix else key
                 found.append((Slot(owner, key, name, is_norm and key == "weight"), parameter))
     return iter(found)
-
-
-@torch.no_grad()
-def _draw(value: torch.Tensor, slot: Slot, generator: torch.Generator) -> None:
-    if slot.is_norm:
-        value.normal_(1.0, _NORM_SPREAD, generator=generator)
-    elif value.ndim < 2:
-        value.normal_(0.0, _BIAS_STD, generator=generator)
-    else:
-        fan_in = math.prod(value.shape[1:])
-        value.normal_(0.0, 1 / math.sqrt(fan_in), generator=generator)
-
-
-def _generator(device: torch.device, seed: int, scope: str, name: str) -> torch.Generator:
-    digest = hashlib.blake2b(f"{seed}/{scope}/{name}".encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _float32_names(module: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:

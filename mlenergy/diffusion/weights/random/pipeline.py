@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component, architecture
-from mlenergy.diffusion.weights.random.fill import materialise
+from mlenergy.diffusion.weights.random.fill import draw_by_name, draw_in_order, materialise
 from mlenergy.diffusion.weights.random.heads import follow_input
 from mlenergy.diffusion.weights.random.modules import component_class, empty_module
 from mlenergy.diffusion.weights.random.tokenizers import build_tokenizer
@@ -51,6 +51,7 @@ def build_random_pipeline(
 
     Components are built one after the other: shapes on the meta device, then each parameter
     straight on `device` in `dtype`. Nothing is held twice. `start_report` tells what it took.
+    seed: of all components but a tiny model's, which have seeds of their own.
     tokenizers: name -> tokenizer; None builds those of the architecture.
 
     Raises:
@@ -85,7 +86,9 @@ def start_report(pipeline: object) -> RandomStart | None:
 def _module(
     plan: Architecture, part: Component, device: torch.device, dtype: torch.dtype, seed: int
 ) -> torch.nn.Module:
-    module = materialise(empty_module(part), device, dtype, seed, part.name)
+    if part.seed is not None:
+        return materialise(empty_module(part), device, dtype, draw_in_order(part.seed))
+    module = materialise(empty_module(part), device, dtype, draw_by_name(seed, part.name))
     if part is plan.denoiser and _predicts_noise(plan):
         follow_input(module)
     return module

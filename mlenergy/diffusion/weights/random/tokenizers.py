@@ -2,7 +2,8 @@
 
 The published vocabularies are data that this package does not have. These hold every group of
 one to three letters instead, and placeholders up to the published size: ids reach as far, padded
-lengths are the same, and a word becomes about two tokens (a published vocabulary: 1.3).
+lengths are the same, and a word becomes about two tokens (a published vocabulary: 1.3). The tiny
+models' vocabularies have room for single letters only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from tokenizers import pre_tokenizers
@@ -18,11 +18,10 @@ from transformers import BertTokenizer, CLIPTokenizer, T5Tokenizer
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Tokenizer
-from mlenergy.diffusion.models.hub import read_model_index
+from mlenergy.diffusion.models.hub import ModelFolder
 from mlenergy.diffusion.weights.random.modules import component_class
 
 _LETTERS = string.ascii_lowercase
-_T5_SENTINELS = 100  # <extra_id_0> to <extra_id_99>, part of the published size
 _LONGER_IS_BETTER = {1: -12.0, 2: -10.0, 3: -8.0}  # log-probability by letters, so that long pieces win
 
 
@@ -39,27 +38,30 @@ def build_tokenizer(wanted: Tokenizer) -> Any:
     return builder(wanted)
 
 
-def saved_tokenizers(folder: str) -> dict[str, Any]:
+def saved_tokenizers(folder: ModelFolder) -> dict[str, Any]:
     """Name -> tokenizer, of a pipeline's folder.
 
     Raises:
         UserError: one cannot be read.
     """
-    entries = read_model_index(folder).items()
-    classes = {name: ".".join(entry) for name, entry in entries if name.startswith("tokenizer") and entry[0]}
-    try:
-        return {
-            name: component_class(path).from_pretrained(Path(folder) / name) for name, path in classes.items()
-        }
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: a tokenizer cannot be read ({error}); copy its files there") from error
+    found = {}
+    for name, entry in folder.components.items():
+        if name.startswith("tokenizer"):
+            try:
+                found[name] = component_class(".".join(entry)).from_pretrained(folder.path / name)
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{folder.path}: a tokenizer cannot be read ({error}); copy its files there"
+                ) from error
+    return found
 
 
 def _clip(wanted: Tokenizer) -> CLIPTokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ("<|startoftext|>", "<|endoftext|>")  # the last ids: CLIP finds its end token by the largest
-    merges = list(_merges())
-    pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+    single = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
+    merges = list(_merges())[: wanted.vocabulary - len(special) - len(single)]
+    pieces = [*single, *("".join(pair) for pair in merges)]
     vocabulary = _numbered(_filled(pieces, wanted.vocabulary - len(special)) + list(special))
     options = {} if wanted.pad_token is None else {"pad_token": wanted.pad_token}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=wanted.model_max_length, **options)
@@ -78,10 +80,10 @@ def _t5(wanted: Tokenizer) -> T5Tokenizer:
     words = [f"▁{group}" for group in _groups()]
     single = [sign for sign in string.printable if not sign.isspace()]
     inner = [group for group in _groups() if len(group) > 1]
-    count = wanted.vocabulary - _T5_SENTINELS
+    count = wanted.vocabulary - wanted.sentinels
     names = _filled(_unique(["<pad>", "</s>", "<unk>", "▁", *single, *words, *inner])[:count], count)
     scored = [(name, _score(name)) for name in names]
-    return T5Tokenizer(vocab=scored, extra_ids=_T5_SENTINELS, model_max_length=wanted.model_max_length)
+    return T5Tokenizer(vocab=scored, extra_ids=wanted.sentinels, model_max_length=wanted.model_max_length)
 
 
 def _score(piece: str) -> float:
@@ -94,7 +96,7 @@ def _score(piece: str) -> float:
 def _bert(wanted: Tokenizer) -> BertTokenizer:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     signs = [sign for sign in string.printable if not sign.isspace() and not sign.isupper()]
-    groups = _unique([*signs, *_groups()])
+    groups = _unique([*signs, *_groups()])[: (wanted.vocabulary - len(special)) // 2]
     pieces = [*special, *groups, *(f"##{group}" for group in groups)]
     return BertTokenizer(
         vocab=_numbered(_filled(pieces, wanted.vocabulary)), model_max_length=wanted.model_max_length
