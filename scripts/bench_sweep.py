@@ -16,13 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from mlenergy.diffusion.executors.job import Job, plan_runs
+from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
-from mlenergy.diffusion.executors.local import LocalSweep
-from mlenergy.diffusion.executors.slots import Slots
+from mlenergy.diffusion.executors.local import LocalExecutor, Slots
 from mlenergy.diffusion.sweep.command import main
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.spec import read_sweep
+from mlenergy.diffusion.sweep.todo import plan_runs
 
 RUNS = 1000
 IMAGES = 32  # that each result names
@@ -36,7 +36,7 @@ def bench() -> int:
     file.write_text(f"{common}grid: {{seed: {list(range(RUNS))}}}")
     spec = read_sweep(file)
     begin = time.perf_counter()
-    jobs, _ = plan_runs(spec, expand(spec), "here")
+    jobs = plan_runs(spec, expand(spec), "here").jobs
     print(f"planning {RUNS} runs for the first time: {time.perf_counter() - begin:.2f} s")
     for job in jobs:
         _pretend_complete(job)
@@ -68,11 +68,11 @@ def _pretend_complete(job: Job) -> None:
 
 def _overhead_s(jobs: list[Job]) -> float:
     """Seconds a run beyond a process that does nothing."""
-    ledger = Ledger(Path("ledger.json"), {job.run.key: Entry(job.run.argv, "") for job in jobs})
+    ledger = Ledger(Path("ledger.json"), {job.key: Entry(job.argv, "") for job in jobs})
     command = [sys.executable, "-c", "pass"]
-    sweep = LocalSweep(ledger, Slots(unnamed=1), Path("logs"), 0, lambda job: True, lambda job: command)
+    executor = LocalExecutor(ledger, Slots(unnamed=1), Path("logs"), 0, lambda job: True, lambda job: command)
     begin = time.perf_counter()
-    sweep.run(jobs)
+    executor.run(jobs)
     total_s = time.perf_counter() - begin
     alone_s = sum(e.duration_s or 0.0 for e in ledger.entries.values())
     return (total_s - alone_s) / len(jobs) + 0.1  # a run's end is noticed up to a tenth of a second late

@@ -112,12 +112,12 @@ def test_complete_runs_are_not_planned_again(
 
 
 def _pretend_complete(file: Path) -> None:
-    from mlenergy.diffusion.executors.job import plan_runs
     from mlenergy.diffusion.sweep.expand import expand
     from mlenergy.diffusion.sweep.spec import read_sweep
+    from mlenergy.diffusion.sweep.todo import plan_runs
 
     spec = read_sweep(file)
-    for job in plan_runs(spec, expand(spec), "here")[0]:
+    for job in plan_runs(spec, expand(spec), "here").jobs:
         assert job.folder is not None
         job.folder.mkdir(parents=True)
         content = {"schema_version": 1, "completed": 1, "generation_time": 1.0, "prompts": ["a"]}

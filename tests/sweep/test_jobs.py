@@ -1,8 +1,8 @@
 from collections.abc import Callable
 
-from mlenergy.diffusion.executors.job import plan_runs
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.spec import SweepSpec
+from mlenergy.diffusion.sweep.todo import plan_runs
 
 Make = Callable[[str], SweepSpec]
 
@@ -14,25 +14,27 @@ grid: {ulysses_degree: [1, 2, 5], batch_size: [4, 1]}
 
 def test_what_cannot_work_is_pruned_with_the_plans_reason(sweep_spec: Make) -> None:
     spec = sweep_spec(GRID)
-    jobs, pruned = plan_runs(spec, expand(spec), "here")
-    assert [(job.run.number, job.processes) for job in jobs] == [(1, 1), (2, 1), (3, 2), (4, 2)]
-    assert [one.run.number for one in pruned] == [5, 6]
+    todo = plan_runs(spec, expand(spec), "here")
+    jobs, pruned = todo.jobs, todo.pruned
+    assert [(job.number, job.processes) for job in jobs] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert [one.number for one in pruned] == [5, 6]
     assert "--ulysses_degree 5 does not divide the 24 attention heads" in pruned[0].reason
     assert len({job.folder for job in jobs}) == 4
 
 
 def test_filters_may_ask_for_processes(sweep_spec: Make) -> None:
     spec = sweep_spec(GRID + "filter: [processes > 1, batch_size == 1]")
-    jobs, _ = plan_runs(spec, expand(spec), "here")
-    assert [job.run.number for job in jobs] == [2]
+    jobs = plan_runs(spec, expand(spec), "here").jobs
+    assert [job.number for job in jobs] == [2]
 
 
 def test_order_by_cost(sweep_spec: Make) -> None:
     numbers = {}
     for order in ("cheapest", "costliest"):
         spec = sweep_spec(f"{GRID}order: {order}")
-        jobs, _ = plan_runs(spec, expand(spec), "here")
-        numbers[order] = [job.run.options["workload.batch_size"] for job in jobs]
+        runs = {run.number: run for run in expand(spec)}
+        jobs = plan_runs(spec, list(runs.values()), "here").jobs
+        numbers[order] = [runs[job.number].options["workload.batch_size"] for job in jobs]
         costs = [job.cost for job in jobs]
         assert costs == sorted(costs, reverse=order == "costliest")
     assert numbers["cheapest"][:2] == [1, 1]
@@ -41,6 +43,6 @@ def test_order_by_cost(sweep_spec: Make) -> None:
 
 def test_a_cluster_is_planned_for_from_a_machine_without_gpus(sweep_spec: Make) -> None:
     spec = sweep_spec("{common: {model_id: black-forest-labs/FLUX.1-dev, device: cuda, ulysses_degree: 8}}")
-    jobs, pruned = plan_runs(spec, expand(spec), "cluster")
-    assert not pruned
-    assert [(job.device, job.processes, job.folder) for job in jobs] == [("cuda", 8, None)]
+    todo = plan_runs(spec, expand(spec), "cluster")
+    assert not todo.pruned
+    assert [(job.device, job.processes, job.folder) for job in todo.jobs] == [("cuda", 8, None)]

@@ -15,9 +15,7 @@ import pytest
 
 from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
-from mlenergy.diffusion.executors.local import LocalSweep, Stopped
-from mlenergy.diffusion.executors.slots import Slots
-from mlenergy.diffusion.sweep.expand import Run
+from mlenergy.diffusion.executors.local import LocalExecutor, Slots, Stopped
 
 # Notes when it ran and on what; waits until it is told to end or its time is over.
 STAND_IN = """
@@ -50,21 +48,21 @@ class Bench:
         number = len(self.jobs) + 1
         folder = self.folder / f"run-{number}"
         folder.mkdir()
-        run = Run(number, {"workload.model_id": f"m{number}"}, 1, f"run {number}")
-        job = Job(run, processes, "cuda", 1.0, folder)
+        argv = ("workload:t2i", "--workload.model_id", f"m{number}")
+        job = Job(argv, f"run {number}", number, processes, "cuda", 1.0, folder)
         self.jobs.append(job)
-        self.ledger.entries[run.key] = Entry(run.argv, run.label, processes)
-        self._words[run.key] = [sys.executable, "-c", command, str(folder), str(seconds), str(code)]
+        self.ledger.entries[job.key] = Entry(job.argv, job.label, processes)
+        self._words[job.key] = [sys.executable, "-c", command, str(folder), str(seconds), str(code)]
         return job
 
-    def sweep(self, slots: Slots, retries: int = 1) -> LocalSweep:
-        return LocalSweep(
+    def executor(self, slots: Slots, retries: int = 1) -> LocalExecutor:
+        return LocalExecutor(
             ledger=self.ledger,
             slots=slots,
             logs=self.folder / "logs",
             retries=retries,
             is_done=lambda job: job.folder is not None and (job.folder / "ran.json").exists(),
-            command=lambda job: self._words[job.run.key],
+            command=lambda job: self._words[job.key],
         )
 
     def ran(self, job: Job) -> tuple[float, float, str]:
@@ -73,7 +71,7 @@ class Bench:
 
     def entry(self, job: Job) -> Entry:
         """What the file says, not what the process holds."""
-        return Ledger.load(self.ledger.file).entries[job.run.key]
+        return Ledger.load(self.ledger.file).entries[job.key]
 
 
 @pytest.fixture
@@ -89,8 +87,8 @@ def test_packs_gpus_without_sharing_any(bench: Bench) -> None:
     large = bench.add(3, 0.3)
     waits = bench.add(2, 0.3)  # does not fit beside the first ...
     small = bench.add(1, 0.3)  # ... but this one does
-    bench.sweep(Slots(["0", "1", "GPU-c", "3"])).run(bench.jobs)
-    ran = {job.run.number: bench.ran(job) for job in bench.jobs}
+    bench.executor(Slots(["0", "1", "GPU-c", "3"])).run(bench.jobs)
+    ran = {job.number: bench.ran(job) for job in bench.jobs}
     assert [ran[n][2] for n in (1, 3)] == ["0,1,GPU-c", "3"]
     assert _overlap(ran[1], ran[3])
     for one in bench.jobs:
@@ -103,7 +101,7 @@ def test_packs_gpus_without_sharing_any(bench: Bench) -> None:
 def test_on_a_cpu_one_run_at_a_time(bench: Bench) -> None:
     for _ in range(3):
         bench.add(1, 0.1)
-    bench.sweep(Slots(unnamed=2, alone=True)).run(bench.jobs)
+    bench.executor(Slots(unnamed=2, alone=True)).run(bench.jobs)
     ran = [bench.ran(job) for job in bench.jobs]
     assert not _overlap(ran[0], ran[1])
     assert not _overlap(ran[1], ran[2])
@@ -112,7 +110,7 @@ def test_on_a_cpu_one_run_at_a_time(bench: Bench) -> None:
 
 def test_tries_a_crash_again_but_not_a_mistake(bench: Bench) -> None:
     crash, mistake, good = bench.add(1, code=1), bench.add(1, code=2), bench.add(1)
-    bench.sweep(Slots(unnamed=1), retries=2).run(bench.jobs)
+    bench.executor(Slots(unnamed=1), retries=2).run(bench.jobs)
     assert [bench.entry(job).attempts for job in (crash, mistake, good)] == [3, 1, 1]
     entry = bench.entry(crash)
     assert (entry.state, entry.exit_code, entry.message) == ("failed", 1, "it broke; mend it")
@@ -121,16 +119,60 @@ def test_tries_a_crash_again_but_not_a_mistake(bench: Bench) -> None:
 
 def test_exit_code_0_without_a_result_is_a_failure(bench: Bench) -> None:
     job = bench.add(1, command="print('nothing')")
-    bench.sweep(Slots(unnamed=1), retries=0).run(bench.jobs)
+    bench.executor(Slots(unnamed=1), retries=0).run(bench.jobs)
     assert bench.entry(job).state == "failed"
     assert bench.entry(job).message == "it ended with exit code 0 but left no complete result"
 
 
 def test_a_run_that_somebody_interrupts_is_not_tried_again(bench: Bench) -> None:
     by_code, by_word = bench.add(1, code=143), bench.add(1, command=f"{_SAYS_INTERRUPTED}; sys.exit(1)")
-    bench.sweep(Slots(unnamed=1)).run(bench.jobs)
+    bench.executor(Slots(unnamed=1)).run(bench.jobs)
     for job in (by_code, by_word):
         assert (bench.entry(job).state, bench.entry(job).attempts) == ("interrupted", 1)
+
+
+def _writes_status(code: int, planned: str, **status: object) -> str:
+    """A run that ends as its status.json says, and prints something else."""
+    content = {"planned": planned, "rank": 1, "traceback": "Traceback …", **status}
+    return (
+        "import pathlib, sys; print('mlenergy: error: a line of the log'); "
+        f"pathlib.Path(sys.argv[1], 'status.json').write_text({json.dumps(content)!r}); sys.exit({code})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "expected"),
+    [
+        (2, "failed", ("failed", "no such file; name another")),
+        (
+            1,
+            "failed",
+            ("failed", "no such file; name another on rank 1; {folder}/status.json has the traceback"),
+        ),
+        (1, "interrupted", ("interrupted", "no such file; name another")),
+    ],
+)
+def test_a_runs_status_says_how_it_ended(
+    bench: Bench, code: int, state: str, expected: tuple[str, str]
+) -> None:
+    message = "no such file; name another"
+    job = bench.add(
+        1, command=_writes_status(code, "2100-01-01T00:00:00+00:00", state=state, message=message)
+    )
+    bench.executor(Slots(unnamed=1), retries=0).run(bench.jobs)
+    entry = bench.entry(job)
+    assert (entry.state, entry.message) == (expected[0], expected[1].format(folder=job.folder))
+
+
+@pytest.mark.parametrize(
+    ("planned", "state"),
+    [("2000-01-01T00:00:00+00:00", "failed"), ("2100-01-01T00:00:00+00:00", "running")],
+    ids=["of an earlier attempt", "never finished"],
+)
+def test_a_log_tells_where_no_status_does(bench: Bench, planned: str, state: str) -> None:
+    job = bench.add(1, command=_writes_status(1, planned, state=state, message="of the status"))
+    bench.executor(Slots(unnamed=1), retries=0).run(bench.jobs)
+    assert bench.entry(job).message == "a line of the log"
 
 
 def test_a_retry_that_works_ends_complete(bench: Bench) -> None:
@@ -139,7 +181,7 @@ def test_a_retry_that_works_ends_complete(bench: Bench) -> None:
         "(p / 'ran.json').touch() if (p / 'tried').exists() else ((p / 'tried').touch(), sys.exit(1))"
     )
     job = bench.add(1, command=fails_once)
-    bench.sweep(Slots(unnamed=1)).run(bench.jobs)
+    bench.executor(Slots(unnamed=1)).run(bench.jobs)
     assert (bench.entry(job).state, bench.entry(job).attempts) == ("complete", 2)
 
 
@@ -150,11 +192,11 @@ def test_a_signal_ends_the_runs_and_is_recorded(bench: Bench, stop: signal.Signa
     started = running.folder / "started"
     threading.Thread(target=_signal_when, args=(started.exists, [stop])).start()
     with pytest.raises(Stopped, match=stop.name):
-        bench.sweep(Slots(unnamed=1)).run(bench.jobs)
+        bench.executor(Slots(unnamed=1)).run(bench.jobs)
     assert bench.entry(running).state == "interrupted"
     assert bench.entry(running).exit_code == 9  # it was asked, not killed
-    assert waiting.run.key in bench.ledger.entries
-    assert bench.ledger.entries[waiting.run.key].state == "planned"
+    assert waiting.key in bench.ledger.entries
+    assert bench.ledger.entries[waiting.key].state == "planned"
 
 
 def test_a_second_signal_does_not_wait(bench: Bench) -> None:
@@ -167,7 +209,7 @@ def test_a_second_signal_does_not_wait(bench: Bench) -> None:
     threading.Thread(target=_signal_when, args=(started.exists, stops)).start()
     begin = time.monotonic()
     with pytest.raises(Stopped):
-        bench.sweep(Slots(unnamed=1)).run(bench.jobs)
+        bench.executor(Slots(unnamed=1)).run(bench.jobs)
     assert time.monotonic() - begin < 20
     assert bench.entry(job).exit_code == -signal.SIGKILL
 

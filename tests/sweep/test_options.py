@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
+from mlenergy.diffusion.config.argv import to_argv
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.sweep.options import full_name, known_options, to_argv
+from mlenergy.diffusion.sweep.options import full_name, known_options
 
 _MODEL = {"workload.model_id": "tiny/flux"}
 

@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion.executors.job import Job, plan_runs
-from mlenergy.diffusion.executors.slurm_script import ARRAY_LIMIT, arrays_of, lines_text, sbatch_text, why_not
+from mlenergy.diffusion.executors.job import Job
+from mlenergy.diffusion.executors.slurm import (
+    ARRAY_LIMIT,
+    arrays_of,
+    lines_text,
+    reason_against,
+    sbatch_text,
+)
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.spec import SweepSpec
+from mlenergy.diffusion.sweep.todo import plan_runs
 
 Make = Callable[[str], SweepSpec]
 Golden = Callable[[str, str], None]
@@ -33,9 +40,9 @@ slurm:
 
 
 def _jobs(spec: SweepSpec) -> list[Job]:
-    jobs, pruned = plan_runs(spec, expand(spec), "cluster")
-    assert not pruned
-    return jobs
+    todo = plan_runs(spec, expand(spec), "cluster")
+    assert not todo.pruned
+    return todo.jobs
 
 
 @pytest.mark.parametrize("name", ["1x1", "1x8", "2x8"])
@@ -68,7 +75,7 @@ def test_bash_reads_each_line_back(sweep_spec: Make, tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        assert told.stdout.split("\0")[:-1] == list(job.run.argv)
+        assert told.stdout.split("\0")[:-1] == list(job.argv)
 
 
 def test_shellcheck_finds_nothing(sweep_spec: Make, tmp_path: Path, shellcheck: str) -> None:
@@ -83,13 +90,13 @@ def test_shellcheck_finds_nothing(sweep_spec: Make, tmp_path: Path, shellcheck: 
 
 def test_what_cannot_be_submitted(sweep_spec: Make) -> None:
     spec = sweep_spec(SWEEP.replace("processes_per_node: 8", "processes_per_node: 3"))
-    reasons = [why_not(job, spec.slurm) for job in _jobs(spec)]
+    reasons = [reason_against(job, spec.slurm) for job in _jobs(spec)]
     assert [reason is None for reason in reasons] == [True] * 2 + [False] * 6
     assert "16 processes do not fill nodes of 3; use degrees that make a multiple of 3" in str(reasons[-1])
     lines = sweep_spec(
         'common: {model_id: black-forest-labs/FLUX.1-dev, negative_prompt: null, prompt_prefix: "a\\nb"}'
     )
-    assert "write one line" in str(why_not(_jobs(lines)[0], lines.slurm))
+    assert "write one line" in str(reason_against(_jobs(lines)[0], lines.slurm))
 
 
 def test_no_array_is_longer_than_slurm_takes(sweep_spec: Make) -> None:

@@ -6,11 +6,11 @@ import pytest
 from tune_bench import FLUX, H200, choice_of
 
 from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.argv import to_argv
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.names import identity
-from mlenergy.diffusion.sweep.options import to_argv
 from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import read_command

@@ -1,9 +1,9 @@
-"""From a plan back to the command line that makes it."""
+"""From a plan, or from options by name, to the benchmark's command line."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -11,6 +11,9 @@ from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.optimizations import options_of
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.workloads import TextToImage
+
+WORKLOAD = "workload"
+DEFAULT_WORKLOAD = "text-to-image"
 
 # Where an option's name is not its name in the plan.
 _IN_PLAN = {"height": "height_px", "width": "width_px", "inference_steps": "steps"}
@@ -81,3 +84,28 @@ def _option(field: Field[Any], name: str, value: Any, default: Any) -> Iterator[
     yield name
     for one in value if isinstance(value, tuple) else (value,):
         yield repr(one) if isinstance(one, float) else str(one)
+
+
+def to_argv(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The benchmark's command line; None leaves an option at its default."""
+    workload = options.get(WORKLOAD) or DEFAULT_WORKLOAD
+    given = {name: value for name, value in options.items() if name != WORKLOAD and value is not None}
+    of_run = [word for name in given if not _of_workload(name) for word in _words(name, given[name])]
+    of_workload = [word for name in given if _of_workload(name) for word in _words(name, given[name])]
+    return (*of_run, f"{WORKLOAD}:{workload}", *of_workload)
+
+
+def _of_workload(name: str) -> bool:
+    return name.startswith(f"{WORKLOAD}.")
+
+
+def _words(name: str, value: Any) -> list[str]:
+    if value is True:
+        return [f"--{name}"]
+    if value is False:
+        group, dot, own = name.rpartition(".")
+        return [f"--{group}{dot}no-{own}"]
+    if isinstance(value, (list, tuple)):
+        return [f"--{name}", *(str(item) for item in value)]
+    # A text that begins with a hyphen would be taken for the next option.
+    return [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]

@@ -1,4 +1,4 @@
-"""One attempt of one run: processes of its own, their log, and how they ended."""
+"""One attempt at a run: its processes, their log, and the way they ended."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import State
+from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.supervision.exit_codes import USER_ERROR
+from mlenergy.diffusion.supervision.status import ENDED, read_status
 
 _ERROR = "mlenergy: error: "
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
@@ -27,11 +31,12 @@ class Attempt:
     places: tuple[str, ...]
     log: Path
     process: subprocess.Popen[bytes]
-    started_s: float  # monotonic clock
+    started: datetime  # by the clock that status files are written by
+    started_s: float  # by the monotonic clock
 
     @classmethod
     def start(cls, job: Job, command: Sequence[str], places: tuple[str, ...], log: Path) -> Attempt:
-        """Start the run's processes; what they say goes to the log.
+        """Start the run's processes, with their output in the log.
 
         Args:
             job: the run.
@@ -45,6 +50,7 @@ class Attempt:
         if job.processes > 1:
             environ.setdefault("OMP_NUM_THREADS", "1")
         log.parent.mkdir(parents=True, exist_ok=True)
+        started, started_s = datetime.now(UTC), time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 list(command),
@@ -52,9 +58,10 @@ class Attempt:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=environ,
-                start_new_session=True,  # a Ctrl-C is the sweep's to hand on
+                # A Ctrl-C reaches the executor alone, which then asks each run to stop.
+                start_new_session=True,
             )
-        return cls(job, places, log, process, time.monotonic())
+        return cls(job, places, log, process, started, started_s)
 
     @property
     def elapsed_s(self) -> float:
@@ -66,39 +73,55 @@ class Attempt:
         return self.process.poll()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to torchrun, which hands it on and waits for the run to write what it has."""
+        """Send SIGTERM to torchrun, which passes it on and waits for the run to save what it has."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End whatever is left of it."""
+        """Kill all of its processes that still run."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def failure(self) -> tuple[State, str]:
+        """State and reason of an attempt whose exit code is not 0.
 
-def how_it_ended(exit_code: int, log: Path) -> tuple[State, str]:
-    """The state and the reason of a run whose exit code is not 0.
+        The run's own status.json says both. The log's last line is the fallback for a run that ended before
+        it had a status (a mistake in its options, a failed import) or could not finish it (killed).
+        """
+        code = self.process.returncode
+        status = self._status()
+        if status is None:
+            return failure_in_log(code, self.log)
+        message = str(status["message"])
+        if status["state"] == "interrupted" or code in _INTERRUPTED:
+            return "interrupted", message
+        if code == USER_ERROR or not status.get("traceback"):
+            return "failed", message
+        where = "" if status["rank"] is None else f" on rank {status['rank']}"
+        return "failed", f"{message}{where}; {self.job.folder}/status.json has the traceback"
 
-    torchrun's own exit code is 1 also where a run was interrupted, but then the run has said so.
+    def _status(self) -> dict[str, Any] | None:
+        """How the run says that it ended; None where its folder has an earlier attempt's status only."""
+        if self.job.folder is None:
+            return None
+        status = read_status(RunPaths(self.job.folder, model_slug="").status)
+        if status is None or status.get("state") not in ENDED or not status.get("message"):
+            return None
+        return status if datetime.fromisoformat(status["planned"]) >= self.started else None
+
+
+def failure_in_log(exit_code: int, log: Path) -> tuple[State, str]:
+    """State and reason of a run whose exit code is not 0, by its log: its last error, or else its last line.
+
+    Under Slurm this is all that the submitting host has, since a node's GPU names the result folder.
+    torchrun exits with 1 where a run was interrupted, too, hence the look at the words.
     """
-    reason = _last_log_line(log)
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return "failed", f"its log cannot be read: {error.strerror}"
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    reason = (errors or lines or ["it printed nothing"])[-1]
     interrupted = exit_code in _INTERRUPTED or reason.startswith("interrupted")
     return ("interrupted" if interrupted else "failed"), reason
-
-
-def _last_log_line(log: Path) -> str:
-    """A run's error line, or else its last line."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError as error:
-        return f"its log cannot be read: {error.strerror}"
-    told = [line.partition(_ERROR)[2] for line in lines if line.startswith(_ERROR)]
-    said = [line.strip() for line in lines if line.strip()]
-    return (told or said or ["it said nothing"])[-1]
-
-
-def command_of(job: Job, extra: Sequence[str] = ()) -> list[str]:
-    """The words that start the run."""
-    module = "mlenergy.diffusion.executors.start"
-    return [sys.executable, "-m", module, str(job.processes), *extra, *job.run.argv]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.executors.ledger import Ledger
+from mlenergy.diffusion.executors.ledger import Ledger, folder_lock
 from mlenergy.diffusion.sweep.conditions import Condition
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.session import Session
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
         return session.show_state()
     if asked.print:
         return session.print_commands(asked.executor, asked.gpus, asked.slots)
-    with only_one(spec.folder, "change folder in the sweep file"):
+    with folder_lock(spec.folder, "change folder in the sweep file"):
         if asked.executor == "slurm":
             return session.submit()
         return session.run_here(asked.gpus, asked.slots)
@@ -98,24 +97,3 @@ def _with_changes(spec: SweepSpec, asked: argparse.Namespace) -> SweepSpec:
         retries=spec.retries if asked.retries is None else asked.retries,
         order=asked.order or spec.order,
     )
-
-
-@contextlib.contextmanager
-def only_one(folder: Path, instead: str) -> Iterator[None]:
-    """One sweep a folder at a time.
-
-    Args:
-        folder: of its state.
-        instead: what to do other than wait.
-
-    Raises:
-        UserError: another process runs it, or the folder cannot be written.
-    """
-    from mlenergy.diffusion.results.lock import result_lock
-
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(result_lock(folder / ".lock"))
-        except UserError as error:
-            raise UserError(f"{str(error).partition(';')[0]}; wait for it, or {instead}") from None
-        yield

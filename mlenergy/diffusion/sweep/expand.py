@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlenergy.diffusion.config.argv import to_argv
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.job import key_of
 from mlenergy.diffusion.sweep.conditions import PROCESSES, REPEAT
-from mlenergy.diffusion.sweep.options import BASE_DIR, MODEL, to_argv
+from mlenergy.diffusion.sweep.options import BASE_DIR, MODEL
 from mlenergy.diffusion.sweep.spec import Axis, SweepSpec
 
 
@@ -31,8 +32,8 @@ class Run:
 
     @functools.cached_property
     def key(self) -> str:
-        """The same for the same command line, whatever its place in the sweep file."""
-        return hashlib.sha256("\0".join(self.argv).encode()).hexdigest()[:16]
+        """Its name in the ledger, whatever its place in the sweep file."""
+        return key_of(self.argv)
 
 
 def expand(spec: SweepSpec) -> list[Run]:

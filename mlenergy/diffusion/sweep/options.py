@@ -1,19 +1,16 @@
-"""Option names as a sweep writes them, checked against the benchmark's own, and back to a command line."""
+"""Option names as a sweep file writes them, checked against the benchmark's own."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import typing
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.argv import WORKLOAD
 from mlenergy.diffusion.errors import UserError
 
-WORKLOAD = "workload"
-DEFAULT_WORKLOAD = "text-to-image"
 BASE_DIR = "workload.base_dir"
 MODEL = "workload.model_id"
 
@@ -51,28 +48,3 @@ def full_name(name: str) -> str:
     raise UserError(
         f"there is no option {name!r}; " + (f"did you mean {near[0]}?" if near else "see mlenergy run --help")
     )
-
-
-def to_argv(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The benchmark's command line; None leaves an option at its default."""
-    workload = options.get(WORKLOAD) or DEFAULT_WORKLOAD
-    given = {name: value for name, value in options.items() if name != WORKLOAD and value is not None}
-    of_run = [word for name in given if not _of_workload(name) for word in _words(name, given[name])]
-    of_workload = [word for name in given if _of_workload(name) for word in _words(name, given[name])]
-    return (*of_run, f"{WORKLOAD}:{workload}", *of_workload)
-
-
-def _of_workload(name: str) -> bool:
-    return name.startswith(f"{WORKLOAD}.")
-
-
-def _words(name: str, value: Any) -> list[str]:
-    if value is True:
-        return [f"--{name}"]
-    if value is False:
-        group, dot, own = name.rpartition(".")
-        return [f"--{group}{dot}no-{own}"]
-    if isinstance(value, (list, tuple)):
-        return [f"--{name}", *(str(item) for item in value)]
-    # A text that begins with a hyphen would be taken for the next option.
-    return [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]

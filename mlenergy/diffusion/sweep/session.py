@@ -8,15 +8,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from mlenergy.diffusion.executors import slurm, slurm_script
-from mlenergy.diffusion.executors.job import Job, visible_gpu_ids
+from mlenergy.diffusion.executors import slurm
+from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
-from mlenergy.diffusion.executors.local import LocalSweep, Stopped
-from mlenergy.diffusion.executors.process import command_of
-from mlenergy.diffusion.executors.slots import Slots
+from mlenergy.diffusion.executors.local import LocalExecutor, Slots, Stopped, visible_gpu_ids
+from mlenergy.diffusion.executors.torchrun import command_of
 from mlenergy.diffusion.sweep.expand import Run
 from mlenergy.diffusion.sweep.spec import SweepSpec
-from mlenergy.diffusion.sweep.todo import ToDo, has_result, hold_back, refuse, what_is_left
+from mlenergy.diffusion.sweep.todo import ToDo, hold_back, prune, what_is_left
 from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_table
 
 _SHOWN_PRUNED = 5
@@ -45,19 +44,19 @@ class Session:
         log = SweepLog(self.spec.folder / "sweep.log", self.console)
         todo, places = self._to_do_here(gpus, slots)
         self._begin(todo, log)
-        sweep = LocalSweep(
+        executor = LocalExecutor(
             ledger=self.ledger,
             slots=places,
             logs=self.spec.folder / "logs",
             retries=self.spec.retries,
             is_done=lambda job: job.folder is not None and has_result(job.folder),
             command=lambda job: command_of(job, self.extra),
-            say=log.say,
+            log=log.say,
         )
         code = 0
         try:
-            with live_table(sweep, self.numbers, self.console) as refresh:
-                sweep.run(todo.jobs, refresh)
+            with live_table(executor, self.numbers, self.console) as refresh:
+                executor.run(todo.jobs, refresh)
         except Stopped as stopped:
             log.say(f"stopped by {stopped}; the same command goes on")
             code = 128 + stopped.number
@@ -76,7 +75,14 @@ class Session:
         self._begin(todo, log)
         for job in held:
             log.say(self._why_held(job))
-        ids = slurm.submit(self.spec, todo.jobs, self.ledger, self.extra)
+        ids = slurm.submit(
+            todo.jobs,
+            self.spec.slurm,
+            self.spec.name,
+            slurm.next_folder(self.spec.folder / "slurm"),
+            self.ledger,
+            self.extra,
+        )
         log.say(
             f"submitted {len(todo.jobs)} runs as job {', '.join(ids)}"
             if ids
@@ -104,7 +110,7 @@ class Session:
             slurm.refresh(self.ledger, save=False)
             todo, held = self._to_do_on_cluster()
         for one in todo.pruned:
-            self._print(f"# run {one.run.number} cannot work: {one.reason}")
+            self._print(f"# run {one.number} cannot work: {one.reason}")
         for number, entry in self._entries():
             if entry.state in ("complete", "submitted", "running"):
                 self._print(f"# run {number} is {entry.state}: {entry.folder or entry.slurm_task}")
@@ -114,12 +120,12 @@ class Session:
             for job in todo.jobs:
                 self._print(shlex.join(command_of(job, self.extra)))
             return 0
-        folder = slurm.next_folder(self.spec)
-        for array in slurm_script.arrays_of(todo.jobs, self.spec.slurm):
+        folder = slurm.next_folder(self.spec.folder / "slurm")
+        for array in slurm.arrays_of(todo.jobs, self.spec.slurm):
             self._print(f"# {folder / array.name}.txt")
-            self._print(slurm_script.lines_text(array, self.extra))
+            self._print(slurm.lines_text(array, self.extra))
             self._print(f"# sbatch {folder / array.name}.sbatch")
-            self._print(slurm_script.sbatch_text(array, self.spec.slurm, self.spec.name, folder))
+            self._print(slurm.sbatch_text(array, self.spec.slurm, self.spec.name, folder))
         return 0
 
     def _to_do_here(self, gpus: Sequence[str] | None, slots: int | None) -> tuple[ToDo, Slots]:
@@ -127,22 +133,22 @@ class Session:
         places = _places(todo.jobs, gpus, slots)
         reason = "{} processes, but there are {} here; use --executor slurm, or smaller degrees"
         too_large = [job for job in todo.jobs if job.processes > places.total]
-        reasons = {job.run.key: reason.format(job.processes, places.described) for job in too_large}
-        return refuse(todo, self.ledger, reasons), places
+        reasons = {job.key: reason.format(job.processes, places.described) for job in too_large}
+        return prune(todo, self.ledger, reasons), places
 
     def _to_do_on_cluster(self) -> tuple[ToDo, list[Job]]:
         """What is left to submit, and what has been submitted too often."""
         earlier = dict(self.ledger.entries)
         todo = what_is_left(self.spec, self.runs, self.ledger, "cluster", self.resume)
-        shapes = {job.run.key: slurm_script.why_not(job, self.spec.slurm) for job in todo.jobs}
-        todo = refuse(todo, self.ledger, {key: reason for key, reason in shapes.items() if reason})
+        shapes = {job.key: slurm.reason_against(job, self.spec.slurm) for job in todo.jobs}
+        todo = prune(todo, self.ledger, {key: reason for key, reason in shapes.items() if reason})
         return hold_back(todo, self.ledger, earlier, self.spec.retries)
 
     def _why_held(self, job: Job) -> str:
-        entry = self.ledger.entries[job.run.key]
+        entry = self.ledger.entries[job.key]
         times = "once" if entry.attempts == 1 else f"{entry.attempts} times"
         return (
-            f"run {job.run.number} was tried {times} and {_ENDED[entry.state]}; "
+            f"run {job.number} was tried {times} and {_ENDED[entry.state]}; "
             f"--retries {entry.attempts} submits it again"
         )
 
@@ -150,10 +156,10 @@ class Session:
         """Into the ledger and the log, before anything starts."""
         self.ledger.save()
         for one in todo.pruned:
-            log.write(f"run {one.run.number} cannot work: {one.reason} ({one.run.label})")
+            log.write(f"run {one.number} cannot work: {one.reason} ({one.label})")
         log.write(f"{len(todo.jobs)} to do of {count_line(self.ledger, self.numbers)}")
         for one in todo.pruned[:_SHOWN_PRUNED]:
-            self._print(f"run {one.run.number} cannot work: {one.reason}")
+            self._print(f"run {one.number} cannot work: {one.reason}")
         more = len(todo.pruned) - _SHOWN_PRUNED
         if more > 0:
             self._print(f"and {more} more cannot work: see {self.spec.folder}/sweep.log")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.slurm import SlurmSettings
 from mlenergy.diffusion.sweep.conditions import Condition
 from mlenergy.diffusion.sweep.options import full_name
 
@@ -23,18 +24,6 @@ class Axis:
     names: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...]
     when: Condition | None = None
-
-
-@dataclass(frozen=True)
-class SlurmSettings:
-    """How the slurm executor asks for nodes."""
-
-    processes_per_node: int = 8
-    gpus: bool = True  # False: a CPU partition, so ask for CPUs instead
-    options: Mapping[str, Any] = field(default_factory=dict)  # sbatch's own, such as partition or time
-    setup: tuple[str, ...] = ()  # shell lines before the run, such as module load
-    container: str = ""  # words before torchrun, such as apptainer exec --nv image.sif
-    max_parallel: int | None = None  # array tasks at a time
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,39 @@
-"""What is left of a sweep: without what is complete, what cannot work and what the filters leave out."""
+"""Runs of a sweep that are left: planned, and neither complete nor filtered out nor unable to work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from mlenergy.diffusion import __version__
-from mlenergy.diffusion.environment.device import detect_device
-from mlenergy.diffusion.executors.job import Job, Pruned, Where, plan_runs
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.environment.device import DeviceType, Preference, detect_device
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger, State
+from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.results.read import is_complete
+from mlenergy.diffusion.sweep.conditions import PROCESSES, REPEAT
 from mlenergy.diffusion.sweep.expand import Run
 from mlenergy.diffusion.sweep.spec import SweepSpec
+
+# here: planned for this machine's device; cluster: for nodes with GPUs that this machine need not have.
+Where = Literal["here", "cluster"]
+_PROG = "mlenergy sweep"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A run that cannot work, and the reason."""
+
+    number: int
+    label: str
+    key: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -24,42 +44,69 @@ class ToDo:
     pruned: list[Pruned]
 
 
-def has_result(folder: Path) -> bool:
-    """Whether a result folder is complete."""
-    return is_complete(RunPaths(folder, model_slug=""))
+def plan_runs(spec: SweepSpec, runs: Iterable[Run], where: Where) -> ToDo:
+    """Plan every run as the benchmark will, apply the sweep's filters, and put the jobs in its order."""
+    jobs: list[Job] = []
+    pruned: list[Pruned] = []
+    for run in runs:
+        try:
+            job = _plan_run(run, where)
+        except UserError as error:
+            pruned.append(Pruned(run.number, run.label, run.key, str(error)))
+            continue
+        values = {**run.options, PROCESSES: job.processes, REPEAT: run.repeat}
+        if all(condition.holds(values) for condition in spec.filters):
+            jobs.append(job)
+    if spec.order != "written":
+        # The cheapest first shows results soonest, the costliest first packs GPUs best.
+        jobs.sort(key=lambda job: job.cost, reverse=spec.order == "costliest")
+    return ToDo(jobs, pruned)
 
 
 def what_is_left(spec: SweepSpec, runs: Sequence[Run], ledger: Ledger, where: Where, resume: bool) -> ToDo:
-    """Sort a sweep's runs; the ledger then has an entry for each, not yet saved.
+    """Plan what is not settled yet; the ledger then has an entry for each run, not yet saved.
 
     Args:
         spec: the sweep.
         runs: what expand made of it.
-        ledger: what earlier invocations left.
-        where: see plan_runs.
+        ledger: what earlier calls left.
+        where: the device to plan for.
         resume: leave complete results alone.
     """
     place = " ".join(detect_device()) if where == "here" else "cluster"
     planned_on = f"{place}, {__version__}"
     left = [run for run in runs if not _is_settled(ledger.entries.get(run.key), planned_on, resume)]
-    planned, pruned = plan_runs(spec, left, where)
-    accepted = {job.run.key for job in planned}
-    refused = {one.run.key: one.reason for one in pruned}
+    planned = plan_runs(spec, left, where)
+    accepted = {job.key for job in planned.jobs}
+    reasons = {one.key: one.reason for one in planned.pruned}
     for run in left:
         entry = ledger.entries.get(run.key) or Entry(argv=run.argv, label=run.label)
-        state: State = "pruned" if run.key in refused else "planned" if run.key in accepted else "filtered"
-        ledger.entries[run.key] = replace(entry, label=run.label, state=state, message=refused.get(run.key))
-    jobs = [job for job in planned if not _take_up(job, ledger, planned_on, resume)]
-    return ToDo(jobs, pruned)
+        state: State = "pruned" if run.key in reasons else "planned" if run.key in accepted else "filtered"
+        ledger.entries[run.key] = replace(entry, label=run.label, state=state, message=reasons.get(run.key))
+    jobs = []
+    for job in planned.jobs:
+        # A result counts whoever made it.
+        complete = resume and job.folder is not None and has_result(job.folder)
+        ledger.update(
+            job.key,
+            state="complete" if complete else "planned",
+            processes=job.processes,
+            folder=str(job.folder) if job.folder else None,
+            planned_on=planned_on,
+        )
+        if not complete:
+            jobs.append(job)
+    return replace(planned, jobs=jobs)
 
 
-def refuse(todo: ToDo, ledger: Ledger, reasons: dict[str, str]) -> ToDo:
-    """Take jobs out that this executor cannot run; run key -> why."""
-    out = [job for job in todo.jobs if job.run.key in reasons]
-    for job in out:
-        ledger.update(job.run.key, state="pruned", message=reasons[job.run.key])
-    kept = [job for job in todo.jobs if job.run.key not in reasons]
-    return ToDo(kept, [*todo.pruned, *(Pruned(job.run, reasons[job.run.key]) for job in out)])
+def prune(todo: ToDo, ledger: Ledger, reasons: Mapping[str, str]) -> ToDo:
+    """Take jobs out that this executor cannot run; job key -> reason."""
+    pruned = list(todo.pruned)
+    for job in todo.jobs:
+        if job.key in reasons:
+            ledger.update(job.key, state="pruned", message=reasons[job.key])
+            pruned.append(Pruned(job.number, job.label, job.key, reasons[job.key]))
+    return ToDo([job for job in todo.jobs if job.key not in reasons], pruned)
 
 
 def hold_back(
@@ -74,17 +121,37 @@ def hold_back(
         retries: how often a run that failed or was interrupted may be tried again.
 
     Returns:
-        what is left to do, and the jobs taken out.
+        What is left to do, and the jobs taken out.
     """
     spent = {
         key
         for key, entry in earlier.items()
         if entry.state in ("failed", "interrupted") and entry.attempts > retries
     }
-    held = [job for job in todo.jobs if job.run.key in spent]
+    held = [job for job in todo.jobs if job.key in spent]
     for job in held:
-        ledger.entries[job.run.key] = earlier[job.run.key]
-    return replace(todo, jobs=[job for job in todo.jobs if job.run.key not in spent]), held
+        ledger.entries[job.key] = earlier[job.key]
+    return replace(todo, jobs=[job for job in todo.jobs if job.key not in spent]), held
+
+
+def _plan_run(run: Run, where: Where) -> Job:
+    args = parse_args(run.argv, _PROG)
+    if where == "here":
+        device, name = _detect(args.device)
+    else:
+        device, name = ("cpu" if args.device == "cpu" else "cuda"), "unknown"
+    plan = make_plan(args, _model(args.workload.model_id, args.workload.revision), None, device, name)
+    folder = RunPaths.of(plan).folder if where == "here" else None
+    return Job.of(plan, run.argv, run.label, run.number, folder)
+
+
+@functools.cache
+def _detect(preference: Preference) -> tuple[DeviceType, str]:
+    return detect_device(preference)
+
+
+# A sweep names few models and many runs.
+_model = functools.cache(resolve_model)
 
 
 def _is_settled(entry: Entry | None, planned_on: str, resume: bool) -> bool:
@@ -96,17 +163,3 @@ def _is_settled(entry: Entry | None, planned_on: str, resume: bool) -> bool:
     if not resume or entry.state != "complete":
         return False
     return entry.folder is None or has_result(Path(entry.folder))
-
-
-def _take_up(job: Job, ledger: Ledger, planned_on: str, resume: bool) -> bool:
-    """Bring the job's entry in line; whether a result of it is there already, whoever made it."""
-    folder = str(job.folder) if job.folder else None
-    complete = resume and job.folder is not None and has_result(job.folder)
-    ledger.update(
-        job.run.key,
-        state="complete" if complete else "planned",
-        processes=job.processes,
-        folder=folder,
-        planned_on=planned_on,
-    )
-    return complete

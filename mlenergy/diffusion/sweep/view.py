@@ -12,9 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlenergy.diffusion.executors.ledger import Entry, Ledger
-from mlenergy.diffusion.executors.local import LocalSweep
-from mlenergy.diffusion.executors.log_file import LogFile
+from mlenergy.diffusion.executors.ledger import Entry, Ledger, LogFile
+from mlenergy.diffusion.executors.local import LocalExecutor
 
 _COLORS = {
     "complete": "green",
@@ -41,7 +40,9 @@ class SweepLog(LogFile):
 
 
 @contextmanager
-def live_table(sweep: LocalSweep, numbers: dict[str, int], console: Console) -> Iterator[Callable[[], None]]:
+def live_table(
+    executor: LocalExecutor, numbers: dict[str, int], console: Console
+) -> Iterator[Callable[[], None]]:
     """A table that is redrawn by the yielded function, at most four times a second."""
     if not console.is_terminal:
         yield lambda: None
@@ -52,24 +53,24 @@ def live_table(sweep: LocalSweep, numbers: dict[str, int], console: Console) -> 
         def refresh() -> None:
             if time.monotonic() - last[0] > 0.25:
                 last[0] = time.monotonic()
-                live.update(progress(sweep, numbers), refresh=True)
+                live.update(progress(executor, numbers), refresh=True)
 
         yield refresh
 
 
-def progress(sweep: LocalSweep, numbers: dict[str, int]) -> Group:
+def progress(executor: LocalExecutor, numbers: dict[str, int]) -> Group:
     """What runs now, what ended last, and the counts."""
-    ended = [(key, entry) for key, entry in sweep.ledger.entries.items() if key in numbers and entry.ended]
+    ended = [(key, entry) for key, entry in executor.ledger.entries.items() if key in numbers and entry.ended]
     ended.sort(key=lambda pair: pair[1].ended or "")
     table = run_table([])
     for key, entry in ended[-_SHOWN_ENDED:]:
         if entry.state != "running":
             _add(table, numbers[key], entry, entry.duration_s, "")
-    for attempt in sweep.running:
-        key = attempt.job.run.key
+    for attempt in executor.running:
+        key = attempt.job.key
         places = ",".join(place for place in attempt.places if place)
-        _add(table, numbers[key], sweep.ledger.entries[key], attempt.elapsed_s, places)
-    return Group(table, Text(count_line(sweep.ledger, numbers, len(sweep.waiting))))
+        _add(table, numbers[key], executor.ledger.entries[key], attempt.elapsed_s, places)
+    return Group(table, Text(count_line(executor.ledger, numbers, len(executor.waiting))))
 
 
 def run_table(rows: Sequence[tuple[int, Entry]]) -> Table:

@@ -17,12 +17,12 @@ from rich.console import Console, RenderableType
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.ledger import folder_lock
 from mlenergy.diffusion.executors.local import Stopped
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.report.tune_view import render, render_choice
 from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.paths import model_slug
-from mlenergy.diffusion.sweep.command import only_one
 from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.candidates import choose
 from mlenergy.diffusion.tune.log import TuneLog
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         planned = record(frame, [Tried(one) for one in frame.choice.candidates], 0.0, "dry run")
         _print(planned, render_choice(planned), asked.json)
         return 0
-    with only_one(Path(frame.folder), "use another --folder"):
+    with folder_lock(Path(frame.folder), "use another --folder"):
         return _search(asked, frame, begin_s)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlenergy.diffusion.executors.log_file import LogFile
+from mlenergy.diffusion.executors.ledger import LogFile
 from mlenergy.diffusion.report.lines import energy, number
 from mlenergy.diffusion.tune.candidates import Choice
 from mlenergy.diffusion.tune.schedule import Limits, Step

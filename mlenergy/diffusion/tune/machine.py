@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from mlenergy.diffusion.environment.device import DeviceType, Preference, detect_device
 from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.executors.job import visible_gpu_ids
-from mlenergy.diffusion.executors.slots import Slots
+from mlenergy.diffusion.executors.local import Slots, visible_gpu_ids
 
 _GIB = 1 << 30
 

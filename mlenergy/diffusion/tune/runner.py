@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlenergy.diffusion import __version__
-from mlenergy.diffusion.executors.job import Job, relative_cost
+from mlenergy.diffusion.config.argv import to_argv
+from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
-from mlenergy.diffusion.executors.local import LocalSweep
-from mlenergy.diffusion.executors.process import command_of
-from mlenergy.diffusion.executors.slots import Slots
+from mlenergy.diffusion.executors.local import LocalExecutor, Slots
+from mlenergy.diffusion.executors.torchrun import command_of
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.sweep.expand import Run
-from mlenergy.diffusion.sweep.options import BASE_DIR
-from mlenergy.diffusion.sweep.todo import has_result
 from mlenergy.diffusion.tune.candidates import Candidate
 from mlenergy.diffusion.tune.settings import options_of
 from mlenergy.diffusion.tune.starts import Failed, Measured, read_start
@@ -36,20 +32,20 @@ class Runner:
         self._folder = folder
         self._save_images = save_images
         self._ledger = Ledger.load(folder / "state.json")
-        self._executor = LocalSweep(
+        self._executor = LocalExecutor(
             ledger=self._ledger,
             slots=slots,
             logs=folder / "logs",
             retries=0,
             is_done=_is_done,
             command=command_of,
-            say=log,
+            log=log,
         )
 
     def earlier(self, candidate: Candidate, start: int, iterations: int) -> Measured | Failed | None:
         """What an earlier call of the program left of a start; None where it has to be made."""
         job = self._job(candidate, start, iterations)
-        entry = self._ledger.entries.get(job.run.key)
+        entry = self._ledger.entries.get(job.key)
         if _is_done(job):
             return read_start(_folder(job), None if entry is None else entry.duration_s)
         if entry is None or entry.state != "failed" or entry.planned_on != _planned_on(candidate):
@@ -63,15 +59,15 @@ class Runner:
             Stopped: by a signal; the run has ended and is recorded.
         """
         job = self._job(candidate, start, iterations)
-        entry = self._ledger.entries.get(job.run.key) or Entry(job.run.argv, job.run.label)
-        self._ledger.entries[job.run.key] = replace(
+        entry = self._ledger.entries.get(job.key) or Entry(job.argv, job.label)
+        self._ledger.entries[job.key] = replace(
             entry,
             processes=job.processes,
             folder=str(job.folder),
             planned_on=_planned_on(candidate),
         )
         self._executor.run([job])
-        entry = self._ledger.entries[job.run.key]
+        entry = self._ledger.entries[job.key]
         if entry.state == "complete":
             return read_start(_folder(job), entry.duration_s)
         return Failed(entry.message or f"it ended as {entry.state}", entry.duration_s)
@@ -88,9 +84,8 @@ class Runner:
         plan = replace(
             candidate.plan, benchmark_iters=iterations, save_images=self._save_images, base_dir=base
         )
-        options: Mapping[str, Any] = {**options_of(args, plan), BASE_DIR: base}
-        run = Run(candidate.number, options, start, candidate.label)
-        return Job(run, plan.parallel.world_size, plan.device, relative_cost(plan), RunPaths.of(plan).folder)
+        argv = to_argv({**options_of(args, plan), "workload.base_dir": base})
+        return Job.of(plan, argv, candidate.label, candidate.number, RunPaths.of(plan).folder)
 
 
 def _is_done(job: Job) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.config.argv import WORKLOAD, to_argv
 from mlenergy.diffusion.config.optimizations import lossy
-from mlenergy.diffusion.sweep.options import WORKLOAD, to_argv
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.args import BenchmarkArgs
