@@ -22,11 +22,13 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.engine import Batch
+from mlenergy.diffusion.models.spec import Stage
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Bench:
 
     engine: Any
     cluster: Any
+    stages: Mapping[str, Stage]
     steps: int
     reads_gpus: bool
     cpu_s: float = 0.0  # of the last generate
@@ -64,22 +67,20 @@ class Bench:
     def measured(self, batch: Batch) -> Cost:
         """The same window with everything on, sampling child included."""
         from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
-        from mlenergy.diffusion.measure.session import measure
+        from mlenergy.diffusion.measure.memory import MemoryWatch
+        from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
         from mlenergy.diffusion.measure.stages import StageProbe
 
         options = MeterOptions(energy_gpus=("all",) if self.reads_gpus else (), idle_s=0.0)
         components = self.engine.components()
-        measured, _ = measure(
-            self.generate,
-            [],
-            [batch],
+        device = self.cluster.device
+        instruments = Instruments(
             build_meter(self.cluster, None, None, options),
-            self.cluster,
-            self.cluster.device,
-            StageProbe(components, self.steps, self.cluster.device),
-            components=components,
-            keep_images=False,
+            StageProbe(components, self.stages, self.steps, device),
+            MemoryWatch(device, components),
         )
+        schedule = Schedule(warmup=[], measured=[batch])
+        measured, _ = measure(self.generate, schedule, instruments, self.cluster, keep_outputs=False)
         assert measured is not None
         return Cost(measured.iterations[0].duration_s, self.cpu_s)
 
@@ -124,7 +125,8 @@ def _prepare(seconds: float, folder: str) -> tuple[Bench, Batch]:
         ]
         _, plan = plan_from(argv, 1, "bench_overhead")
         cluster = cluster or Cluster.start(read_rank(), plan.device)
-        bench = Bench(load_engine(plan, cluster), cluster, steps, bool(list_gpus().gpus))
+        stages = plan.spec.family.stages
+        bench = Bench(load_engine(plan, cluster), cluster, stages, steps, bool(list_gpus().gpus))
         bench.plain(batch)
         took_s = statistics.median(bench.plain(batch).wall_s for _ in range(3))
         if took_s > 0.8 * seconds:
@@ -182,11 +184,14 @@ def _hooks_s(windows: int, *, watched: bool = True) -> float:
 
     from mlenergy.diffusion.measure.memory import MemoryWatch
     from mlenergy.diffusion.measure.stages import StageProbe
+    from mlenergy.diffusion.models.families import FLUX
 
     cpu = torch.device("cpu")
-    parts = {name: torch.nn.Identity() for name in ("text_encoder", "text_encoder_2", "transformer", "vae")}
-    memory = MemoryWatch(cpu)
-    with StageProbe(parts if watched else {}, 28, cpu, on_stage=memory.on_stage) as probe:
+    stages = FLUX.stages
+    parts = {name: torch.nn.Identity() for name in stages}
+    memory = MemoryWatch(cpu, parts)
+    with StageProbe(parts, stages if watched else {}, 28, cpu) as probe:
+        probe.watch(memory.begin_stage)
         begin_s = time.process_time()
         for _ in range(windows):
             if watched:

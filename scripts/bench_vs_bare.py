@@ -114,7 +114,8 @@ def _ours(plan: Any) -> Window:
     from mlenergy.diffusion.engine import Batch
     from mlenergy.diffusion.engines import load_engine
     from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
-    from mlenergy.diffusion.measure.session import measure
+    from mlenergy.diffusion.measure.memory import MemoryWatch
+    from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
     from mlenergy.diffusion.measure.stages import StageProbe
 
     cluster = Cluster.start(read_rank(), plan.device)
@@ -128,18 +129,14 @@ def _ours(plan: Any) -> Window:
         return generated
 
     def window() -> tuple[float, Any]:
-        probe = StageProbe(engine.components(), plan.steps, cluster.device)
-        measured, _ = measure(
-            generate,
-            [],
-            [batch],
+        components, device = engine.components(), cluster.device
+        instruments = Instruments(
             meter,
-            cluster,
-            cluster.device,
-            probe,
-            components=engine.components(),
-            keep_images=False,
+            StageProbe(components, plan.spec.family.stages, plan.steps, device),
+            MemoryWatch(device, components),
         )
+        schedule = Schedule(warmup=[], measured=[batch])
+        measured, _ = measure(generate, schedule, instruments, cluster, keep_outputs=False)
         assert measured is not None
         return measured.iterations[0].duration_s, kept[0]
 

@@ -22,9 +22,10 @@ from mlenergy.diffusion.environment.record import environment_record, node_recor
 from mlenergy.diffusion.errors import Interrupted, UserError
 from mlenergy.diffusion.measure.energy.meter import Meter, MeterOptions, make_meter
 from mlenergy.diffusion.measure.energy.power_limit import power_limit
+from mlenergy.diffusion.measure.memory import MemoryWatch
 from mlenergy.diffusion.measure.outputs import Pixels
 from mlenergy.diffusion.measure.samples import Measurement
-from mlenergy.diffusion.measure.session import measure
+from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
 from mlenergy.diffusion.measure.stages import StageProbe
 from mlenergy.diffusion.measure.statistics import StopRule
 from mlenergy.diffusion.prompts.sampling import PromptSet, batches_of, shared_prompts
@@ -134,18 +135,23 @@ def _measure(
         supervisor.on_iteration(kind, index, seconds)
         progress.on_iteration(kind, index, seconds)
 
+    components, device = engine.components(), cluster.device
+    stages, calls = plan.spec.family.stages, denoiser_calls(plan)
     return measure(
         engine.generate,
-        batches_of(prompts.warmup_requests, plan.batch_size),
-        batches_of(prompts.requests, plan.batch_size),
-        meter,
+        Schedule(
+            warmup=batches_of(prompts.warmup_requests, plan.batch_size),
+            measured=batches_of(prompts.requests, plan.batch_size),
+            stop_rule=supervisor.or_signal(rule),
+        ),
+        Instruments(
+            meter,
+            StageProbe(components, stages, plan.steps, device, calls),
+            MemoryWatch(device, components),
+        ),
         cluster,
-        cluster.device,
-        StageProbe(engine.components(), plan.steps, cluster.device, denoiser_calls(plan)),
-        on_iteration,
-        components=engine.components(),
-        keep_images=plan.save_images,
-        stop_rule=supervisor.or_signal(rule),
+        on_iteration=on_iteration,
+        keep_outputs=plan.save_images,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the instrument share: a cluster of one, a generate that sleeps, tiny components."""
+"""Shared by the tests of the instrument: a cluster of one, a generate that sleeps, tiny components."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ import torch
 
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Batch, Generated
+from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
+from mlenergy.diffusion.measure.memory import MemoryWatch
+from mlenergy.diffusion.measure.outputs import Pixels
+from mlenergy.diffusion.measure.samples import Measurement
+from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
+from mlenergy.diffusion.measure.stages import StageProbe
 
 
 def make_batch(images: int = 1) -> Batch:
@@ -32,6 +38,28 @@ def alone() -> Cluster:
 @pytest.fixture
 def batch() -> Callable[[int], Batch]:
     return make_batch
+
+
+@pytest.fixture
+def measured(alone: Cluster) -> Callable[..., tuple[Measurement, list[Pixels]]]:
+    """Measure a generate on a CPU, alone: batches of warm-up and of windows, options of ``measure``."""
+
+    def run(
+        generate: Callable[[Batch], Generated],
+        warmup: list[Batch],
+        batches: list[Batch],
+        *,
+        probe: StageProbe | None = None,
+        stop_rule: Any = None,
+        **options: Any,
+    ) -> tuple[Measurement, list[Pixels]]:
+        meter = build_meter(alone, None, None, MeterOptions())
+        instruments = Instruments(meter, probe, MemoryWatch(alone.device, {}))
+        found, pixels = measure(generate, Schedule(warmup, batches, stop_rule), instruments, alone, **options)
+        assert found is not None
+        return found, pixels
+
+    return run
 
 
 @pytest.fixture
@@ -87,6 +115,7 @@ def pipeline() -> Callable[..., SimpleNamespace]:
         other_s: float = 0.0,
         steps: int = 3,
         calls: tuple[int, ...] | None = None,
+        scheduler_s: float = 0.0,
     ) -> SimpleNamespace:
         text, denoiser, vae = Sleeper(text_s / 2), Sleeper(step_s), Vae(decode_s)
 
@@ -97,6 +126,7 @@ def pipeline() -> Callable[..., SimpleNamespace]:
             for count in calls or (1,) * steps:
                 for _ in range(count):
                     denoiser(images)
+                time.sleep(scheduler_s)
             return Generated(vae.decode(images))
 
         components = {"text_encoder": text, "transformer": denoiser, "vae": vae}

@@ -43,10 +43,10 @@ def test_the_peak_falls_into_the_stage_that_kept_most(figures):
 
 def test_without_a_mark_to_reset_no_stage_gets_a_peak(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_RESET_MARK", tmp_path / "not" / "there")
-    watch = MemoryWatch(CPU)
+    watch = MemoryWatch(CPU, {})
     watch.begin_window()
-    watch.on_stage("denoise_in")
+    watch.begin_stage("denoise")
     watch.end_window()
-    told = watch.report(0, {})
+    told = watch.report(0)
     assert told.stage_peak_bytes == {} and told.peak_stage is None
     assert NO_RESET in told.reason and told.host_rss_peak_bytes > 0

@@ -9,10 +9,13 @@ import time
 import pytest
 import torch
 
+from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Batch, Generated
 from mlenergy.diffusion.measure.energy.meter import MeterOptions, make_meter
-from mlenergy.diffusion.measure.session import measure
+from mlenergy.diffusion.measure.memory import MemoryWatch
+from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
 from mlenergy.diffusion.measure.stages import StageProbe
+from mlenergy.diffusion.models.families import FLUX
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,8 +54,12 @@ def test_counter_sampled_power_and_nvidia_smi_agree(alone):
     meter = make_meter(alone, device, MeterOptions(idle_s=1.0, sample_period_s=0.05))
     smi = _start_nvidia_smi()
     begin = time.monotonic()
+    probe = StageProbe(parts, FLUX.stages, 8, device)
     measured, (pixels, *_) = measure(
-        generate, [batch], [batch] * 5, meter, alone, device, StageProbe(parts, 8, device), components=parts
+        generate,
+        Schedule(warmup=[batch], measured=[batch] * 5),
+        Instruments(meter, probe, MemoryWatch(device, parts)),
+        Cluster(Rank(hostname="here"), device, None),
     )
     assert measured is not None and pixels.shape == (1, 64, 64, 3)
     counted_j = sum(iteration.energy.gpu_energy_j or 0 for iteration in measured.iterations)

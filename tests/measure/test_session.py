@@ -9,22 +9,13 @@ import pytest
 import torch
 
 from mlenergy.diffusion.engine import Generated
-from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
-from mlenergy.diffusion.measure.session import measure
 from mlenergy.diffusion.measure.statistics import StopRule
 
 # Real clocks: another process of the machine may hold a core. What is broken fails three times.
 pytestmark = pytest.mark.flaky(reruns=2)
 
-CPU = torch.device("cpu")
 
-
-@pytest.fixture
-def meter(alone):
-    return build_meter(alone, None, None, MeterOptions())
-
-
-def test_duration_agrees_with_an_outside_stopwatch(alone, batch, meter):
+def test_duration_agrees_with_an_outside_stopwatch(batch, measured):
     outside: list[float] = []
 
     def generate(_batch):
@@ -33,51 +24,46 @@ def test_duration_agrees_with_an_outside_stopwatch(alone, batch, meter):
         outside.append(time.perf_counter() - begin)
         return Generated(torch.zeros(1, 3, 2, 2))
 
-    measured, _ = measure(generate, [], [batch(1)] * 5, meter, alone, CPU)
-    over = [
-        i.duration_s / stopwatch_s - 1 for i, stopwatch_s in zip(measured.iterations, outside, strict=True)
-    ]
+    found, _ = measured(generate, [], [batch(1)] * 5)
+    over = [i.duration_s / stopwatch_s - 1 for i, stopwatch_s in zip(found.iterations, outside, strict=True)]
     assert min(over) >= 0
     # A busy machine may take the core away between the two clocks once or twice, not every time.
     assert sorted(over)[2] < 0.005
 
 
-def test_exactly_as_many_windows_as_batches_and_warm_up_kept_apart(alone, batch, sleeping, meter):
+def test_exactly_as_many_windows_as_batches_and_warm_up_kept_apart(batch, sleeping, measured):
     told = []
-    measured, images = measure(
+    found, images = measured(
         sleeping(0.01),
         [batch(2)] * 2,
         [batch(2)] * 3,
-        meter,
-        alone,
-        CPU,
         on_iteration=lambda kind, index, _s: told.append((kind, index)),
     )
     assert told == [("warmup", 0), ("warmup", 1), ("measured", 0), ("measured", 1), ("measured", 2)]
-    assert len(measured.iterations) == 3 and len(measured.warmup_s) == 2
-    assert measured.first_call_s == measured.warmup_s[0]
-    assert [iteration.images for iteration in measured.iterations] == [2, 2, 2]
+    assert len(found.iterations) == 3 and len(found.warmup_s) == 2
+    assert found.first_call_s == found.warmup_s[0]
+    assert [iteration.images for iteration in found.iterations] == [2, 2, 2]
     assert [pixels.shape for pixels in images] == [(2, 4, 6, 3)] * 3
     assert images[0].dtype == np.uint8 and images[0].max() == images[0].min() == 128
 
 
-def test_without_warm_up_there_is_no_first_call(alone, batch, sleeping, meter):
-    measured, _ = measure(sleeping(0.0), [], [batch(1)], meter, alone, CPU)
-    assert measured.first_call_s is None and measured.warmup_s == ()
+def test_without_warm_up_there_is_no_first_call(batch, sleeping, measured):
+    found, _ = measured(sleeping(0.0), [], [batch(1)])
+    assert found.first_call_s is None and found.warmup_s == ()
 
 
-def test_images_are_not_kept_but_the_window_is_the_same(alone, batch, sleeping, meter):
-    measured, images = measure(sleeping(0.0), [], [batch(1)], meter, alone, CPU, keep_images=False)
-    assert images == [] and len(measured.iterations) == 1
+def test_images_are_not_kept_but_the_window_is_the_same(batch, sleeping, measured):
+    found, images = measured(sleeping(0.0), [], [batch(1)], keep_outputs=False)
+    assert images == [] and len(found.iterations) == 1
 
 
-def test_stop_rule_ends_early_and_never_before_its_least(alone, batch, sleeping, meter):
+def test_stop_rule_ends_early_and_never_before_its_least(batch, sleeping, measured):
     rule = StopRule(target=0.5, least=3, most=50)
-    measured, _ = measure(sleeping(0.02), [], [batch(1)] * 50, meter, alone, CPU, stop_rule=rule)
-    assert len(measured.iterations) == 3
+    found, _ = measured(sleeping(0.02), [], [batch(1)] * 50, stop_rule=rule)
+    assert len(found.iterations) == 3
 
 
-def test_stop_rule_goes_on_while_the_interval_is_wide(alone, batch, meter):
+def test_stop_rule_goes_on_while_the_interval_is_wide(batch, measured):
     naps = iter([0.01, 0.05] * 4)
 
     def generate(_batch):
@@ -85,23 +71,23 @@ def test_stop_rule_goes_on_while_the_interval_is_wide(alone, batch, meter):
         return Generated(torch.zeros(1, 3, 2, 2))
 
     rule = StopRule(target=0.01, least=3, most=50)
-    measured, _ = measure(generate, [], [batch(1)] * 8, meter, alone, CPU, stop_rule=rule)
-    assert len(measured.iterations) == 8
+    found, _ = measured(generate, [], [batch(1)] * 8, stop_rule=rule)
+    assert len(found.iterations) == 8
 
 
-def test_a_run_on_a_cpu_has_no_gpu_energy_and_says_so(alone, batch, sleeping, meter):
-    measured, _ = measure(sleeping(0.0), [], [batch(1)], meter, alone, CPU)
-    energy = measured.iterations[0].energy
+def test_a_run_on_a_cpu_has_no_gpu_energy_and_says_so(batch, sleeping, measured):
+    found, _ = measured(sleeping(0.0), [], [batch(1)])
+    energy = found.iterations[0].energy
     assert energy.source == "none" and energy.gpu_energy_j is None
     assert energy.reason == "no GPU takes part in this run"
-    assert measured.iterations[0].energy_above_idle_j is None
-    assert measured.timeline is None and measured.stage_energy == ()
+    assert found.iterations[0].energy_above_idle_j is None
+    assert found.timeline is None and found.stage_energy == ()
 
 
-def test_broken_images_are_told(alone, batch, meter):
+def test_broken_images_are_told(batch, measured):
     def generate(_batch):
         return Generated(torch.full((1, 3, 2, 2), float("nan")))
 
-    measured, images = measure(generate, [], [batch(1)], meter, alone, CPU)
-    assert [warning.code for warning in measured.warnings] == ["images_not_finite"]
+    found, images = measured(generate, [], [batch(1)])
+    assert [warning.code for warning in found.warnings] == ["images_not_finite"]
     assert images[0].max() == 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
-from mlenergy.diffusion.measure.session import measure
-from mlenergy.diffusion.measure.stages import StageProbe
+from mlenergy.diffusion.measure.stages import StageProbe, stage_times
+from mlenergy.diffusion.models.families import FLUX
 
 CPU = torch.device("cpu")
 # A busy machine may take a core away between a hook and the forward: compare with what the
@@ -16,15 +15,14 @@ SLICE_S = 0.03
 
 
 @pytest.fixture
-def run(alone, batch):
+def run(batch, measured):
     """Measure one window of a pipeline and give its stages and duration."""
 
     def run(tiny, steps=3, calls=None):
-        meter = build_meter(alone, None, None, MeterOptions())
-        probe = StageProbe(tiny.components, steps, CPU, calls)
-        measured, _ = measure(tiny.generate, [], [batch(1)], meter, alone, CPU, probe)
-        (iteration,) = measured.iterations
-        return iteration.stages, iteration.duration_s, measured.warnings
+        probe = StageProbe(tiny.components, FLUX.stages, steps, CPU, calls)
+        found, _ = measured(tiny.generate, [], [batch(1)], probe=probe)
+        (iteration,) = found.iterations
+        return iteration.stages, iteration.duration_s, found.warnings
 
     return run
 
@@ -80,8 +78,34 @@ def test_hooks_are_gone_afterwards(pipeline, run):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
 
 
-def test_a_generate_without_known_components_has_no_stages(alone, batch, sleeping):
-    meter = build_meter(alone, None, None, MeterOptions())
-    probe = StageProbe({"embedder": torch.nn.Linear(1, 1)}, 3, CPU)
-    measured, _ = measure(sleeping(0.0), [], [batch(1)], meter, alone, CPU, probe)
-    assert measured.iterations[0].stages is None
+def test_a_generate_without_known_components_has_no_stages(batch, sleeping, measured):
+    probe = StageProbe({"embedder": torch.nn.Linear(1, 1)}, FLUX.stages, 3, CPU)
+    found, _ = measured(sleeping(0.0), [], [batch(1)], probe=probe)
+    assert found.iterations[0].stages is None
+
+
+def test_the_schedulers_last_step_is_denoising(pipeline, run):
+    stages, *_ = run(pipeline(text_s=0, step_s=0.01, decode_s=0.01, scheduler_s=0.2), steps=3)
+    assert stages.denoise_step_s == pytest.approx([0.21] * 3, abs=SLICE_S)
+    assert stages.other_s < SLICE_S
+
+
+def test_each_part_of_a_window_is_told_in_order(pipeline, batch):
+    tiny, told = pipeline(text_s=0, step_s=0, decode_s=0, steps=2), []
+    with StageProbe(tiny.components, FLUX.stages, 2, CPU) as probe:
+        probe.watch(told.append)
+        probe.open()
+        tiny.generate(batch(1))
+    # Two encoder calls, two steps, then the VAE, whose decoding ends with its decoder.
+    text, steps = ["text_encode", "other"] * 2, ["denoise", "denoise"] * 2
+    assert told == [*text, *steps, "vae_decode", "other"]
+
+
+def test_a_stage_that_this_rank_has_no_part_in_takes_no_time():
+    text, denoiser = torch.nn.Identity(), torch.nn.Identity()
+    with StageProbe({"text_encoder": text, "transformer": denoiser}, FLUX.stages, 1, CPU) as probe:
+        probe.open()
+        text(0), text(0), denoiser(0)
+        spans = probe.spans()
+    assert len(spans.intervals["text_encode"]) == 2 and "vae_decode" not in spans.intervals
+    assert stage_times(spans, 1.0, 0.0).vae_decode_s == 0

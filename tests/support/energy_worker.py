@@ -24,8 +24,10 @@ from mlenergy.diffusion.engine import Batch, Generated
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
 from mlenergy.diffusion.measure.energy.power_limit import power_limit
-from mlenergy.diffusion.measure.session import measure
+from mlenergy.diffusion.measure.memory import MemoryWatch
+from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
 from mlenergy.diffusion.measure.stages import StageProbe
+from mlenergy.diffusion.models.families import FLUX
 
 CPU = torch.device("cpu")
 LEAD_S = 2.5
@@ -132,11 +134,12 @@ def _run_case(case: dict, cluster: Cluster) -> dict:
         generate = waiting(generate, then)
     if started := os.environ.get("STARTED"):
         Path(started).touch()
-    probe = StageProbe(parts, 1, CPU) if parts else None
-    windows = [BATCH] * case.get("windows", 1)
+    probe = StageProbe(parts, FLUX.stages, 1, CPU) if parts else None
+    instruments = Instruments(meter, probe, MemoryWatch(CPU, {}))
+    schedule = Schedule(warmup=[], measured=[BATCH] * case.get("windows", 1))
     try:
         with power_limit(cluster, meter, case.get("power_limit_w")):
-            measured, _ = measure(generate, [], windows, meter, cluster, CPU, probe, keep_images=False)
+            measured, _ = measure(generate, schedule, instruments, cluster, keep_outputs=False)
     except UserError as error:
         return {"error": str(error)}
     if measured is None:

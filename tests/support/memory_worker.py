@@ -11,8 +11,10 @@ from torch import nn
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Batch, Generated
 from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
-from mlenergy.diffusion.measure.session import measure
+from mlenergy.diffusion.measure.memory import MemoryWatch
+from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
 from mlenergy.diffusion.measure.stages import StageProbe
+from mlenergy.diffusion.models.families import FLUX
 
 CPU = torch.device("cpu")
 STEPS, BYTES_A_STEP = 3, 64 << 20
@@ -56,10 +58,13 @@ def main() -> None:
 
     components = {"text_encoder": text, "transformer": denoiser, "vae": vae}
     alone = Cluster(Rank(hostname="here"), CPU, None)
-    meter = build_meter(alone, None, None, MeterOptions())
-    probe = StageProbe(components, STEPS, CPU)
+    instruments = Instruments(
+        build_meter(alone, None, None, MeterOptions()),
+        StageProbe(components, FLUX.stages, STEPS, CPU),
+        MemoryWatch(CPU, components),
+    )
     batch = Batch(prompts=("a red fox",), seeds=(0,))
-    measured, _ = measure(generate, [], [batch], meter, alone, CPU, probe, components=components)
+    measured, _ = measure(generate, Schedule(warmup=[], measured=[batch]), instruments, alone)
     (memory,) = measured.memory
     print(json.dumps({**asdict(memory), "kept_bytes": STEPS * BYTES_A_STEP}))
 

@@ -10,20 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.measure.samples import RankMemory
+from mlenergy.diffusion.measure.samples import RankMemory, WindowPart
 
 if TYPE_CHECKING:
     import torch
 
-# Which stage begins when a component is entered or left.
-_STAGE_AFTER = {
-    "window": "other",
-    "text_in": "text_encode",
-    "text_out": "other",
-    "denoise_in": "denoise",
-    "vae_in": "vae_decode",
-    "vae_out": "other",
-}
 NO_ALLOCATOR = "the CPU has no allocator that keeps a peak; host_rss_peak_bytes is the process's own"
 NO_RESET = "the peaks of the stages are unknown: this system does not let a process reset its memory mark"
 _RESET_MARK = Path("/proc/self/clear_refs")
@@ -33,15 +24,20 @@ class MemoryWatch:
     """Peaks over all measured windows of one rank, and the stage that each fell in.
 
     The peak counter is reset where a stage begins, so that each stage has its own; the
-    window's peak is the largest of them. On a CPU the stages are told apart by the
+    window's peak is the largest of them. On a CPU each stage's peak is that of the
     process's resident size (Linux, where /proc/self/clear_refs may be written); without
     a mark that can be reset no stage has a peak of its own, and none is reported.
+
+    Args:
+        device: of this rank.
+        components: name -> module, whose parameters are counted.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, components: Mapping[str, torch.nn.Module]) -> None:
         self._device = device
-        self._stage: str | None = None  # None: outside of a window
-        self._stage_peak: dict[str, int] = {}
+        self._components = components
+        self._stage: WindowPart | None = None  # None: outside of a window
+        self._stage_peak: dict[WindowPart, int] = {}
         self._reserved = 0
         self._host_peak = 0
         self._resets = True
@@ -51,23 +47,23 @@ class MemoryWatch:
         self._reset()
         self._stage = "other"
 
-    def on_stage(self, place: str) -> None:
-        """The probe entered or left a component: close the stage before, open the next."""
-        following = _STAGE_AFTER.get(place)
-        if self._stage is None or following is None or following == self._stage:
+    def begin_stage(self, stage: WindowPart) -> None:
+        """Close the stage before and open this one; nothing outside of a window."""
+        if self._stage is None or stage == self._stage:
             return
         self._keep()
         self._reset()
-        self._stage = following
+        self._stage = stage
 
     def end_window(self) -> None:
         """Keep the last stage's peak; call after the clock stopped."""
         self._keep()
         self._stage = None
 
-    def report(self, rank: int, components: Mapping[str, torch.nn.Module]) -> RankMemory:
+    def report(self, rank: int) -> RankMemory:
         """All figures of this rank; call after the last window."""
         peaks = {stage: peak for stage, peak in self._stage_peak.items() if peak > 0 and self._resets}
+        peak_stage = max(peaks.items(), key=lambda item: item[1])[0] if peaks else None
         on_gpu = self._device.type == "cuda"
         on_cpu = NO_ALLOCATOR if self._resets else f"{NO_ALLOCATOR}; {NO_RESET}"
         return RankMemory(
@@ -76,9 +72,9 @@ class MemoryWatch:
             peak_reserved_bytes=self._reserved if on_gpu else None,
             driver_used_bytes=_driver_used_bytes(self._device),
             host_rss_peak_bytes=max(self._host_peak, _host_peak_bytes()),
-            parameter_bytes={name: parameter_bytes(module) for name, module in components.items()},
-            parameter_count={name: _parameter_count(module) for name, module in components.items()},
-            peak_stage=max(peaks, key=lambda stage: peaks[stage]) if peaks else None,
+            parameter_bytes={name: parameter_bytes(module) for name, module in self._components.items()},
+            parameter_count={name: _parameter_count(module) for name, module in self._components.items()},
+            peak_stage=peak_stage,
             reason=None if on_gpu else on_cpu,
             stage_peak_bytes=peaks,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,42 +13,37 @@ from mlenergy.diffusion.engine import Generated
 if TYPE_CHECKING:
     from mlenergy.diffusion.distributed.cluster import Cluster
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (n, height, width, 3)
 
 
 @dataclass(frozen=True)
-class HostImages:
-    """One rank's images: uint8 (n, height, width, 3), and where they stand in the batch."""
+class HostOutput:
+    """One rank's output of one call, on the host."""
 
-    pixels: Pixels | None  # None on ranks that hold no image
-    first_row: int
+    pixels: Pixels | None  # None on ranks that hold no output
+    first_row: int  # index in the batch of the first of them
     postprocess_s: float
     finite: bool  # no NaN and no infinity among the floats
-    holds: bool = True  # whether this rank had images at all
-
-    def without_pixels(self) -> HostImages:
-        """What is worth keeping when the pixels have gone to rank 0."""
-        return replace(self, pixels=None)
 
 
-def to_host(generated: Generated) -> HostImages:
+def to_host(generated: Generated) -> HostOutput:
     """Turn floats in [0, 1] into bytes on the host; clocks how long that takes."""
     if generated.images is None:
-        return HostImages(None, generated.first_row, 0.0, finite=True, holds=False)
+        return HostOutput(None, generated.first_row, 0.0, finite=True)
     begin_s = time.monotonic()
     images = generated.images.detach()
     finite = bool(images.isfinite().all())
     scaled = images.float().nan_to_num().clamp(0, 1).mul(255).round()
     pixels = scaled.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return HostImages(pixels, generated.first_row, time.monotonic() - begin_s, finite)
+    return HostOutput(pixels, generated.first_row, time.monotonic() - begin_s, finite)
 
 
-def collect(images: HostImages, cluster: Cluster) -> Pixels | None:
-    """All ranks' images in the batch's order, on rank 0 (None elsewhere).
+def collect(output: HostOutput, cluster: Cluster) -> Pixels | None:
+    """All ranks' outputs in the batch's order, on rank 0 (None elsewhere); every rank calls it.
 
     Two ranks that hold the same rows (SDXL under CFG-parallel) count once: the first.
     """
-    gathered = cluster.gather_object((images.first_row, images.pixels))
+    gathered = cluster.gather_object((output.first_row, output.pixels))
     if gathered is None:
         return None
     rows: dict[int, Pixels] = {}

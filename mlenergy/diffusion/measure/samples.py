@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mlenergy.diffusion.models.spec import STAGES, Stage
+
 EnergySource = Literal["nvml_counter", "sampled_power", "none"]
-Stage = Literal["text_encode", "denoise", "vae_decode", "other"]
-STAGES: tuple[Stage, ...] = ("text_encode", "denoise", "vae_decode", "other")
+WindowPart = Stage | Literal["other"]  # "other": what remains of a window beside its stages
+WINDOW_PARTS: tuple[WindowPart, ...] = (*STAGES, "other")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class StageEnergy:
     the same time count too, for they are what that time costs.
     """
 
-    stage: Stage
+    stage: WindowPart
     energy_j: float
     per_gpu_j: dict[str, float]  # uuid -> joules
     aggregated: bool  # too short for the counter: solved from all windows together
@@ -97,9 +99,9 @@ class RankMemory:
     host_rss_peak_bytes: int
     parameter_bytes: dict[str, int]  # component -> bytes on this rank
     parameter_count: dict[str, int]
-    peak_stage: str | None = None
+    peak_stage: WindowPart | None = None
     reason: str | None = None
-    stage_peak_bytes: dict[str, int] = field(default_factory=dict)  # stage -> its own peak
+    stage_peak_bytes: dict[WindowPart, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from mlenergy.diffusion.engine import Batch
 from mlenergy.diffusion.measure.energy.idle import above_idle_j
-from mlenergy.diffusion.measure.energy.merge import EnergyReport
 from mlenergy.diffusion.measure.energy.meter import Meter
 from mlenergy.diffusion.measure.memory import MemoryWatch
-from mlenergy.diffusion.measure.outputs import HostImages, Pixels, collect, to_host
+from mlenergy.diffusion.measure.outputs import Pixels, collect, to_host
 from mlenergy.diffusion.measure.samples import (
     Iteration,
     Measurement,
@@ -25,8 +24,6 @@ from mlenergy.diffusion.measure.warnings import run_warnings
 from mlenergy.diffusion.measure.window import Generate, NoReader, Window, run_window
 
 if TYPE_CHECKING:
-    import torch
-
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 # Told after every call: "warmup" or "measured", its index from 0, its seconds on this rank.
@@ -37,201 +34,185 @@ class Enough(Protocol):
     """Decides after each window, on rank 0, whether more are needed."""
 
     def is_met(self, durations_s: Sequence[float]) -> bool:
-        """Whether these windows are enough."""
+        """True where these windows are enough."""
 
 
 @dataclass(frozen=True)
-class _Share:
-    """What one rank tells the others when all windows are done."""
+class Schedule:
+    """The batches of one measurement, in order: one call each.
 
-    holds_images: bool
-    finite: bool
-    spans: tuple[StageSpans | None, ...]
-    postprocess_s: tuple[float, ...]
-    memory: RankMemory
+    warmup: unmeasured calls, through the same code as the windows; of exactly the measured shape.
+    measured: one window each: exactly as many as given, or fewer where ``stop_rule`` is met.
+    stop_rule: asked about rank 0's durations after each window; None: all batches are measured.
+    """
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds that this rank's stages take over all windows."""
-        return sum(span.stage_s for span in self.spans if span is not None)
+    warmup: Sequence[Batch]
+    measured: Sequence[Batch]
+    stop_rule: Enough | None = None
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """Everything that is read on this rank in a window, beside the clock.
+
+    meter: energy, and the sampling from just before the first window to just after the last.
+    probe: hooks on the components, in place for this measurement; None: no stage times.
+    memory: peaks, and bytes of the components' parameters.
+    """
+
+    meter: Meter
+    probe: StageProbe | None
+    memory: MemoryWatch
 
 
 def measure(
     generate: Generate,
-    warmup_batches: Sequence[Batch],
-    batches: Sequence[Batch],
-    meter: Meter,
+    schedule: Schedule,
+    instruments: Instruments,
     cluster: Cluster,
-    device: torch.device,
-    probe: StageProbe | None = None,
-    on_iteration: OnIteration | None = None,
     *,
-    components: Mapping[str, torch.nn.Module] | None = None,
-    keep_images: bool = True,
-    stop_rule: Enough | None = None,
+    on_iteration: OnIteration | None = None,
+    keep_outputs: bool = True,
 ) -> tuple[Measurement | None, list[Pixels]]:
     """Warm up, measure every batch in a window of its own, and gather. Every rank calls it.
 
     Args:
-        generate: runs one batch on this rank; called with exactly the measured shape in warm-up.
-        warmup_batches: one unmeasured call each, through the same code as the windows.
-        batches: one window each: exactly as many as given, or fewer where ``stop_rule`` says enough.
-        meter: the energy meter; it samples from just before the first window to after the last.
-        cluster: ranks, barrier, gather.
-        device: that ``generate`` works on.
-        probe: hooks on the components; None: no stage times. Its hooks come off at the end.
+        generate: runs one batch on this rank.
+        schedule: the batches, the same on every rank.
+        instruments: of this rank; the meter is closed and the probe's hooks are removed at the end.
+        cluster: ranks, barrier, gather; its device is the one that ``generate`` works on.
         on_iteration: told after each call, outside of the windows.
-        components: whose parameters are counted; name -> module.
-        keep_images: collect the pixels to rank 0. The work inside a window is the same either way.
-        stop_rule: decided by rank 0's durations, after each window.
+        keep_outputs: collect the pixels to rank 0. The work inside a window is the same either way.
 
     Returns:
         On rank 0 the measurement, and each window's images as uint8 (n, height, width, 3) in
-        the batch's order (empty without ``keep_images``); elsewhere None and an empty list.
+        the batch's order (empty without ``keep_outputs``); elsewhere None and an empty list.
     """
-    session = _Session(
-        generate, meter, cluster, device, probe, on_iteration or _silent, keep_images, stop_rule
-    )
+    meter, probe, memory = instruments.meter, instruments.probe, instruments.memory
+    tell = on_iteration or (lambda _kind, _index, _seconds: None)
+    warmup_s: list[float] = []
+    windows: list[_RankWindow] = []
+    outputs: list[Pixels] = []
     with ExitStack() as stack:
         stack.callback(meter.close)
         if probe is not None:
             stack.enter_context(probe)
-        warmup_s = session.warm_up(warmup_batches)
+            probe.watch(memory.begin_stage)
+        for index, batch in enumerate(schedule.warmup):
+            warmup_s.append(run_window(generate, batch, NoReader(), cluster, cluster.device).duration_s)
+            tell("warmup", index, warmup_s[-1])
         meter.start()
-        session.run(batches)
+        for index, batch in enumerate(schedule.measured):
+            memory.begin_window()
+            window = run_window(generate, batch, meter, cluster, cluster.device, probe)
+            memory.end_window()
+            windows.append(_closed(window, probe, cluster, outputs if keep_outputs else None))
+            tell("measured", index, window.duration_s)
+            if schedule.stop_rule is not None:
+                is_met = schedule.stop_rule.is_met([one.duration_s for one in windows])
+                # Rank 0's answer, on every rank, so that all stop at the same window.
+                if cluster.broadcast_object(is_met):
+                    break
         meter.stop()
-    return session.gather(batches, warmup_s, components or {}), session.pixels
+    own = _RankResult(tuple(windows), memory.report(cluster.rank.rank))
+    results: list[_RankResult] = cluster.all_gather_object(own)
+    steps = None if probe is None else probe.steps
+    return _measurement(schedule, tuple(warmup_s), results, meter, steps), outputs
 
 
-class _Session:
-    """One rank's way through the windows."""
+@dataclass(frozen=True)
+class _RankWindow:
+    """One window on one rank, without its pixels."""
 
-    def __init__(
-        self,
-        generate: Generate,
-        meter: Meter,
-        cluster: Cluster,
-        device: torch.device,
-        probe: StageProbe | None,
-        on_iteration: OnIteration,
-        keep_images: bool,
-        stop_rule: Enough | None,
-    ) -> None:
-        self.pixels: list[Pixels] = []
-        self._generate = generate
-        self._meter = meter
-        self._cluster = cluster
-        self._device = device
-        self._probe = probe
-        self._on_iteration = on_iteration
-        self._keep_images = keep_images
-        self._stop_rule = stop_rule
-        self._memory = MemoryWatch(device)
-        self._durations_s: list[float] = []
-        self._images: list[HostImages] = []  # without their pixels
-        self._spans: list[StageSpans | None] = []
-
-    def warm_up(self, batches: Sequence[Batch]) -> tuple[float, ...]:
-        """Unmeasured calls of the measured shape; their seconds."""
-        durations_s = []
-        for index, batch in enumerate(batches):
-            window = run_window(self._generate, batch, NoReader(), self._cluster, self._device)
-            durations_s.append(window.duration_s)
-            self._on_iteration("warmup", index, window.duration_s)
-        return tuple(durations_s)
-
-    def run(self, batches: Sequence[Batch]) -> None:
-        """One window a batch."""
-        if self._probe is not None:
-            self._probe.watch(self._memory.on_stage)
-        for index, batch in enumerate(batches):
-            self._memory.begin_window()
-            window = run_window(self._generate, batch, self._meter, self._cluster, self._device, self._probe)
-            self._memory.end_window()
-            self._keep(window)
-            self._on_iteration("measured", index, window.duration_s)
-            if self._is_enough():
-                return
-
-    def gather(
-        self, batches: Sequence[Batch], warmup_s: tuple[float, ...], components: Mapping[str, torch.nn.Module]
-    ) -> Measurement | None:
-        """All ranks' figures on rank 0, None elsewhere."""
-        own = _Share(
-            holds_images=any(images.holds for images in self._images),
-            finite=all(images.finite for images in self._images),
-            spans=tuple(self._spans),
-            postprocess_s=tuple(images.postprocess_s for images in self._images),
-            memory=self._memory.report(self._cluster.rank.rank, components),
-        )
-        shares: list[_Share] = self._cluster.all_gather_object(own)
-        # Of the ranks that hold images, the one that was busy longest tells the stages.
-        holder = max(shares, key=lambda share: (share.holds_images, share.busy_s))
-        energy = self._meter.collect(holder.spans)
-        if energy is None:
-            return None
-        iterations = tuple(
-            _iteration(index, len(batches[index].prompts), duration_s, energy, self._meter, holder)
-            for index, duration_s in enumerate(self._durations_s)
-        )
-        return Measurement(
-            first_call_s=warmup_s[0] if warmup_s else None,
-            warmup_s=warmup_s,
-            iterations=iterations,
-            memory=tuple(share.memory for share in shares),
-            warnings=(*energy.warnings, *run_warnings(iterations), *_broken_images(shares)),
-            idle_power_w=dict(self._meter.idle_power_w),
-            stage_energy=tuple(self._with_steps(stage) for stage in energy.stages),
-            stage_energy_reason=energy.stage_reason,
-            counter_period_s=energy.counter_period_s,
-            timeline=energy.timeline,
-            power_limit_w=dict(self._meter.power_limit_w),
-        )
-
-    def _keep(self, window: Window) -> None:
-        """After a window has closed: stage times, pixels to the host, pixels to rank 0."""
-        images = to_host(window.generated)
-        self._durations_s.append(window.duration_s)
-        self._spans.append(self._probe.spans() if self._probe is not None else None)
-        if self._keep_images:
-            pixels = collect(images, self._cluster)
-            if pixels is not None:
-                self.pixels.append(pixels)
-        self._images.append(images.without_pixels())
-
-    def _with_steps(self, stage: StageEnergy) -> StageEnergy:
-        """The denoising stage's joules of one step beside those of the stage."""
-        if stage.stage != "denoise" or self._probe is None:
-            return stage
-        return replace(stage, energy_per_step_j=stage.energy_j / self._probe.steps)
-
-    def _is_enough(self) -> bool:
-        """Rank 0's answer, on every rank, so that all stop at the same window."""
-        if self._stop_rule is None:
-            return False
-        return bool(self._cluster.broadcast_object(self._stop_rule.is_met(self._durations_s)))
+    duration_s: float
+    spans: StageSpans | None
+    postprocess_s: float
+    holds_output: bool
+    finite: bool
 
 
-def _iteration(
-    index: int, images: int, duration_s: float, energy: EnergyReport, meter: Meter, holder: _Share
-) -> Iteration:
-    spans, reading = holder.spans[index], energy.readings[index]
-    return Iteration(
-        index=index,
-        images=images,
-        duration_s=duration_s,
-        energy=reading,
-        stages=None if spans is None else stage_times(spans, duration_s, holder.postprocess_s[index]),
-        energy_above_idle_j=above_idle_j(reading, meter.idle_power_w, duration_s),
+@dataclass(frozen=True)
+class _RankResult:
+    """All that one rank sends to the others when its windows are done."""
+
+    windows: tuple[_RankWindow, ...]
+    memory: RankMemory
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of this rank's stages over all windows."""
+        return sum(window.spans.total_s for window in self.windows if window.spans is not None)
+
+
+def _closed(
+    window: Window, probe: StageProbe | None, cluster: Cluster, outputs: list[Pixels] | None
+) -> _RankWindow:
+    """The figures of a window that has closed; its pixels go to rank 0's ``outputs``."""
+    output = to_host(window.generated)
+    if outputs is not None:
+        pixels = collect(output, cluster)
+        if pixels is not None:
+            outputs.append(pixels)
+    return _RankWindow(
+        duration_s=window.duration_s,
+        spans=None if probe is None else probe.spans(),
+        postprocess_s=output.postprocess_s,
+        holds_output=output.pixels is not None,
+        finite=output.finite,
     )
 
 
-def _broken_images(shares: Sequence[_Share]) -> list[MeasurementWarning]:
-    if all(share.finite for share in shares):
+def _measurement(
+    schedule: Schedule,
+    warmup_s: tuple[float, ...],
+    results: Sequence[_RankResult],
+    meter: Meter,
+    steps: int | None,
+) -> Measurement | None:
+    """All ranks' figures on rank 0, None elsewhere; every rank calls it."""
+    # Of the ranks that hold output, the stages are those of the one that was busy longest.
+    staged = max(results, key=lambda one: (any(w.holds_output for w in one.windows), one.busy_s))
+    energy = meter.collect([window.spans for window in staged.windows])
+    if energy is None:
+        return None
+    iterations = []
+    for index, window in enumerate(results[0].windows):
+        spans, postprocess_s = staged.windows[index].spans, staged.windows[index].postprocess_s
+        reading = energy.readings[index]
+        iterations.append(
+            Iteration(
+                index=index,
+                images=len(schedule.measured[index].prompts),
+                duration_s=window.duration_s,
+                energy=reading,
+                stages=None if spans is None else stage_times(spans, window.duration_s, postprocess_s),
+                energy_above_idle_j=above_idle_j(reading, meter.idle_power_w, window.duration_s),
+            )
+        )
+    return Measurement(
+        first_call_s=warmup_s[0] if warmup_s else None,
+        warmup_s=warmup_s,
+        iterations=tuple(iterations),
+        memory=tuple(result.memory for result in results),
+        warnings=(*energy.warnings, *run_warnings(iterations), *_broken_images(results)),
+        idle_power_w=dict(meter.idle_power_w),
+        stage_energy=tuple(_per_step(stage, steps) for stage in energy.stages),
+        stage_energy_reason=energy.stage_reason,
+        counter_period_s=energy.counter_period_s,
+        timeline=energy.timeline,
+        power_limit_w=dict(meter.power_limit_w),
+    )
+
+
+def _per_step(stage: StageEnergy, steps: int | None) -> StageEnergy:
+    """The denoising stage with the joules of one step beside its own; other stages as they are."""
+    if stage.stage != "denoise" or steps is None:
+        return stage
+    return replace(stage, energy_per_step_j=stage.energy_j / steps)
+
+
+def _broken_images(results: Sequence[_RankResult]) -> list[MeasurementWarning]:
+    if all(window.finite for result in results for window in result.windows):
         return []
     text = "images hold NaN or infinity: a broken computation was measured; try another --dtype"
     return [MeasurementWarning("images_not_finite", text)]
-
-
-def _silent(_kind: str, _index: int, _seconds: float) -> None:
-    """Nobody listens."""

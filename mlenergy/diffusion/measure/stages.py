@@ -5,39 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.measure.samples import StageTimes
+from mlenergy.diffusion.measure.samples import StageTimes, WindowPart
+from mlenergy.diffusion.models.spec import STAGES, Stage
 
 if TYPE_CHECKING:
     import torch
 
-Place = Literal["window", "text_in", "text_out", "denoise_in", "denoise_out", "vae_in", "vae_out"]
-OnStage = Callable[[str], None]
+Interval = tuple[float, float]  # begin and end, in seconds
+OnStage = Callable[[WindowPart], None]
 
 
 @dataclass(frozen=True)
 class StageSpans:
-    """Where one window's stages lie, in seconds since the window's begin, on one rank.
+    """When the stages of one window ran on one rank, in seconds since the window's begin.
 
-    text: from entry to exit of every call of a text encoder.
-    steps: begin of every denoising step (None where calls do not fit the steps).
-    denoise: first entry of the denoiser to the entry of the VAE (its own exit on ranks without one).
-    decode: entry of the VAE's decoder to its last exit; None on ranks that do not decode.
+    intervals: stage -> every time that it ran; a stage that this rank has no part in is absent.
+        Text encoding: entry to exit of every call of an encoder. Denoising: first entry of the
+        denoiser to the entry of the VAE (to the denoiser's last exit on ranks that do not decode).
+        Decoding: entry of the VAE's decoding part to its last exit.
+    step_begins: first entry of the denoiser in every step; None where its calls do not fit the steps.
+    step_reason: why ``step_begins`` is None.
     """
 
-    text: tuple[tuple[float, float], ...]
-    steps: tuple[float, ...] | None
-    denoise: tuple[float, float]
-    decode: tuple[float, float] | None
+    intervals: Mapping[Stage, tuple[Interval, ...]]
+    step_begins: tuple[float, ...] | None
     step_reason: str | None = None
 
+    def seconds(self, stage: Stage) -> float:
+        """Seconds of one stage; 0 where this rank has no part in it."""
+        return sum(end_s - begin_s for begin_s, end_s in self.intervals.get(stage, ()))
+
     @property
-    def stage_s(self) -> float:
-        """Seconds that the stages take together."""
-        text_s = sum(end - begin for begin, end in self.text)
-        decode_s = self.decode[1] - self.decode[0] if self.decode else 0.0
-        return text_s + self.denoise[1] - self.denoise[0] + decode_s
+    def total_s(self) -> float:
+        """Seconds of all stages together."""
+        return sum(self.seconds(stage) for stage in self.intervals)
 
 
 class StageProbe:
@@ -45,128 +48,122 @@ class StageProbe:
 
     On CUDA a mark is an event in the stream, so that the hooks neither wait nor make the
     host wait; on a CPU, where a forward returns when it is done, it is the host's clock.
-    Use as a context manager: the hooks are gone afterwards.
+    The hooks are in place inside the probe's ``with`` block only.
 
     Args:
         components: name -> module, as an engine's ``components()`` gives them.
+        stages: name -> stage, as ``Family.stages`` gives them; other components get no hooks.
         steps: denoising steps of one window.
         device: the device that the components run on.
-        calls: how often the denoiser is called in each step, one number a step, where
+        calls_per_step: how often the denoiser is called in each step, one number a step, where
             that is known and uneven (PipeFusion); None: evenly.
-        on_stage: is told the name of the stage that begins, at the host's own pace.
     """
 
     def __init__(
         self,
         components: Mapping[str, torch.nn.Module],
+        stages: Mapping[str, Stage],
         steps: int,
         device: torch.device,
-        calls: Sequence[int] | None = None,
-        on_stage: OnStage | None = None,
+        calls_per_step: Sequence[int] | None = None,
     ) -> None:
         self.steps = steps
-        self._calls = calls
-        self._on_stage = on_stage
+        self._modules = [(stages[name], module) for name, module in components.items() if name in stages]
+        self._calls_per_step = calls_per_step
         self._new_mark = _mark_maker(device)
-        self._marks: list[tuple[Place, Any]] = []
+        self._on_stage: OnStage | None = None
         self._handles: list[Any] = []
-        self._attach(components)
+        self._begin: Any = None
+        self._entries: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
+        self._exits: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
 
     def __enter__(self) -> StageProbe:
+        for stage, module in self._modules:
+            first = last = module
+            if stage == "vae_decode":
+                # A pipeline calls decode(), which is no forward and runs no hooks. The modules that it
+                # calls do: post_quant_conv, in VAEs that have one, then the decoder.
+                parts = dict(module.named_children())
+                last = parts.get("decoder", module)
+                first = parts.get("post_quant_conv", last)
+            self._hook(stage, first, last)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def watch(self, on_stage: OnStage) -> None:
-        """Tell this function, too, which stage begins."""
-        self._on_stage = on_stage
-
-    def open(self) -> None:
-        """Forget the last window and mark the begin of the next."""
-        self._marks = []
-        self._mark("window")
-
-    def spans(self) -> StageSpans | None:
-        """The last window's stages, after the device has been synchronised; None without a denoiser."""
-        if not self._marks:
-            return None
-        origin = self._marks[0][1]
-        times: dict[Place, list[float]] = {}
-        for place, mark in self._marks[1:]:
-            times.setdefault(place, []).append(mark.since(origin))
-        return self._resolve(times) if "denoise_in" in times else None
-
-    def close(self) -> None:
-        """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
-    def _attach(self, components: Mapping[str, torch.nn.Module]) -> None:
-        for name, module in components.items():
-            if name.startswith("text_encoder"):
-                self._hook(module, module, "text_in", "text_out")
-            elif name in ("transformer", "unet"):
-                self._hook(module, module, "denoise_in", "denoise_out")
-            elif name == "vae":
-                # decode() itself is no forward; its first part is post_quant_conv where there is one.
-                parts = dict(module.named_children())
-                last = parts.get("decoder", module)
-                self._hook(parts.get("post_quant_conv", last), last, "vae_in", "vae_out")
+    def watch(self, on_stage: OnStage) -> None:
+        """Tell ``on_stage`` which part of a window begins, at the host's own pace."""
+        self._on_stage = on_stage
 
-    def _hook(self, first: Any, last: Any, entry: Place, leave: Place) -> None:
+    def open(self) -> None:
+        """Forget the last window's marks and mark the begin of the next window."""
+        for stage in STAGES:
+            self._entries[stage].clear()
+            self._exits[stage].clear()
+        self._begin = self._new_mark()
+
+    def spans(self) -> StageSpans | None:
+        """The last window's stages, after the device has been synchronised; None without a denoiser."""
+        if self._begin is None or not self._entries["denoise"]:
+            return None
+        entries = {stage: [mark.since(self._begin) for mark in self._entries[stage]] for stage in STAGES}
+        exits = {stage: [mark.since(self._begin) for mark in self._exits[stage]] for stage in STAGES}
+        intervals: dict[Stage, tuple[Interval, ...]] = {}
+        if entries["text_encode"]:
+            intervals["text_encode"] = tuple(zip(entries["text_encode"], exits["text_encode"], strict=True))
+        # The scheduler's part of the last step comes after the denoiser's last exit: denoising ends
+        # where decoding begins.
+        end_s = entries["vae_decode"][0] if entries["vae_decode"] else exits["denoise"][-1]
+        intervals["denoise"] = ((entries["denoise"][0], end_s),)
+        if entries["vae_decode"]:
+            intervals["vae_decode"] = ((end_s, exits["vae_decode"][-1]),)
+        return StageSpans(intervals, *self._step_begins(entries["denoise"]))
+
+    def _hook(self, stage: Stage, first: Any, last: Any) -> None:
+        # Between the denoiser's calls the scheduler works, which is denoising too.
+        following: WindowPart = "denoise" if stage == "denoise" else "other"
+
         def before(_module: Any, _inputs: Any) -> None:
-            self._mark(entry)
+            self._entries[stage].append(self._new_mark())
+            if self._on_stage is not None:
+                self._on_stage(stage)
 
         def after(_module: Any, _inputs: Any, _output: Any) -> None:
-            self._mark(leave)
+            self._exits[stage].append(self._new_mark())
+            if self._on_stage is not None:
+                self._on_stage(following)
 
         self._handles.append(first.register_forward_pre_hook(before))
         self._handles.append(last.register_forward_hook(after))
 
-    def _mark(self, place: Place) -> None:
-        self._marks.append((place, self._new_mark()))
-        if self._on_stage is not None:
-            self._on_stage(place)
-
-    def _resolve(self, times: dict[Place, list[float]]) -> StageSpans:
-        decode = (times["vae_in"][0], times["vae_out"][-1]) if "vae_in" in times else None
-        end = decode[0] if decode else times["denoise_out"][-1]
-        steps, reason = self._step_begins(times["denoise_in"])
-        return StageSpans(
-            text=tuple(zip(times.get("text_in", []), times.get("text_out", []), strict=True)),
-            steps=steps,
-            denoise=(times["denoise_in"][0], end),
-            decode=decode,
-            step_reason=reason,
-        )
-
     def _step_begins(self, entries: list[float]) -> tuple[tuple[float, ...] | None, str | None]:
-        """First entry of the denoiser in each step, or None and why not."""
+        """First entry of the denoiser in each step, or None and the reason."""
+        counts = self._calls_per_step
         calls, rest = divmod(len(entries), self.steps)
-        if self._calls is not None and sum(self._calls) == len(entries):
-            firsts = [sum(self._calls[:step]) for step in range(self.steps)]
-            return tuple(entries[first] for first in firsts), None
-        if self._calls is None and calls and not rest:
+        if counts is not None and sum(counts) == len(entries):
+            return tuple(entries[sum(counts[:step])] for step in range(self.steps)), None
+        if counts is None and calls and not rest:
             return tuple(entries[::calls]), None
-        expected = sum(self._calls) if self._calls is not None else f"a multiple of {self.steps}"
+        expected = f"a multiple of {self.steps}" if counts is None else sum(counts)
         return None, f"the denoiser was called {len(entries)} times where {expected} was expected"
 
 
 def stage_times(spans: StageSpans, duration_s: float, postprocess_s: float) -> StageTimes:
     """Seconds of every stage; the steps sum to ``denoise_s``, all stages and ``other_s`` to the window."""
-    begin, end = spans.denoise
     steps = None
-    if spans.steps is not None:
-        ends = (*spans.steps[1:], end)
-        steps = tuple(after - before for before, after in zip(spans.steps, ends, strict=True))
+    if spans.step_begins is not None:
+        ((_, end_s),) = spans.intervals["denoise"]
+        ends_s = (*spans.step_begins[1:], end_s)
+        steps = tuple(after - before for before, after in zip(spans.step_begins, ends_s, strict=True))
     return StageTimes(
-        text_encode_s=sum(after - before for before, after in spans.text),
-        denoise_s=end - begin,
+        text_encode_s=spans.seconds("text_encode"),
+        denoise_s=spans.seconds("denoise"),
         denoise_step_s=steps,
-        vae_decode_s=spans.decode[1] - spans.decode[0] if spans.decode else 0.0,
-        other_s=duration_s - spans.stage_s,
+        vae_decode_s=spans.seconds("vae_decode"),
+        other_s=duration_s - spans.total_s,
         postprocess_s=postprocess_s,
         step_reason=spans.step_reason,
     )
@@ -191,8 +188,8 @@ class _EventMark:
         event.record()
 
     def since(self, origin: _EventMark) -> float:
-        """Seconds after another mark (the driver counts in milliseconds)."""
-        return float(origin._event.elapsed_time(self._event)) / 1000.0
+        """Seconds after another mark."""
+        return float(origin._event.elapsed_time(self._event)) / 1000.0  # torch gives milliseconds
 
 
 def _mark_maker(device: torch.device) -> Callable[[], Any]:

@@ -16,14 +16,14 @@ Generate = Callable[[Batch], Generated]
 
 
 class Barrier(Protocol):
-    """What a window needs of the cluster."""
+    """The part of a cluster that a window needs."""
 
     def barrier(self) -> None:
         """Wait for all ranks."""
 
 
 class Reader(Protocol):
-    """What a window needs of the energy meter."""
+    """The part of an energy meter that a window needs."""
 
     def begin(self) -> None:
         """Read the counters where the window opens."""
@@ -43,7 +43,7 @@ class NoReader:
 
 
 class Probe(Protocol):
-    """What a window needs of the stage probe."""
+    """The part of a stage probe that a window needs."""
 
     def open(self) -> None:
         """Mark the window's begin on the device."""
@@ -51,7 +51,7 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class Window:
-    """What one window gave on this rank. Times are of the monotonic clock, in seconds."""
+    """The output and the clock of one window on this rank, in seconds of the monotonic clock."""
 
     generated: Generated
     begin_s: float
@@ -74,7 +74,8 @@ def run_window(
     """Measure one call of ``generate`` on this rank.
 
     The clock closes after the barrier, because a slow peer still draws power. The
-    counters are read outside of the clock: a driver call may take a millisecond.
+    counters are read outside of the clock: a driver call may take a millisecond, which
+    is no part of the work.
     """
     synchronize(device)
     cluster.barrier()

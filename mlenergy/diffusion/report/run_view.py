@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from mlenergy.diffusion.measure.samples import WINDOW_PARTS, WindowPart
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.optimization_lines import optimization_rows
 
@@ -21,7 +22,12 @@ _SOURCES = {
     "nvml_counter": "the driver's energy counter",
     "sampled_power": "sampled power",
 }
-_STAGES = {"text_encode_s": "text", "denoise_s": "denoising", "vae_decode_s": "VAE", "other_s": "other"}
+_STAGE_LABELS: dict[WindowPart, str] = {
+    "text_encode": "text",
+    "denoise": "denoising",
+    "vae_decode": "VAE",
+    "other": "other",
+}
 
 
 def print_summary(result: Result, paths: RunPaths, stream: TextIO) -> None:
@@ -157,9 +163,10 @@ def _memory(result: Result) -> str:
 
 def _stages(result: Result) -> str:
     stages = result["stages"]
-    if any(stages[key] is None for key in _STAGES):
+    if any(stages[f"{part}_s"] is None for part in WINDOW_PARTS):
         return f"not known: {stages['reason']}"
-    return ", ".join(f"{name} {number(stages[key]['mean'])} s" for key, name in _STAGES.items())
+    means_s = {part: stages[f"{part}_s"]["mean"] for part in WINDOW_PARTS}
+    return ", ".join(f"{_STAGE_LABELS[part]} {number(mean_s)} s" for part, mean_s in means_s.items())
 
 
 def _images(result: Result, folder: Path) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.measure.samples import WINDOW_PARTS
 from mlenergy.diffusion.measure.statistics import Summary, drift, summarize
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.parallelism import Parallelism
     from mlenergy.diffusion.measure.samples import EnergyReading, Iteration, Measurement, RankMemory
 
-_STAGES = ("text_encode_s", "denoise_s", "vae_decode_s", "other_s", "postprocess_s")
+_STAGE_KEYS = (*(f"{part}_s" for part in WINDOW_PARTS), "postprocess_s")  # fields of StageTimes
 _NO_STAGES = "no rank reported stage times in every window"
 
 
@@ -49,8 +50,8 @@ def stage_section(iterations: Sequence[Iteration]) -> dict[str, Any]:
     """Summaries of each stage's seconds over the iterations, and of all single steps."""
     timed = [i.stages for i in iterations if i.stages is not None]
     if len(timed) < len(iterations):
-        return {"reason": _NO_STAGES, **dict.fromkeys((*_STAGES, "denoise_step_s"))}
-    section = {name: _summary([getattr(stages, name) for stages in timed]) for name in _STAGES}
+        return {"reason": _NO_STAGES, **dict.fromkeys((*_STAGE_KEYS, "denoise_step_s"))}
+    section = {name: _summary([getattr(stages, name) for stages in timed]) for name in _STAGE_KEYS}
     steps = [step for stages in timed for step in stages.denoise_step_s or ()]
     reasons = [stages.step_reason for stages in timed if stages.step_reason is not None]
     return {

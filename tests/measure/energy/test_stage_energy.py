@@ -17,10 +17,13 @@ pytestmark = pytest.mark.flaky(reruns=2)
 TEXT_S, DENOISE_S, DECODE_S, WINDOW_S = 0.06, 1.2, 0.09, 1.4
 WATTS = {"text": 200.0, "denoise": 700.0, "decode": 350.0, "rest": 90.0}
 SPANS = StageSpans(
-    text=((0.0, TEXT_S),),
-    steps=(TEXT_S,),
-    denoise=(TEXT_S, TEXT_S + DENOISE_S),
-    decode=(TEXT_S + DENOISE_S, TEXT_S + DENOISE_S + DECODE_S),
+    intervals={
+        # Two encoders, one after the other.
+        "text_encode": ((0.0, TEXT_S / 3), (TEXT_S / 3, TEXT_S)),
+        "denoise": ((TEXT_S, TEXT_S + DENOISE_S),),
+        "vae_decode": ((TEXT_S + DENOISE_S, TEXT_S + DENOISE_S + DECODE_S),),
+    },
+    step_begins=(TEXT_S,),
 )
 
 

@@ -81,8 +81,7 @@ class XditEngine:
         return {
             name: part
             for name, part in self.pipeline.components.items()
-            if isinstance(part, torch.nn.Module)
-            and name.startswith(("text_encoder", "transformer", "unet", "vae"))
+            if isinstance(part, torch.nn.Module) and name in self.plan.spec.family.stages
         }
 
     def generate(self, batch: Batch) -> Generated:

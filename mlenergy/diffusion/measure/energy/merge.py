@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mlenergy.diffusion.measure.energy.readings import WindowReport
 from mlenergy.diffusion.measure.energy.reports import NodeReport
 from mlenergy.diffusion.measure.samples import (
-    STAGES,
+    WINDOW_PARTS,
     EnergyReading,
     MeasurementWarning,
     NodeEnergy,
@@ -87,7 +87,7 @@ def _nodes(
 def _stages(reports: Sequence[NodeReport]) -> tuple[StageEnergy, ...]:
     splits = {uuid: split for report in reports for uuid, split in report.stages.items()}
     found = []
-    for stage in STAGES:
+    for stage in WINDOW_PARTS:
         per_gpu = {uuid: split.energy_j[stage] for uuid, split in splits.items() if stage in split.energy_j}
         if per_gpu:
             aggregated = any(stage in split.aggregated for split in splits.values())

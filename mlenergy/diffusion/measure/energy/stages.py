@@ -7,31 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlenergy.diffusion.measure.energy.curves import Curve
-from mlenergy.diffusion.measure.samples import Stage
-from mlenergy.diffusion.measure.stages import StageSpans
+from mlenergy.diffusion.measure.samples import WindowPart
+from mlenergy.diffusion.measure.stages import Interval, StageSpans
+from mlenergy.diffusion.models.spec import STAGES, Stage
 
-Interval = tuple[float, float]
 PERIODS_FOR_DIRECT = 10  # a stage this many counter periods long is read off the counter itself
-_SOLVED: tuple[Stage, ...] = ("text_encode", "denoise", "vae_decode", "other")
 
 
 @dataclass(frozen=True)
 class GpuStages:
     """One GPU's joules in each stage, mean over the windows; ``aggregated`` names those that were solved."""
 
-    energy_j: dict[Stage, float]
+    energy_j: dict[WindowPart, float]
     aggregated: frozenset[Stage]
-
-
-def intervals(spans: StageSpans, begin_s: float) -> dict[Stage, list[Interval]]:
-    """When each stage ran, on the clock that ``begin_s`` (the window's begin) is of."""
-    found: dict[Stage, list[Interval]] = {
-        "text_encode": [(begin_s + begin, begin_s + end) for begin, end in spans.text],
-        "denoise": [(begin_s + spans.denoise[0], begin_s + spans.denoise[1])],
-    }
-    if spans.decode is not None:
-        found["vae_decode"] = [(begin_s + spans.decode[0], begin_s + spans.decode[1])]
-    return found
 
 
 def gpu_stages(
@@ -47,12 +35,19 @@ def gpu_stages(
     """
     if not curve.covers(windows[0][0], windows[-1][1]):
         return None
-    placed = [intervals(span, begin) for span, (begin, _) in zip(spans, windows, strict=True)]
-    solved = _solve(curve, windows, placed)
-    energy: dict[Stage, float] = {}
+    # window -> stage -> when it ran, on the curve's clock
+    placed = [
+        {
+            stage: [(window_s + begin_s, window_s + end_s) for begin_s, end_s in pieces]
+            for stage, pieces in span.intervals.items()
+        }
+        for span, (window_s, _) in zip(spans, windows, strict=True)
+    ]
+    mean_power_w = _mean_power_w(curve, windows, placed)
+    energy: dict[WindowPart, float] = {}
     aggregated: set[Stage] = set()
-    for stage in _SOLVED[:-1]:
-        mean_s = statistics.fmean(_length(place.get(stage, [])) for place in placed)
+    for stage in STAGES:
+        mean_s = statistics.fmean(span.seconds(stage) for span in spans)
         if mean_s == 0:
             continue
         if mean_s >= PERIODS_FOR_DIRECT * period_s:
@@ -60,41 +55,42 @@ def gpu_stages(
                 sum(curve.between(*interval) for interval in place.get(stage, [])) for place in placed
             )
         else:
-            energy[stage] = solved[stage] * mean_s
+            energy[stage] = mean_power_w[stage] * mean_s
             aggregated.add(stage)
     total_j = statistics.fmean(curve.between(*window) for window in windows)
     energy["other"] = total_j - sum(energy.values())
     return GpuStages(energy, frozenset(aggregated))
 
 
-def _solve(
+def _mean_power_w(
     curve: Curve, windows: Sequence[Interval], placed: Sequence[dict[Stage, list[Interval]]]
 ) -> dict[Stage, float]:
-    """Mean power in W of each stage, and of the rest of the windows, over the whole curve."""
+    """Mean power of each stage over the whole curve.
+
+    One equation for every move of the curve: its joules are the sum, over the stages, the rest of
+    the windows and the time between them, of power × the seconds that the move shares with each.
+    There are far more moves than powers, and a power is never negative: non-negative least squares
+    (Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23), as scipy has it.
+    """
     import numpy as np
     from scipy.optimize import nnls
 
-    edges = np.asarray(curve.times_s)
+    edges_s = np.asarray(curve.times_s)
     columns = [
-        _overlap(edges, [interval for place in placed for interval in place.get(stage, [])])
-        for stage in _SOLVED[:-1]
+        _overlap_s(edges_s, [one for place in placed for one in place.get(stage, [])]) for stage in STAGES
     ]
-    inside = _overlap(edges, list(windows))
-    columns.append(np.clip(inside - sum(columns), 0, None))
-    columns.append(np.diff(edges) - inside)  # between the windows
+    inside = _overlap_s(edges_s, list(windows))
+    columns.append(np.clip(inside - sum(columns), 0, None))  # the rest of the windows
+    columns.append(np.diff(edges_s) - inside)  # between the windows
     powers, _ = nnls(np.stack(columns, axis=1), np.diff(np.asarray(curve.energy_j)))
-    return dict(zip(_SOLVED, (float(power) for power in powers), strict=False))
+    return {stage: float(power) for stage, power in zip(STAGES, powers, strict=False)}
 
 
-def _overlap(edges, pieces):  # type: ignore[no-untyped-def]  # numpy arrays, imported late
+def _overlap_s(edges_s, pieces):  # type: ignore[no-untyped-def]  # numpy arrays, imported late
     """Seconds that each move of the curve (between two edges) shares with the pieces."""
     import numpy as np
 
-    shared = np.zeros(len(edges) - 1)
+    shared = np.zeros(len(edges_s) - 1)
     for begin_s, end_s in pieces:
-        shared += np.clip(np.minimum(edges[1:], end_s) - np.maximum(edges[:-1], begin_s), 0, None)
+        shared += np.clip(np.minimum(edges_s[1:], end_s) - np.maximum(edges_s[:-1], begin_s), 0, None)
     return shared
-
-
-def _length(pieces: Sequence[Interval]) -> float:
-    return sum(end_s - begin_s for begin_s, end_s in pieces)
