@@ -1,13 +1,15 @@
-# make demo: set everything up and run the main job.  make test: set everything up and run every check.
+# make demo: set everything up and run the main job.  make test: set everything up, lint, types and tests.
 PYTHON ?= python3
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test clean
+.PHONY: help install demo test test-full test-all clean
 
 help:
 	@echo "make demo     install, then benchmark a tiny FLUX on two processes (no GPU needed)"
-	@echo "make test     install, then lint, types and tests"
+	@echo "make test     install, then lint, types and tests: about 12 minutes on two cores"
+	@echo "make test-all the same, then what is marked full: every case of every table, Slurm, two hosts, disks"
+	@echo "make test-full only what test-all adds to test"
 	@echo "make install  install into $(VENV)"
 	@echo "make clean    remove $(VENV) and the demo's results"
 
@@ -35,6 +37,11 @@ demo: install
 
 test: $(VENV)/.installed-dev
 	VENV=$(VENV) scripts/check
+
+test-full: $(VENV)/.installed-dev
+	VENV=$(VENV) scripts/check --full
+
+test-all: test test-full
 
 clean:
 	rm -rf $(VENV) run/demo

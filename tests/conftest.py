@@ -1,4 +1,4 @@
-"""Shared by all tests: helpers beside them can be imported by name, and some tests need the machine alone."""
+"""Shared by all tests: helpers can be imported by name, and some tests need a quiet machine."""
 
 import atexit
 import functools
@@ -14,31 +14,23 @@ sys.path.insert(0, str(HERE / "support"))
 
 import driver_double  # noqa: E402 - found by the path above
 
-# Tests that hold a clock against a known truth, or whose own processes fill the machine. scripts/check runs
-# them one after the other, and all others two at a time.
+# scripts/check runs all other tests two at a time, then these beside each other, then the last ones alone.
+CLOCK = ("measure", "test_benchmark_energy.py", "tune/test_tune_run.py")
 ALONE = (
-    *("measure", "network", "parity", "slurm", "supervision", "docker"),
-    *(
-        "engines/optimizations/test_ranks.py",
-        "engines/test_diffusers_ranks.py",
-        "weights/test_loading_ranks.py",
-    ),
-    *(
-        "cost/test_sizing.py",
-        "test_benchmark_energy.py",
-        "distributed/test_cluster.py",
-        "tune/test_machine.py",
-    ),
+    *("network", "parity", "slurm", "supervision/test_supervision.py", "distributed/test_cluster.py"),
+    *("engines/test_diffusers_ranks.py", "engines/test_xdit_patches.py", "weights/test_loading_ranks.py"),
+    *("engines/optimizations/test_ranks.py", "test_benchmark.py"),
 )
-assert all((HERE / name).exists() for name in ALONE), "a test that wants to be alone is not there any more"
+assert all((HERE / name).exists() for name in (*CLOCK, *ALONE)), "a test of these lists is not there any more"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests above."""
     for item in items:
         place = item.path.relative_to(HERE)
-        if str(place) in ALONE or place.parts[0] in ALONE:
-            item.add_marker(pytest.mark.alone)
+        for names, mark in ((CLOCK, pytest.mark.clock), (ALONE, pytest.mark.alone)):
+            if str(place) in names or place.parts[0] in names:
+                item.add_marker(mark)
 
 
 @functools.cache

@@ -8,9 +8,6 @@ import driver_double
 import pyarrow.parquet as pq
 import pytest
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 RUN = [sys.executable, "-m", "mlenergy.diffusion.benchmark", "--engine", "diffusers", "--energy_gpus", "all"]
 RUN += ["--idle_s", "0.5", "--sample_period_s", "0.05", "--benchmark_iters", "3", "workload:t2i"]
 RUN += ["--workload.model_id", "tiny/flux", "--workload.dataset", "bundled", "--workload.base_dir"]

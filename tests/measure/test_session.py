@@ -5,14 +5,10 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import pytest
 import torch
 
 from mlenergy.diffusion.engine import Generated
 from mlenergy.diffusion.measure.statistics import StopRule
-
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
 
 
 def test_duration_agrees_with_an_outside_stopwatch(batch, measured):

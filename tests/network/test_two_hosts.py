@@ -16,8 +16,7 @@ import pytest
 from namespace_lan import Lan
 from PIL import Image
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
+pytestmark = pytest.mark.full
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 WORKLOAD = [

@@ -14,8 +14,7 @@ from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
 from mlenergy.diffusion.supervision.terminal import redirect_output
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
+pytestmark = pytest.mark.full
 
 WORKER = Path(__file__).parents[1] / "support" / "disk_worker.py"
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from local_slurm import NODES, LocalSlurm
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = [pytest.mark.slurm, pytest.mark.flaky(reruns=2)]
+pytestmark = [pytest.mark.slurm, pytest.mark.full]
 
 # How long a test waits for a run's first measured iteration, on a machine that has other work.
 _PATIENCE_S = 120

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from local_slurm import LocalSlurm
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = [pytest.mark.slurm, pytest.mark.flaky(reruns=2)]
+pytestmark = [pytest.mark.slurm, pytest.mark.full]
 
 SWEEP = """
 folder: "my sweep"

@@ -14,9 +14,6 @@ import pytest
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.cost.estimate import estimate_memory
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 SUPPORT = Path(__file__).parents[1] / "support"
 MLENERGY = [str(Path(sys.executable).with_name("mlenergy")), "run", "--engine", "diffusers"]
 TINY = ["--workload.model_id", "tiny/flux", "--workload.dataset", "bundled", "--workload.height", "64"]

@@ -14,9 +14,6 @@ from typing import Any
 import driver_double
 import pytest
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 TUNE = [str(Path(sys.executable).with_name("mlenergy")), "tune", "--folder", "tuned", "--processes", "2"]
 TUNE += ["--engine", "diffusers", "--attention_backend", "auto", "--compile", "off", "--degrees", "ulysses=1"]
 TUNE += ["--energy_gpus", "all", "--idle_s", "0", "--warmup_iters", "0", "--benchmark_iters", "2"]

@@ -8,9 +8,6 @@ import statistics
 import pytest
 from driver_double import double_controls, true_energy_j, uuid
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 CURVES = ["const:300", "square:100:400:0.7:0.3", "const:123.4", "square:50:700:0.31:0.5"]
 
 

@@ -12,9 +12,6 @@ import driver_double
 import pytest
 from driver_double import uuid
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 WORKER = Path(__file__).parents[2] / "support" / "energy_worker.py"
 POWER = {"left": "const:100;const:200;const:999", "right": "const:300;const:400;const:999"}
 

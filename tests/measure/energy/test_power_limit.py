@@ -13,9 +13,6 @@ import driver_double
 import pytest
 from driver_double import double_controls, uuid
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 WORKER = Path(__file__).parents[2] / "support" / "energy_worker.py"
 
 

@@ -11,9 +11,6 @@ from mlenergy.diffusion.measure.energy.sampler import CounterRead, Sample
 from mlenergy.diffusion.measure.energy.stages import gpu_stages
 from mlenergy.diffusion.measure.stages import StageSpans
 
-# Real clocks: another process of the machine may hold a core. What is broken fails three times.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 TEXT_S, DENOISE_S, DECODE_S, WINDOW_S = 0.06, 1.2, 0.09, 1.4
 WATTS = {"text": 200.0, "denoise": 700.0, "decode": 350.0, "rest": 90.0}
 SPANS = StageSpans(
