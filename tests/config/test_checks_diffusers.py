@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.checks import refusals
+from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.models.families import FAMILIES
-from mlenergy.diffusion.models.modes import DIFFUSERS_MODES
 from mlenergy.diffusion.models.resolve import resolve_model
 
 
@@ -25,7 +24,7 @@ def plan_for(model="tiny/sd3", degrees=None, **changes):
 
 
 def test_every_family_has_its_modes_and_none_needs_torch():
-    assert set(DIFFUSERS_MODES) == {family.name for family in FAMILIES.values()}
+    assert all(family.modes["diffusers"] for family in FAMILIES.values())
     code = "import sys, mlenergy.diffusion.config.checks; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -42,7 +41,7 @@ def test_every_family_has_its_modes_and_none_needs_torch():
     ],
 )
 def test_what_fits_passes(plan):
-    assert refusals(plan) == []
+    assert reasons(plan) == []
 
 
 @pytest.mark.parametrize(
@@ -78,5 +77,5 @@ def test_what_fits_passes(plan):
     ],
 )
 def test_what_does_not_fit_says_why(plan, words):
-    line = refusals(plan)[0]
+    line = reasons(plan)[0]
     assert re.search(words, line), line

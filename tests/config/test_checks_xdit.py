@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.checks import refusals
+from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
@@ -44,7 +44,7 @@ def plan_of(model: str, degrees: Parallelism, **changes: Any) -> Plan:
     ],
 )
 def test_what_runs_is_not_refused(model: str, degrees: Parallelism, changes: dict[str, Any]) -> None:
-    assert refusals(plan_of(model, degrees, **changes)) == []
+    assert reasons(plan_of(model, degrees, **changes)) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_runs_is_not_refused(model: str, degrees: Parallelism, changes: dic
 def test_what_does_not_run_is_refused_with_what_fits(
     model: str, degrees: Parallelism, changes: dict[str, Any], line: str
 ) -> None:
-    found = refusals(plan_of(model, degrees, **changes))
+    found = reasons(plan_of(model, degrees, **changes))
     assert len(found) == 1
     assert re.search(line, found[0]), found[0]
 
@@ -94,10 +94,10 @@ def test_what_does_not_run_is_refused_with_what_fits(
 def test_no_stage_is_left_without_layers(layers: int, stages: int, fits: bool) -> None:
     plan = plan_of("tiny/flux", Parallelism(pipefusion=stages, num_pipeline_patch=1))
     plan = replace(plan, spec=replace(plan.spec, layers=layers))
-    assert (refusals(plan) == []) is fits
+    assert (reasons(plan) == []) is fits
 
 
-def test_refusals_agree_with_xfusers_own_cutting() -> None:
+def test_reasons_agree_with_xfusers_own_cutting() -> None:
     """The patches that xfuser makes of so many rows, by its own arithmetic."""
     for rows in range(1, 33):
         for wanted in range(1, 9):
@@ -106,7 +106,7 @@ def test_refusals_agree_with_xfusers_own_cutting() -> None:
             plan = plan_of(
                 *("tiny/flux", Parallelism(pipefusion=2, num_pipeline_patch=wanted)), height_px=16 * rows
             )
-            assert (refusals(plan) == []) is (made == wanted), (rows, wanted)
+            assert (reasons(plan) == []) is (made == wanted), (rows, wanted)
 
 
 def test_approximation_counts_the_stale_steps() -> None:

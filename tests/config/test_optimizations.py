@@ -7,7 +7,7 @@ import pytest
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.argv import torchrun_line
-from mlenergy.diffusion.config.optimizations import Optimizations, lossy
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -82,7 +82,7 @@ def test_the_engine_is_one_that_has_the_cache():
         ("--compile_mode whole", "add --use_torch_compile"),
         ("--cache_threshold 0.1", "belongs to one of the caches fbcache"),
         ("--cache_method pab --cache_threshold 0.1", "belongs to one of the caches fbcache"),
-        ("--enable_group_offload --enable_model_cpu_offload", "offloaded one way"),
+        ("--enable_group_offload --enable_model_cpu_offload", "exclude each other"),
         ("--attention_backend sdpa2", "sdpa2"),
     ],
 )
@@ -96,7 +96,7 @@ def test_what_is_lossy_is_said_and_what_is_not_is_not():
     exact = Optimizations(
         compile_mode="whole", attention="fa3", offload="group", attention_slicing=True, vae_slicing=True
     )
-    assert lossy(exact) == lossy(Optimizations()) == []
+    assert exact.lossy == Optimizations().lossy == []
     every = Optimizations(
         quantization="fp8-dynamic",
         fp8_t5_encoder=True,
@@ -106,4 +106,4 @@ def test_what_is_lossy_is_said_and_what_is_not_is_not():
         scheduler="ddim",
         attention="sage",
     )
-    assert len(lossy(every)) == 6 and "cache fbcache at 0.1" in lossy(every)
+    assert len(every.lossy) == 6 and "cache fbcache at 0.1" in every.lossy

@@ -165,9 +165,9 @@ def test_no_torch_and_well_within_five_seconds():
 import sys, time
 begun = time.monotonic()
 from mlenergy.diffusion.config.args import parse_args
-from mlenergy.diffusion.models import resolve_model
+from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.config.resolve import make_plan
-from mlenergy.diffusion.cost import size_plan
+from mlenergy.diffusion.cost.size import size_plan
 args = parse_args(["workload:text-to-image", "--workload.model_id", "black-forest-labs/FLUX.1-dev"], "test")
 plan = make_plan(args, resolve_model(args.workload.model_id), 1, "cuda", "NVIDIA H200")
 print(len(size_plan(plan, processes=64).combinations), time.monotonic() - begun, "torch" in sys.modules)

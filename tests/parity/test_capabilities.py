@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity_cases import CASES, EVERYTHING, FAMILY, FAULTS
+from parity_cases import CASES, EVERYTHING, FAULTS
 from parity_page import proven, render
 from parity_run import RESULTS
 
 from mlenergy.diffusion.engines.xdit.patches.registry import KNOWN_FAULTS
 from mlenergy.diffusion.models.families import FAMILIES
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.models.spec import EngineName, Family
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "capabilities.md"
@@ -43,9 +44,7 @@ def test_no_case_of_the_results_fails(results: dict[str, Any]) -> None:
 def test_offered_modes_are_the_proven_ones(
     family: Family, engine: EngineName, results: dict[str, Any]
 ) -> None:
-    mine = [
-        case for case in CASES if case.engine == engine and FAMILY.get(case.model, case.short) == family.name
-    ]
+    mine = [case for case in CASES if case.engine == engine and BY_ID[case.model].family is family]
     shown = {mode for case in mine if proven(results["cases"], case) for mode in case.degrees.modes}
     assert family.modes.get(engine, frozenset()) == shown
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.models.modes import DIFFUSERS_MODES
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.models.spec import EngineName
 
 EQUAL = 1e-5  # max abs difference of pixels in [0, 1]; float32
@@ -23,7 +23,6 @@ GUIDED = ("tiny/sd3", "tiny/sd3.5", "tiny/pixart-alpha", "tiny/pixart-sigma", "t
 TRANSFORMERS = ("tiny/flux", *GUIDED)
 UNETS = ("tiny/sdxl", "tiny/sd1.5")
 FIXED_TEXT = ("tiny/hunyuandit", *UNETS)
-FAMILY = {"tiny/sd3.5": "sd3", "tiny/sd1.5": "sd"}  # where it is not the model's own name
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def _stale(model: str) -> Iterable[Case]:
 
 def _native(model: str) -> Iterable[Case]:
     """The modes that diffusers' own parallelism offers."""
-    offered = DIFFUSERS_MODES[FAMILY.get(model, model.removeprefix("tiny/"))]
+    offered = BY_ID[model].family.modes["diffusers"]
     every: dict[str, Parallelism] = {
         **TWO,
         **CFG,

@@ -27,7 +27,7 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
             from mlenergy.diffusion.engines.xdit import engine as xdit
 
             if case.refused:
-                changes.enter_context(mock.patch.object(xdit, "refusals", lambda plan: []))
+                changes.enter_context(mock.patch.object(xdit, "check_plan", lambda plan: None))
             apply = functools.partial(xdit.apply_patches, case.without_patches)
             changes.enter_context(mock.patch.object(xdit, "apply_patches", apply))
         yield

@@ -13,13 +13,13 @@ import tyro
 
 from mlenergy.diffusion.config.optimizations import (
     AttentionName,
-    CacheMethod,
     CompileMode,
     Quantization,
     SchedulerName,
 )
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.spec import CacheMethod
 
 Workload = (
     Annotated[TextToImage, tyro.conf.subcommand("text-to-image")]

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.optimizations import options_of
+from mlenergy.diffusion.config.parallelism import MODES
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.workloads import TextToImage
 
@@ -17,15 +17,9 @@ DEFAULT_WORKLOAD = "text-to-image"
 
 # Where an option's name is not its name in the plan.
 _IN_PLAN = {"height": "height_px", "width": "width_px", "inference_steps": "steps"}
-_IN_PARALLEL = {
-    "ulysses_degree": "ulysses",
-    "ring_degree": "ring",
-    "data_parallel_degree": "data",
-    "pipefusion_parallel_degree": "pipefusion",
-    "tensor_parallel_degree": "tensor",
+_IN_PARALLEL = {mode.option: name.replace("-", "_") for name, mode in MODES.items()} | {
     "num_pipeline_patch": "num_pipeline_patch",
     "warmup_steps": "pipefusion_warmup_steps",
-    "use_parallel_vae": "parallel_vae",
 }
 _IN_SPEC = {
     "height": "default_height_px",
@@ -61,13 +55,13 @@ def benchmark_words(plan: Plan) -> list[str]:
 
 
 def _run_value(plan: Plan, name: str) -> Any:
-    turned = options_of(plan.optimizations)
-    if name in turned:
-        return turned[name]
-    if name in _IN_PARALLEL:
-        return getattr(plan.parallel, _IN_PARALLEL[name])
+    optimizations = plan.optimizations.options
+    if name in optimizations:
+        return optimizations[name]
     if name == "use_cfg_parallel":
         return plan.parallel.cfg > 1
+    if name in _IN_PARALLEL:
+        return getattr(plan.parallel, _IN_PARALLEL[name])
     # Options that say how to start, not what to do (dry_run, debug, ...), have no place in a plan.
     return MISSING if name == "device" else getattr(plan, name, MISSING)
 

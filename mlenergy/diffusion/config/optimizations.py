@@ -1,20 +1,21 @@
 """Optimizations of a plan, as data: what makes a run faster or smaller. No torch.
 
 engines/optimizations/ applies them and observes their effects; checks/optimizations.py refuses some.
+A new one is a field and its record here, an option of args.py, and what an engine does about it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlenergy.diffusion.models.spec import EngineName, Family
+from mlenergy.diffusion.models.spec import CacheMethod
 
 CompileMode = Literal["whole", "regional"]
 AttentionName = Literal["auto", "sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage"]
 Quantization = Literal["int8-weight-only", "int8-dynamic", "fp8-weight-only", "fp8-dynamic"]
 Offload = Literal["model", "sequential", "group"]
-CacheMethod = Literal["fbcache", "teacache", "magcache", "taylorseer", "pab", "fastercache"]
 SchedulerName = Literal["own", "ddim", "dpmsolver++", "unipc", "euler"]
 
 # The thresholds of the libraries' own defaults; the other methods have none.
@@ -22,25 +23,10 @@ DEFAULT_THRESHOLDS: dict[CacheMethod, float] = {"fbcache": 0.12, "teacache": 0.1
 # These skip whole steps (all blocks but perhaps the first); the others skip attention within a step.
 STEP_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "teacache", "magcache"})
 
-# Engine -> cache -> families. TeaCache has no hook in diffusers and coefficients for FLUX only in
-# xfuser; MagCache's ratios are measured for each model, and diffusers brings those of FLUX.
-_TRANSFORMERS = frozenset({"flux", "sd3", "pixart-alpha", "pixart-sigma", "hunyuandit"})
-CACHES: dict[EngineName, dict[CacheMethod, frozenset[str]]] = {
-    "diffusers": {
-        "fbcache": _TRANSFORMERS,
-        "magcache": frozenset({"flux"}),
-        "taylorseer": _TRANSFORMERS | {"sdxl", "sd"},
-        "pab": _TRANSFORMERS | {"sdxl", "sd"},
-        # PixArt-alpha's sizes come in a dictionary, whose two halves diffusers does not part.
-        "fastercache": _TRANSFORMERS - {"pixart-alpha"},
-    },
-    "xdit": {"fbcache": frozenset({"flux"}), "teacache": frozenset({"flux"})},
-}
-
 
 @dataclass(frozen=True)
 class Optimizations:
-    """Every optimization as it is resolved; a optimization at its default changes nothing."""
+    """Every optimization as it is resolved; one at its default changes nothing."""
 
     compile_mode: CompileMode | None = None  # the denoiser by torch.compile
     attention: AttentionName = "auto"  # auto: what the engine takes by itself
@@ -55,45 +41,143 @@ class Optimizations:
     cache_threshold: float | None = None
     scheduler: SchedulerName = "own"
 
+    @property
+    def in_use(self) -> dict[str, Optimization]:
+        """Field name -> record of every optimization that is not at its default."""
+        off = Optimizations()
+        return {
+            name: record
+            for name, record in OPTIMIZATIONS.items()
+            if getattr(self, name) != getattr(off, name)
+        }
 
-def options_of(optimizations: Optimizations) -> dict[str, Any]:
-    """Options that `resolve.optimizations_from` reads, by name, with the values that give the same again."""
-    return {
-        "use_torch_compile": optimizations.compile_mode is not None,
-        "compile_mode": optimizations.compile_mode,
-        "attention_backend": optimizations.attention,
-        "quantization": optimizations.quantization,
-        "layerwise_fp8": optimizations.layerwise_fp8,
-        "use_fp8_t5_encoder": optimizations.fp8_t5_encoder,
-        "enable_model_cpu_offload": optimizations.offload == "model",
-        "enable_sequential_cpu_offload": optimizations.offload == "sequential",
-        "enable_group_offload": optimizations.offload == "group",
-        "attention_slicing": optimizations.attention_slicing,
-        "vae_slicing": optimizations.vae_slicing,
-        "vae_tiling": optimizations.vae_tiling,
-        "use_teacache": False,
-        "use_fbcache": False,
-        "cache_method": optimizations.cache,
-        "cache_threshold": optimizations.cache_threshold,
-        "scheduler": optimizations.scheduler,
-    }
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the command line by name, with the values that resolve to these optimizations again."""
+        found: dict[str, Any] = {"cache_threshold": self.cache_threshold}
+        for name, record in OPTIMIZATIONS.items():
+            found |= record.options_for(getattr(self, name))
+        return found
+
+    @property
+    def memory_options(self) -> tuple[str, ...]:
+        """Options in use that make weights or activations smaller than the memory estimate assumes."""
+        return tuple(
+            f"--{record.option_for(getattr(self, name))}"
+            for name, record in self.in_use.items()
+            if record.changes_memory
+        )
+
+    @property
+    def lossy(self) -> list[str]:
+        """What makes the images differ from the exact run's by more than rounding, in a few words each."""
+        found = [record.lossy(self) for record in self.in_use.values() if record.lossy is not None]
+        return [words for words in found if words is not None]
+
+    @property
+    def computes_in(self) -> str | None:
+        """Type of the denoiser's products where it is not the run's dtype: "float8" or "int8"."""
+        found = [record.computes_in.get(getattr(self, name)) for name, record in self.in_use.items()]
+        return next((dtype for dtype in found if dtype is not None), None)
 
 
-def has_cache(engine: EngineName, family: Family, optimizations: Optimizations) -> bool:
-    """Whether an engine has the cache that is asked for; also where none is."""
-    return optimizations.cache is None or family.name in CACHES[engine].get(optimizations.cache, ())
+@dataclass(frozen=True)
+class Remedy:
+    """A value that takes less memory, to offer a run that ran out of it."""
+
+    value: Any
+    saves: Literal["weights", "vae_decode"]
 
 
-def lossy(optimizations: Optimizations) -> list[str]:
-    """What makes the images differ from the exact run's by more than rounding, in a few words each."""
-    threshold = "" if optimizations.cache_threshold is None else f" at {optimizations.cache_threshold:g}"
-    found: dict[str, Any] = {
-        f"cache {optimizations.cache}{threshold}": optimizations.cache,
-        f"{optimizations.quantization} denoiser": optimizations.quantization,
-        "fp8 storage of the denoiser": optimizations.layerwise_fp8,
-        "fp8 storage of the T5 encoder": optimizations.fp8_t5_encoder,
-        "8-bit attention (sage)": optimizations.attention == "sage",
-        "VAE in tiles": optimizations.vae_tiling,
-        f"scheduler {optimizations.scheduler} instead of the model's": optimizations.scheduler != "own",
-    }
-    return [words for words, is_on in found.items() if is_on]
+@dataclass(frozen=True)
+class Optimization:
+    """How an optimization is written, and what a run has to know of it.
+
+    option: of the command line, without its hyphens; it takes the value, or is a switch.
+    value_option: takes the value, where `option` is a switch beside it.
+    flags: value -> the switch that it has of its own; there is no other option then.
+    lossy: words for values that change the image by more than rounding, None for the others.
+    """
+
+    option: str
+    value_option: str | None = None
+    flags: Mapping[Any, str] = field(default_factory=dict)
+    lossy: Callable[[Optimizations], str | None] | None = None
+    changes_memory: bool = False  # makes weights or activations smaller
+    hooks_layers: bool = False  # changes the layers that offloading hooks
+    tried_on_mps: bool = True
+    computes_in: Mapping[str, str] = field(default_factory=dict)  # value -> type of the denoiser's products
+    remedy: Remedy | None = None
+
+    def option_for(self, value: Any) -> str:
+        """The option that turns a value on."""
+        return self.flags.get(value, self.option)
+
+    def options_for(self, value: Any) -> dict[str, Any]:
+        """Options by name that give a value."""
+        if self.flags:
+            return {option: value == of for of, option in self.flags.items()}
+        if self.value_option is not None:
+            return {self.option: value is not None, self.value_option: value}
+        return {self.option: value}
+
+
+def _cache_words(optimizations: Optimizations) -> str:
+    threshold = optimizations.cache_threshold
+    return f"cache {optimizations.cache}{'' if threshold is None else f' at {threshold:g}'}"
+
+
+# By field of Optimizations; cache_threshold belongs to the cache. In the order in which reports name them.
+OPTIMIZATIONS: dict[str, Optimization] = {
+    "compile_mode": Optimization(
+        "use_torch_compile", value_option="compile_mode", hooks_layers=True, tried_on_mps=False
+    ),
+    "cache": Optimization("cache_method", lossy=_cache_words, hooks_layers=True),
+    "quantization": Optimization(
+        "quantization",
+        lossy=lambda o: f"{o.quantization} denoiser",
+        changes_memory=True,
+        hooks_layers=True,
+        tried_on_mps=False,
+        computes_in={"fp8-dynamic": "float8", "int8-dynamic": "int8"},
+        remedy=Remedy("int8-weight-only", "weights"),
+    ),
+    "layerwise_fp8": Optimization(
+        "layerwise_fp8",
+        lossy=lambda _: "fp8 storage of the denoiser",
+        changes_memory=True,
+        hooks_layers=True,
+        tried_on_mps=False,
+    ),
+    "fp8_t5_encoder": Optimization(
+        "use_fp8_t5_encoder",
+        lossy=lambda _: "fp8 storage of the T5 encoder",
+        changes_memory=True,
+        hooks_layers=True,
+        tried_on_mps=False,
+    ),
+    "attention": Optimization(
+        "attention_backend",
+        lossy=lambda o: "8-bit attention (sage)" if o.attention == "sage" else None,
+        tried_on_mps=False,
+    ),
+    "offload": Optimization(
+        "enable_model_cpu_offload",
+        flags={
+            "model": "enable_model_cpu_offload",
+            "sequential": "enable_sequential_cpu_offload",
+            "group": "enable_group_offload",
+        },
+        changes_memory=True,
+        remedy=Remedy("model", "weights"),
+    ),
+    "attention_slicing": Optimization("attention_slicing", changes_memory=True),
+    "vae_slicing": Optimization("vae_slicing", changes_memory=True, remedy=Remedy(True, "vae_decode")),
+    "vae_tiling": Optimization(
+        "vae_tiling",
+        lossy=lambda _: "VAE in tiles",
+        changes_memory=True,
+        remedy=Remedy(True, "vae_decode"),
+    ),
+    "scheduler": Optimization("scheduler", lossy=lambda o: f"scheduler {o.scheduler} instead of the model's"),
+}

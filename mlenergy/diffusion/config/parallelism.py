@@ -10,6 +10,29 @@ from mlenergy.diffusion.models.spec import Mode
 
 
 @dataclass(frozen=True)
+class ParallelMode:
+    """How a mode is written."""
+
+    option: str  # of the command line, without its hyphens
+    label: str  # in reports
+
+
+# Those with a degree stand from the slowest-changing coordinate of a rank to the fastest, so that ranks
+# that talk most are neighbours; both engines form their groups in this order.
+MODES: dict[Mode, ParallelMode] = {
+    "data": ParallelMode("data_parallel_degree", "data"),
+    "cfg": ParallelMode("use_cfg_parallel", "CFG"),
+    "pipefusion": ParallelMode("pipefusion_parallel_degree", "PipeFusion"),
+    "ring": ParallelMode("ring_degree", "ring"),
+    "ulysses": ParallelMode("ulysses_degree", "Ulysses"),
+    "tensor": ParallelMode("tensor_parallel_degree", "tensor"),
+    "parallel-vae": ParallelMode("use_parallel_vae", "parallel VAE"),
+}
+# Fields of Parallelism whose product is the number of processes.
+AXES: tuple[str, ...] = tuple(mode for mode in MODES if mode != "parallel-vae")
+
+
+@dataclass(frozen=True)
 class Parallelism:
     """Degrees of every parallel mode; their product is the number of processes."""
 
@@ -26,20 +49,12 @@ class Parallelism:
     @property
     def world_size(self) -> int:
         """Processes that these degrees need."""
-        return math.prod((self.data, self.cfg, self.pipefusion, self.ring, self.ulysses, self.tensor))
+        return math.prod(getattr(self, axis) for axis in AXES)
 
     @property
     def modes(self) -> list[Mode]:
         """The parallel modes that these degrees use."""
-        degrees: dict[Mode, int] = {
-            "data": self.data,
-            "cfg": self.cfg,
-            "pipefusion": self.pipefusion,
-            "ring": self.ring,
-            "ulysses": self.ulysses,
-            "tensor": self.tensor,
-        }
-        used = [mode for mode, degree in degrees.items() if degree > 1]
+        used: list[Mode] = [mode for mode in MODES if mode in AXES and getattr(self, mode) > 1]
         return [*used, "parallel-vae"] if self.parallel_vae else used
 
     @property

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.environment.device import DeviceType
-from mlenergy.diffusion.models.listed import is_tiny
-from mlenergy.diffusion.models.spec import Dtype, EngineName, ModelSpec, WeightsKind
+from mlenergy.diffusion.models.spec import Dtype, EngineName, ModelSpec, WeightsKind, is_tiny
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,24 @@ class Plan:
         """Image tokens of one image in the denoiser."""
         cell_px = self.spec.family.latent_factor * self.spec.family.patch_size
         return (self.height_px // cell_px) * (self.width_px // cell_px)
+
+    @property
+    def token_rows(self) -> int:
+        """Rows of image tokens of one image in the denoiser."""
+        return self.height_px // (self.spec.family.latent_factor * self.spec.family.patch_size)
+
+    @property
+    def text_tokens_in_sequence(self) -> int:
+        """Text tokens that are split along with the image's; 0 where the text is not in the sequence."""
+        family = self.spec.family
+        if not family.text_tokens_in_sequence:
+            return 0
+        return family.clip_tokens_in_sequence + (self.max_sequence_length or 0)
+
+    @property
+    def runs_guidance_batch(self) -> bool:
+        """True where the denoiser computes every step with and without the prompt."""
+        return self.spec.guidance == "classifier-free" and (self.guidance_scale or 0) > 1
 
     @property
     def weights_kind(self) -> WeightsKind:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
 from mlenergy.diffusion.config.checks import check_plan
 from mlenergy.diffusion.config.optimizations import (
     DEFAULT_THRESHOLDS,
-    CacheMethod,
+    OPTIMIZATIONS,
     CompileMode,
-    Offload,
+    Optimization,
     Optimizations,
-    has_cache,
 )
-from mlenergy.diffusion.config.parallelism import Parallelism, share_out
+from mlenergy.diffusion.config.parallelism import MODES, Parallelism, share_out
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.environment.device import DeviceType, detect_device
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
-from mlenergy.diffusion.models.spec import EngineName, Family, Mode, ModelSpec
+from mlenergy.diffusion.models.spec import CacheMethod, EngineName, Family, Mode, ModelSpec
 
 _T = TypeVar("_T")
 
@@ -109,32 +108,35 @@ def optimizations_from(args: BenchmarkArgs, family: Family) -> Optimizations:
     """
     if args.compile_mode is not None and not args.use_torch_compile:
         raise UserError("--compile_mode says how to compile; add --use_torch_compile")
-    # A UNet's repeated blocks are a small part of it: there, blocks alone leave the convolutions as they are.
-    natural: CompileMode = "whole" if family.denoiser == "unet" else "regional"
+    values = {name: _value(args, record) for name, record in OPTIMIZATIONS.items()}
+    if args.use_torch_compile and args.compile_mode is None:
+        # A UNet's repeated blocks are a small part of it: blocks alone leave the convolutions as they are.
+        default: CompileMode = "whole" if family.denoiser == "unet" else "regional"
+        values["compile_mode"] = default
     cache = _one_cache(args)
     if args.cache_threshold is not None and cache not in DEFAULT_THRESHOLDS:
         raise UserError(
             f"--cache_threshold {args.cache_threshold:g} belongs to one of the caches "
             f"{', '.join(DEFAULT_THRESHOLDS)}; choose one by --cache_method, or leave it out"
         )
-    threshold = DEFAULT_THRESHOLDS.get(cache) if cache else None
-    return Optimizations(
-        compile_mode=(args.compile_mode or natural) if args.use_torch_compile else None,
-        attention=args.attention_backend,
-        quantization=args.quantization,
-        layerwise_fp8=args.layerwise_fp8,
-        fp8_t5_encoder=args.use_fp8_t5_encoder,
-        offload=_one_offload(args),
-        attention_slicing=args.attention_slicing,
-        vae_slicing=args.vae_slicing,
-        vae_tiling=args.vae_tiling,
-        cache=cache,
-        cache_threshold=threshold if args.cache_threshold is None else args.cache_threshold,
-        scheduler=args.scheduler,
-    )
+    default_threshold = DEFAULT_THRESHOLDS.get(cache) if cache else None
+    values |= {"cache": cache, "cache_threshold": _or(args.cache_threshold, default_threshold)}
+    return Optimizations(**values)
+
+
+def _value(args: BenchmarkArgs, optimization: Optimization) -> Any:
+    """The value that the options of one optimization ask for."""
+    if not optimization.flags:
+        return getattr(args, optimization.value_option or optimization.option)
+    asked = {flag: value for value, flag in optimization.flags.items() if getattr(args, flag)}
+    if len(asked) > 1:
+        named = " and ".join(f"--{flag}" for flag in asked)
+        raise UserError(f"{named} exclude each other; choose one of them")
+    return next(iter(asked.values()), None)
 
 
 def _one_cache(args: BenchmarkArgs) -> CacheMethod | None:
+    """The cache that --cache_method or one of its short forms names."""
     asked: dict[str, CacheMethod] = {}
     if args.use_teacache:
         asked["--use_teacache"] = "teacache"
@@ -147,34 +149,19 @@ def _one_cache(args: BenchmarkArgs) -> CacheMethod | None:
     return next(iter(asked.values()), None)
 
 
-def _one_offload(args: BenchmarkArgs) -> Offload | None:
-    asked: dict[str, Offload] = {}
-    if args.enable_model_cpu_offload:
-        asked["--enable_model_cpu_offload"] = "model"
-    if args.enable_sequential_cpu_offload:
-        asked["--enable_sequential_cpu_offload"] = "sequential"
-    if args.enable_group_offload:
-        asked["--enable_group_offload"] = "group"
-    if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)}: weights are offloaded one way; choose one of them")
-    return next(iter(asked.values()), None)
-
-
 def _parallelism(args: BenchmarkArgs, world_size: int | None, heads: int | None) -> Parallelism:
-    others = {
-        "data_parallel_degree": args.data_parallel_degree,
-        "use_cfg_parallel": 2 if args.use_cfg_parallel else 1,
-        "pipefusion_parallel_degree": args.pipefusion_parallel_degree,
-        "tensor_parallel_degree": args.tensor_parallel_degree,
+    degrees: dict[Mode, int] = {
+        "data": args.data_parallel_degree,
+        "cfg": 2 if args.use_cfg_parallel else 1,
+        "pipefusion": args.pipefusion_parallel_degree,
+        "tensor": args.tensor_parallel_degree,
     }
+    others = {MODES[mode].option: degree for mode, degree in degrees.items()}
     ulysses, ring = share_out(args.ulysses_degree, args.ring_degree, others, world_size, heads)
     return Parallelism(
-        data=args.data_parallel_degree,
-        cfg=others["use_cfg_parallel"],
-        pipefusion=args.pipefusion_parallel_degree,
+        **degrees,
         ring=ring,
         ulysses=ulysses,
-        tensor=args.tensor_parallel_degree,
         num_pipeline_patch=args.num_pipeline_patch,
         pipefusion_warmup_steps=args.warmup_steps,
         parallel_vae=args.use_parallel_vae,
@@ -186,10 +173,14 @@ def _or(explicit: _T | None, default: _T) -> _T:
 
 
 def _choose_engine(
-    wanted: str, spec: ModelSpec, parallel: Parallelism, device: DeviceType, optimizations: Optimizations
+    wanted: Literal["auto"] | EngineName,
+    spec: ModelSpec,
+    parallel: Parallelism,
+    device: DeviceType,
+    optimizations: Optimizations,
 ) -> EngineName:
     offered = spec.family.modes
-    if wanted == "diffusers" or wanted == "xdit":
+    if wanted != "auto":
         if wanted not in offered:
             raise UserError(
                 f"--engine {wanted} has no {spec.family.name} pipeline; use --engine {min(offered)}"
@@ -198,11 +189,12 @@ def _choose_engine(
             raise UserError("--engine xdit needs the package xfuser; install it, or use --engine diffusers")
         return wanted
     able = [engine for engine in _installed(offered, device) if offered[engine].issuperset(parallel.modes)]
-    able = [engine for engine in able if has_cache(engine, spec.family, optimizations)] or able
+    if (cache := optimizations.cache) is not None:
+        able = [engine for engine in able if cache in spec.family.caches.get(engine, ())] or able
     return (able or [*_installed(offered, device)])[0]
 
 
-def _installed(offered: dict[EngineName, frozenset[Mode]], device: DeviceType) -> list[EngineName]:
+def _installed(offered: Mapping[EngineName, frozenset[Mode]], device: DeviceType) -> list[EngineName]:
     """Engines of a family that can run here, the preferred one first."""
     xdit_runs = "xdit" in offered and device != "mps" and find_spec("xfuser") is not None
     return ["xdit", "diffusers"] if xdit_runs else ["diffusers"]

@@ -7,28 +7,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.checks import passes
+from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.parallelism import Parallelism
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.spec import EngineName
 
 # Engines in the order in which they are preferred where both can do it.
-_ENGINES = ("xdit", "diffusers")
+_ENGINES: tuple[EngineName, ...] = ("xdit", "diffusers")
 
 
 def valid_plans(plan: Plan, processes: int) -> Iterator[Plan]:
     """`plan` with every combination of degrees (and engine) whose product is `processes`."""
-    guided = plan.spec.guidance == "classifier-free" and (plan.guidance_scale or 0.0) > 1
     warmup = plan.parallel.pipefusion_warmup_steps
     for data, cfg, pipefusion, ring, ulysses, tensor in factorings(processes, parts=6):
-        if cfg > (2 if guided else 1) or plan.batch_size % data:
+        if cfg > (2 if plan.runs_guidance_batch else 1) or plan.batch_size % data:
             continue
         parallel = Parallelism(data, cfg, pipefusion, ring, ulysses, tensor, pipefusion_warmup_steps=warmup)
         for engine in _ENGINES:
             if engine in plan.spec.family.modes:
                 candidate = replace(plan, parallel=parallel, engine=engine)
-                if passes(candidate):
+                if not reasons(candidate):
                     yield candidate
                     break
 

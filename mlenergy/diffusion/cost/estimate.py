@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.optimizations import options_of
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
 from mlenergy.diffusion.cost.shape import shape_of
@@ -12,13 +11,6 @@ from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
-
-# Options that change what a rank holds, and that the estimate knows nothing of.
-_NOT_ESTIMATED = (
-    *("quantization", "layerwise_fp8", "use_fp8_t5_encoder", "enable_model_cpu_offload"),
-    *("enable_sequential_cpu_offload", "enable_group_offload", "attention_slicing"),
-    *("vae_slicing", "vae_tiling"),
-)
 
 
 def estimate_memory(plan: Plan) -> MemoryEstimate:
@@ -32,9 +24,3 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     """
     model = find_architecture(plan.weights_from, plan.revision)
     return memory_of(plan, model, costs_of(model), shape_of(plan, model), None)
-
-
-def left_out(plan: Plan) -> tuple[str, ...]:
-    """Options of the plan that change its memory, but not the estimate."""
-    options = options_of(plan.optimizations)
-    return tuple(f"--{name}" for name in _NOT_ESTIMATED if options[name])

@@ -114,11 +114,11 @@ def _denoise_bytes(
 def _decode_bytes(
     plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
 ) -> int:
-    """All images of the group at once; SDXL's pipeline decodes in float32 where its dtype is float16."""
+    """All images of the group at once; SDXL decodes in float32 where its dtype is float16."""
     vae = costs["vae"]
     upcast = (
         plan.dtype == "float16"
-        and architecture.pipeline_class == "StableDiffusionXLPipeline"
+        and plan.spec.family.upcasts_vae
         and bool(architecture.components["vae"].config.get("force_upcast", True))
     )
     item = 4 if upcast else BYTES[plan.dtype]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.cost.workload import CLIP_TOKENS, Workload, workload_of
+from mlenergy.diffusion.cost.workload import Workload, workload_of
+from mlenergy.diffusion.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -72,8 +73,7 @@ def shape_of(plan: Plan, architecture: Architecture) -> Shape:
 
 def denoiser_text_tokens(architecture: Architecture, t5_tokens: int | None) -> int:
     """Text tokens that join the image in the denoiser; SD3 puts CLIP's 77 before T5's."""
-    clip = CLIP_TOKENS if architecture.denoiser.class_name == "SD3Transformer2DModel" else 0
-    return clip + (t5_tokens or 0)
+    return FAMILIES[architecture.pipeline_class].clip_tokens_in_sequence + (t5_tokens or 0)
 
 
 def attention_of(architecture: Architecture) -> Attention | None:

@@ -37,7 +37,7 @@ class Workload:
 
 def workload_of(plan: Plan, architecture: Architecture) -> Workload:
     """The work of one iteration of `plan`."""
-    guided = plan.spec.guidance == "classifier-free" and (plan.guidance_scale or 0.0) > 1
+    guided = plan.runs_guidance_batch
     # SDXL takes zeros, not an encoded empty prompt, where no negative prompt is given.
     zeros = bool(architecture.options.get("force_zeros_for_empty_prompt")) and plan.negative_prompt is None
     return Workload(

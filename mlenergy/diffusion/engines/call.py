@@ -7,14 +7,10 @@ from typing import Any
 
 from mlenergy.diffusion.config.plan import Plan
 
-_TEXT_LENGTH = frozenset({"flux", "sd3", "pixart-alpha", "pixart-sigma"})
-_BINNING = frozenset({"pixart-alpha", "pixart-sigma", "hunyuandit"})
-_CAPTION_CLEANING = frozenset({"pixart-alpha", "pixart-sigma"})
-
 
 def call_arguments(plan: Plan) -> Mapping[str, Any]:
-    """What a pipeline is called with, on every iteration and every rank alike."""
-    family = plan.spec.family.name
+    """Arguments of a pipeline's call, on every iteration and every rank alike."""
+    family = plan.spec.family
     arguments: dict[str, Any] = {
         "height": plan.height_px,
         "width": plan.width_px,
@@ -23,15 +19,15 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
     }
     if plan.guidance_scale is not None:
         arguments["guidance_scale"] = plan.guidance_scale
-    if family in _TEXT_LENGTH and plan.max_sequence_length is not None:
+    if family.takes_text_length and plan.max_sequence_length is not None:
         arguments["max_sequence_length"] = plan.max_sequence_length
     if plan.negative_prompt is not None:
         # A list: HunyuanDiT takes a single string for one image, whatever the batch.
         arguments["negative_prompt"] = [plan.negative_prompt] * plan.batch_size
-    if family in _BINNING:
+    if family.bins_resolution:
         # Binning computes at the nearest of the model's own sizes: off, unless it is asked for.
-        arguments["use_resolution_binning"] = bool(getattr(plan, "use_resolution_binning", False))
-    if family in _CAPTION_CLEANING:
+        arguments["use_resolution_binning"] = plan.use_resolution_binning
+    if family.cleans_captions:
         # By default prompts are rewritten where two optional packages happen to be installed.
         arguments["clean_caption"] = False
     return arguments

@@ -1,83 +1,117 @@
-"""The families: one entry a pipeline class of diffusers, with what its models have in common.
+"""The families: one entry a pipeline class of diffusers, with all that its models have in common.
 
-`modes` names the parallel modes that each engine offers. A mode is listed only when its image
-equals the one-rank image in the parity tests; the capability table is made from those tests.
+A parallel mode is listed only where its images equal those of one rank in the parity tests, PipeFusion
+being approximate (Plan.approximation); docs/capabilities.md is made from those tests. An engine that is
+missing from `modes` has no such pipeline.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from mlenergy.diffusion.models.modes import DIFFUSERS_MODES, XDIT_MODES
-from mlenergy.diffusion.models.spec import EngineName, Family, Mode
+from mlenergy.diffusion.models.spec import CacheMethod, Family, Mode
 
 _ONE_TEXT = ("text_encoder",)
 _TWO_TEXTS = ("text_encoder", "text_encoder_2")
 _THREE_TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
+_SEQUENCE: frozenset[Mode] = frozenset({"ulysses", "ring"})
+_GUIDED: frozenset[Mode] = frozenset({"cfg", "data"})
+# Diffusers has neither PipeFusion nor a parallel VAE.
+_XDIT_ONLY: frozenset[Mode] = frozenset({"pipefusion", "parallel-vae"})
 
-def _modes(family: str) -> dict[EngineName, frozenset[Mode]]:
-    modes: dict[EngineName, frozenset[Mode]] = {"diffusers": DIFFUSERS_MODES[family]}
-    return {"xdit": XDIT_MODES[family], **modes} if family in XDIT_MODES else modes
-
+# TaylorSeer and PAB work on the attention layers that every denoiser here has; first-block cache on a
+# transformer's blocks. MagCache's ratios are measured for each model, and diffusers brings those of FLUX.
+_UNET_CACHES: frozenset[CacheMethod] = frozenset({"taylorseer", "pab"})
+_TRANSFORMER_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "taylorseer", "pab", "fastercache"})
 
 # Latents are an eighth of the image on each side; transformers take them in patches of two by two cells.
-_transformer = partial(Family, denoiser="transformer", size_multiple_px=16, latent_factor=8, patch_size=2)
+_transformer = partial(
+    Family, denoiser="transformer", size_multiple_px=16, latent_factor=8, patch_size=2, has_t5=True
+)
 _unet = partial(
     Family,
     denoiser="unet",
+    predicts="noise",
     size_multiple_px=8,
     latent_factor=8,
     patch_size=1,
-    text_tokens_in_sequence=False,
+    caches={"diffusers": _UNET_CACHES},
+    has_t5=False,
 )
 
 FLUX = _transformer(
     name="flux",
     pipeline_class="FluxPipeline",
+    predicts="flow",
     text_encoders=_TWO_TEXTS,
     text_tokens_in_sequence=True,
-    modes=_modes("flux"),
+    takes_text_length=True,
+    # No guidance batch to split ("cfg"); it alone brings a plan for its weights ("tensor").
+    modes={
+        "xdit": _SEQUENCE | _XDIT_ONLY | {"data", "tensor"},
+        "diffusers": _SEQUENCE | {"data", "tensor"},
+    },
+    # xfuser's caches; it has coefficients of TeaCache for FLUX only, and diffusers has no hook for it.
+    caches={
+        "xdit": frozenset({"fbcache", "teacache"}),
+        "diffusers": _TRANSFORMER_CACHES | {"magcache"},
+    },
 )
 SD3 = _transformer(
     name="sd3",
     pipeline_class="StableDiffusion3Pipeline",
+    predicts="flow",
     text_encoders=_THREE_TEXTS,
     text_tokens_in_sequence=True,
-    modes=_modes("sd3"),
+    clip_tokens_in_sequence=77,
+    takes_text_length=True,
+    modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
+    caches={"diffusers": _TRANSFORMER_CACHES},
 )
-PIXART_ALPHA = _transformer(
+_pixart = partial(
+    _transformer,
+    predicts="noise",
+    text_encoders=_ONE_TEXT,
+    takes_text_length=True,
+    bins_resolution=True,
+    cleans_captions=True,
+    modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
+)
+PIXART_ALPHA = _pixart(
     name="pixart-alpha",
     pipeline_class="PixArtAlphaPipeline",
-    text_encoders=_ONE_TEXT,
-    text_tokens_in_sequence=False,
-    modes=_modes("pixart-alpha"),
+    # Its sizes come in a dictionary, whose two halves FasterCache does not part.
+    caches={"diffusers": _TRANSFORMER_CACHES - {"fastercache"}},
 )
-PIXART_SIGMA = _transformer(
+PIXART_SIGMA = _pixart(
     name="pixart-sigma",
     pipeline_class="PixArtSigmaPipeline",
-    text_encoders=_ONE_TEXT,
-    text_tokens_in_sequence=False,
-    modes=_modes("pixart-sigma"),
+    caches={"diffusers": _TRANSFORMER_CACHES},
 )
 HUNYUANDIT = _transformer(
     name="hunyuandit",
     pipeline_class="HunyuanDiTPipeline",
+    predicts="noise",
     text_encoders=_TWO_TEXTS,
-    text_tokens_in_sequence=False,
-    modes=_modes("hunyuandit"),
+    bins_resolution=True,
+    paired_stages=True,
+    modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
+    caches={"diffusers": _TRANSFORMER_CACHES},
 )
+# The UNets have no one sequence to split.
 SDXL = _unet(
     name="sdxl",
     pipeline_class="StableDiffusionXLPipeline",
     text_encoders=_TWO_TEXTS,
-    modes=_modes("sdxl"),
+    upcasts_vae=True,
+    modes={"xdit": frozenset({"cfg", "parallel-vae"}), "diffusers": _GUIDED},
 )
 SD = _unet(
     name="sd",
     pipeline_class="StableDiffusionPipeline",
     text_encoders=_ONE_TEXT,
-    modes=_modes("sd"),
+    modes={"diffusers": _GUIDED},
 )
 
 FAMILIES: dict[str, Family] = {

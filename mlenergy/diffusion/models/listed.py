@@ -214,10 +214,3 @@ TINY: tuple[ModelSpec, ...] = (
 )
 
 BY_ID: dict[str, ModelSpec] = {spec.model_id: spec for spec in LISTED + TINY}
-
-_TINY_PREFIX = "tiny/"
-
-
-def is_tiny(model_id: str) -> bool:
-    """True for the id of a tiny pipeline, a known one or not."""
-    return model_id.startswith(_TINY_PREFIX)

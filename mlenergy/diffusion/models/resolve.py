@@ -9,8 +9,8 @@ from typing import Any
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.hub import read_model
-from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY, is_tiny
-from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec
+from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY
+from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec, is_tiny
 
 
 def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:

@@ -22,6 +22,10 @@ Stage = Literal["text_encode", "denoise", "vae_decode"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
+# Caches over steps: what earlier steps computed is used again.
+CacheMethod = Literal["fbcache", "teacache", "magcache", "taylorseer", "pab", "fastercache"]
+
+
 @dataclass(frozen=True)
 class Family:
     """Everything that the models of one pipeline class have in common."""
@@ -29,12 +33,21 @@ class Family:
     name: str
     pipeline_class: str  # diffusers' class name; what model_index.json says
     denoiser: Literal["transformer", "unet"]
+    predicts: Literal["flow", "noise"]  # what the denoiser learned; noise stands for velocity, too
     size_multiple_px: int  # height and width must be multiples of this
     latent_factor: int  # pixels per latent cell and side
     patch_size: int  # latent cells per token and side
     text_encoders: tuple[str, ...]  # component names, in call order
-    text_tokens_in_sequence: bool  # text joins the image tokens in self-attention
-    modes: dict[EngineName, frozenset[Mode]]
+    modes: Mapping[EngineName, frozenset[Mode]]  # offered by each engine that has the pipeline
+    caches: Mapping[EngineName, frozenset[CacheMethod]]  # offered by each engine that has any
+    has_t5: bool  # one of the text encoders is a T5
+    text_tokens_in_sequence: bool = False  # text joins the image tokens in self-attention
+    clip_tokens_in_sequence: int = 0  # of CLIP, before those of the T5
+    takes_text_length: bool = False  # its call takes max_sequence_length
+    bins_resolution: bool = False  # its call can go to the nearest trained size and back
+    cleans_captions: bool = False  # its call rewrites prompts, unless it is told not to
+    paired_stages: bool = False  # later layers take what their earlier partners hand over
+    upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
 
     @property
     def stages(self) -> Mapping[str, Stage]:
@@ -63,3 +76,8 @@ class ModelSpec:
     dual_attention: bool = False  # SD3.5-medium: a second self-attention in some blocks
     gated: bool = False  # the hub asks for a token
     source: str = ""  # where the numbers come from
+
+
+def is_tiny(model_id: str) -> bool:
+    """True for the id of a tiny random pipeline, a known one or not."""
+    return model_id.startswith("tiny/")

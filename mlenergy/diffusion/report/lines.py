@@ -9,6 +9,9 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from mlenergy.diffusion.config.parallelism import MODES
+from mlenergy.diffusion.models.spec import Mode
+
 _LABEL_WIDTH = 15
 
 
@@ -46,14 +49,13 @@ def energy(joules: float) -> str:
 
 def parallelism_text(parallel: Mapping[str, Any], world_size: int, steps: int) -> str:
     """The degrees as a product, with what they make."""
-    named = {"ulysses": "Ulysses", "ring": "ring", "cfg": "CFG", "data": "data"}
-    named |= {"pipefusion": "PipeFusion", "tensor": "tensor"}
+    shown: tuple[Mode, ...] = ("ulysses", "ring", "cfg", "data", "pipefusion", "tensor")
     degrees = [
-        f"{name} {parallel[key]}"
-        for key, name in named.items()
-        if parallel[key] > 1 or key in ("ulysses", "ring")
+        f"{MODES[mode].label} {parallel[mode]}"
+        for mode in shown
+        if parallel[mode] > 1 or mode in ("ulysses", "ring")
     ]
-    more = ", parallel VAE" if parallel["parallel_vae"] else ""
+    more = f", {MODES['parallel-vae'].label}" if parallel["parallel_vae"] else ""
     processes = "1 process" if world_size == 1 else f"{world_size} processes"
     return f"{' x '.join(degrees)} = {processes}{more}{_pipefusion_text(parallel, steps)}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlenergy.diffusion.config.optimizations import Optimizations, lossy
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.report.lines import number
 
 Result = Mapping[str, Any]
@@ -21,8 +21,8 @@ def optimization_rows(result: Result) -> list[tuple[str, str]]:
         *_cache(optimizations, ranks),
         *_weights(ranks),
         *(
-            [("lossy", f"{', '.join(lossy(optimizations))}: images differ from the exact run's")]
-            if lossy(optimizations)
+            [("lossy", f"{', '.join(optimizations.lossy)}: images differ from the exact run's")]
+            if optimizations.lossy
             else []
         ),
         *_similarity(result),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlenergy.diffusion.config.parallelism import AXES
 from mlenergy.diffusion.config.plan import Plan
-
-# From the fastest-changing coordinate to the slowest, so that ranks that talk most are neighbours.
-_AXES = ("tensor", "ulysses", "ring", "pipefusion", "cfg", "data")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def rank_roles(plan: Plan) -> list[RankRole]:
 def _role(plan: Plan, rank: int) -> RankRole:
     place: dict[str, int] = {}
     rest = rank
-    for axis in _AXES:
+    for axis in reversed(AXES):
         rest, place[axis] = divmod(rest, getattr(plan.parallel, axis))
     rows = plan.batch_size // plan.parallel.data
     first, last = place["data"] * rows, (place["data"] + 1) * rows
@@ -48,7 +46,7 @@ def _role(plan: Plan, rank: int) -> RankRole:
 
 def _returns_images(plan: Plan, place: dict[str, int]) -> bool:
     """xDiT's images come from the last rank of a data-parallel group, those of diffusers from the first."""
-    inside = [axis for axis in _AXES if axis != "data"]
+    inside = [axis for axis in AXES if axis != "data"]
     if plan.engine == "xdit":
         return all(place[axis] == getattr(plan.parallel, axis) - 1 for axis in inside)
     return all(place[axis] == 0 for axis in inside)

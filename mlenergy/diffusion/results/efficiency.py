@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.measure.samples import Iteration
 
 _TERA = 1e12
-# Products in fewer bits have a peak of their own.
-_COMPUTED_IN = {"fp8-dynamic": "float8", "int8-dynamic": "int8"}
 
 
 def efficiency_section(plan: Plan, iterations: Sequence[Iteration], tf32: bool = False) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def efficiency_section(plan: Plan, iterations: Sequence[Iteration], tf32: bool =
         return dict.fromkeys(_KEYS) | dict.fromkeys(_REASONS, reason)
     seconds = sum(iteration.duration_s for iteration in iterations) / len(iterations)
     plain = "tfloat32" if tf32 and plan.dtype == "float32" else plan.dtype
-    dtype = _COMPUTED_IN.get(plan.optimizations.quantization or "", plain)
+    dtype = plan.optimizations.computes_in or plain  # products in fewer bits have a peak of their own
     devices = plan.parallel.world_size
     rates = efficiency(flops, seconds, energy_j, devices, plan.device_name, dtype)
     return _of_flops(plan, flops, seconds) | _of_rates(plan, rates, dtype)

@@ -73,13 +73,18 @@ def _ask_child(plan: bytes, limit_s: float) -> str:
 
 def _main() -> None:
     """Read a plan, print its estimate."""
-    from mlenergy.diffusion.cost.estimate import estimate_memory, left_out
+    from mlenergy.diffusion.cost.estimate import estimate_memory
     from mlenergy.diffusion.errors import UserError
 
     plan = pickle.load(sys.stdin.buffer)
     try:
         memory = estimate_memory(plan)
-        found = Estimate(memory.peak_bytes, memory.total_parameter_bytes, memory.peak_stage, left_out(plan))
+        found = Estimate(
+            memory.peak_bytes,
+            memory.total_parameter_bytes,
+            memory.peak_stage,
+            plan.optimizations.memory_options,
+        )
     except UserError as error:
         found = Estimate(estimate_reason=str(error))
     print(json.dumps(found.as_dict()))

@@ -7,10 +7,10 @@ import re
 import resource
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mlenergy.diffusion.config.checks import passes
-from mlenergy.diffusion.config.optimizations import Optimizations
+from mlenergy.diffusion.config.checks import reasons
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
 
@@ -123,32 +123,30 @@ def _ways_out(plan: Plan, estimate: Estimate) -> list[str]:
     if plan.parallel.sequence == 1 and "ulysses" in modes:
         ways.append("more processes with --ulysses_degree, which split the activations")
     if weights_matter:
-        ways += _offered(plan, _WEIGHT_OPTIONS)
+        ways += _offered(plan, "weights")
     if estimate.estimated_stage in (None, "vae_decode"):
-        ways += _offered(plan, _VAE_OPTIONS)
+        ways += _offered(plan, "vae_decode")
     if plan.dtype == "float32":
         ways.append("--workload.dtype bfloat16")
     return [*ways, "a smaller --workload.height and .width"]
 
 
-_WEIGHT_OPTIONS: dict[str, dict[str, Any]] = {
-    "--enable_model_cpu_offload": {"offload": "model"},
-    "--quantization int8-weight-only (lossy)": {"quantization": "int8-weight-only"},
-}
-_VAE_OPTIONS: dict[str, dict[str, Any]] = {
-    "--vae_slicing": {"vae_slicing": True},
-    "--vae_tiling (lossy)": {"vae_tiling": True},
-}
-
-
-def _offered(plan: Plan, optimizations: dict[str, dict[str, Any]]) -> list[str]:
-    """Those that are not turned yet and that the plan's checks would let through."""
-    return [
-        option
-        for option, change in optimizations.items()
-        if all(getattr(plan.optimizations, name) == getattr(Optimizations(), name) for name in change)
-        and passes(replace(plan, optimizations=replace(plan.optimizations, **change)))
-    ]
+def _offered(plan: Plan, saves: Literal["weights", "vae_decode"]) -> list[str]:
+    """Optimizations that save there, are not in use yet and pass the plan's checks; exact ones first."""
+    found = []
+    for name, record in OPTIMIZATIONS.items():
+        remedy = record.remedy
+        if remedy is None or remedy.saves != saves or name in plan.optimizations.in_use:
+            continue
+        changed = replace(plan.optimizations, **{name: remedy.value})
+        if reasons(replace(plan, optimizations=changed)):
+            continue
+        takes_value = not record.flags and remedy.value is not True
+        value = f" {remedy.value}" if takes_value else ""
+        is_lossy = record.lossy is not None
+        words = f"--{record.option_for(remedy.value)}{value}{' (lossy)' if is_lossy else ''}"
+        found.append((is_lossy, words))
+    return [words for _, words in sorted(found, key=lambda offer: offer[0])]
 
 
 def _gib(size: int) -> str:

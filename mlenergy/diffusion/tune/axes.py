@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.parallelism import AXES, MODES
 from mlenergy.diffusion.cost.combinations import factorings
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.tune.options import Asked
@@ -17,14 +18,7 @@ _BATCH_SIZES = (1, 2, 4, 8)
 # Exact kernels; `math` is the slow reference, `sage` computes in 8 bits.
 _ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "fa2", "fa3")
 
-_OPTION_OF = {
-    "data": "data_parallel_degree",
-    "cfg": "use_cfg_parallel",
-    "pipefusion": "pipefusion_parallel_degree",
-    "ring": "ring_degree",
-    "ulysses": "ulysses_degree",
-    "tensor": "tensor_parallel_degree",
-}
+_OPTION_OF: dict[str, str] = {mode: MODES[mode].option for mode in MODES if mode in AXES}
 
 
 @dataclass(frozen=True)

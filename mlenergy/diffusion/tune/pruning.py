@@ -79,7 +79,8 @@ class Planner:
 
     def _size(self, plan: Plan) -> tuple[str | None, float | None]:
         """Why it does not fit into memory, and the guess per image: arithmetic and bytes sent."""
-        gib = self._machine.gpu_memory_gib if _holds_all(plan) else None
+        # The estimate is of a run without what makes weights or activations smaller.
+        gib = None if plan.optimizations.memory_options else self._machine.gpu_memory_gib
         try:
             way = size_plan(plan, processes=1, gpu_memory_gib=gib).own
         except UserError as error:
@@ -91,17 +92,3 @@ class Planner:
             needs = (way.memory.peak_bytes + way.memory.context_bytes) / _GIB
             return f"it needs about {needs:.3g} GiB of each GPU's memory, and there are {gib:.3g}", guess
         return None, guess
-
-
-def _holds_all(plan: Plan) -> bool:
-    """Whether the memory estimate holds: no optimization that makes weights or activations smaller."""
-    optimizations = plan.optimizations
-    smaller = (
-        optimizations.offload,
-        optimizations.quantization,
-        optimizations.layerwise_fp8,
-        optimizations.fp8_t5_encoder,
-    )
-    return not any(
-        (*smaller, optimizations.attention_slicing, optimizations.vae_slicing, optimizations.vae_tiling)
-    )

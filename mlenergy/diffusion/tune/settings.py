@@ -8,7 +8,6 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.config.argv import WORKLOAD, to_argv
-from mlenergy.diffusion.config.optimizations import lossy
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.args import BenchmarkArgs
@@ -46,7 +45,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "attention_backend": plan.optimizations.attention,
         "compile": plan.optimizations.compile_mode or "off",
         "power_limit_w": plan.power_limit_w,
-        "lossy": [*([] if inexact is None else [inexact]), *lossy(plan.optimizations)],
+        "lossy": [*([] if inexact is None else [inexact]), *plan.optimizations.lossy],
     }
 
 

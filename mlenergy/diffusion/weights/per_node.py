@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import has_architecture
 from mlenergy.diffusion.models.hub import ModelFolder, explain, read_model
-from mlenergy.diffusion.models.listed import is_tiny
+from mlenergy.diffusion.models.spec import is_tiny
 from mlenergy.diffusion.weights.pipeline import loader_options
 from mlenergy.diffusion.weights.tiny import tiny_folder
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from optimization_batches import FOX, WHALE
 
-from mlenergy.diffusion.config.optimizations import CACHES, Optimizations
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
+from mlenergy.diffusion.models.families import FAMILIES
 
 MODELS = {
     "flux": "tiny/flux",
@@ -17,10 +18,10 @@ MODELS = {
     "sd": "tiny/sd1.5",
 }
 OFFERED = [
-    (engine, method, family)
-    for engine, caches in CACHES.items()
-    for method, families in caches.items()
-    for family in sorted(families)
+    (engine, method, family.name)
+    for family in FAMILIES.values()
+    for engine, methods in family.caches.items()
+    for method in sorted(methods)
 ]
 STEPS = 10
 

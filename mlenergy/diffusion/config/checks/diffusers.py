@@ -1,4 +1,4 @@
-"""What the diffusers engine alone cannot do: tensor parallelism beside others, uneven texts."""
+"""Limits of the diffusers engine alone: tensor parallelism beside others, uneven texts."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
-
-
-_CLIP_TOKENS = 77  # stand before the T5's tokens in SD3's text
-
-
-def split_text_tokens(plan: Plan) -> int:
-    """Text tokens that are split along with the image's; 0 where the text is not in the sequence."""
-    family = plan.spec.family
-    if not family.text_tokens_in_sequence:
-        return 0
-    return (plan.max_sequence_length or 0) + (_CLIP_TOKENS if family.name == "sd3" else 0)
 
 
 def _tensor(plan: Plan) -> str | None:
@@ -33,7 +22,7 @@ def _tensor(plan: Plan) -> str | None:
 
 
 def _text(plan: Plan) -> str | None:
-    parallel, text = plan.parallel, split_text_tokens(plan)
+    parallel, text = plan.parallel, plan.text_tokens_in_sequence
     uneven = text % parallel.sequence
     if not uneven or parallel.ring == 1 or parallel.ulysses == 1:
         return None  # diffusers shares an uneven text out where only one of the two is used

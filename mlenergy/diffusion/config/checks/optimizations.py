@@ -1,4 +1,4 @@
-"""Optimizations that cannot be turned, found in the plan before anything loads; no torch.
+"""Optimizations that cannot be turned on, found in the plan before anything loads; no torch.
 
 Each line gives the reason and what would fit. What is refused here would otherwise do nothing,
 crash after minutes of loading, or give an image that is wrong and not only lossy.
@@ -6,18 +6,15 @@ crash after minutes of loading, or give an image that is wrong and not only loss
 
 from __future__ import annotations
 
+import typing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.checks.diffusers import split_text_tokens
-from mlenergy.diffusion.config.checks.stored_weights import check_weights
-from mlenergy.diffusion.config.optimizations import CACHES, STEP_CACHES, AttentionName
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, STEP_CACHES, AttentionName
+from mlenergy.diffusion.models.spec import CacheMethod, EngineName
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
-    from mlenergy.diffusion.models.spec import EngineName
-
-_FLOW = frozenset({"flux", "sd3"})  # they learn a flow; the others noise or velocity
 
 _ON_CPU: frozenset[AttentionName] = frozenset({"sdpa", "math", "flash"})
 _HALF_ONLY: frozenset[AttentionName] = frozenset({"flash", "cudnn", "fa2", "fa3", "sage"})
@@ -34,27 +31,13 @@ _IN_SEQUENCE: dict[EngineName, frozenset[AttentionName]] = {
 _WITHOUT_LSE: frozenset[AttentionName] = frozenset({"sdpa", "math", "sage"})
 
 
-def check_optimizations(plan: Plan) -> str | None:
-    """The first reason why a optimization of this plan cannot be turned, or None."""
-    checks = (*(_device, _attention, check_weights, _cache_offered, _cache_modes, _compile, _scheduler),)
-    return next((line for line in (check(plan) for check in checks) if line), None)
-
-
 def _device(plan: Plan) -> str | None:
-    optimizations = plan.optimizations
     if plan.device != "mps":
         return None
-    only = {
-        "--use_torch_compile": optimizations.compile_mode,
-        "--quantization": optimizations.quantization,
-        "--layerwise_fp8": optimizations.layerwise_fp8,
-        "--use_fp8_t5_encoder": optimizations.fp8_t5_encoder,
-        "--attention_backend": optimizations.attention != "auto",
-    }
-    asked = [option for option, is_on in only.items() if is_on]
-    return (
-        f"{asked[0]} was never tried on Apple's GPU and is not offered there; leave it out" if asked else None
-    )
+    untried = [record.option for record in plan.optimizations.in_use.values() if not record.tried_on_mps]
+    if not untried:
+        return None
+    return f"--{untried[0]} was never tried on Apple's GPU and is not offered there; leave it out"
 
 
 def _attention(plan: Plan) -> str | None:
@@ -94,16 +77,111 @@ def _attention_in_parallel(plan: Plan) -> str | None:
     return None
 
 
-def _cache_offered(plan: Plan) -> str | None:
-    method, engine, family = plan.optimizations.cache, plan.engine, plan.spec.family.name
-    if method is None or family in CACHES[engine].get(method, ()):
+def _attention_slicing(plan: Plan) -> str | None:
+    optimizations = plan.optimizations
+    if not optimizations.attention_slicing:
         return None
-    elsewhere = [name for name, caches in CACHES.items() if family in caches.get(method, ())]
-    here = [name for name, families in CACHES[engine].items() if family in families]
+    if plan.spec.family.denoiser != "unet":
+        return (
+            f"--attention_slicing does nothing for {plan.spec.family.name} (diffusers slices the attention "
+            "of UNets only); leave it out"
+        )
+    if (
+        optimizations.attention != "auto"
+        or optimizations.compile_mode is not None
+        or optimizations.cache is not None
+    ):
+        return (
+            "--attention_slicing brings its own attention, in a Python loop; use it without "
+            "--attention_backend, --use_torch_compile and caches"
+        )
+    return None
+
+
+def _quantization(plan: Plan) -> str | None:
+    kind = plan.optimizations.quantization
+    if kind is None:
+        return None
+    if find_spec("torchao") is None:
+        return f"--quantization {kind} needs the package torchao; install it: pip install torchao"
+    if kind == "fp8-dynamic" and plan.device != "cuda":
+        return (
+            "--quantization fp8-dynamic multiplies in float8, which needs an NVIDIA GPU (Ada, Hopper or "
+            "newer); use fp8-weight-only or int8-dynamic on the CPU"
+        )
+    if kind == "fp8-dynamic" and plan.dtype != "bfloat16":
+        return "--quantization fp8-dynamic needs bfloat16 between its layers; use --workload.dtype bfloat16"
+    return _whole_weights(plan, f"--quantization {kind}")
+
+
+def _layerwise(plan: Plan) -> str | None:
+    if not plan.optimizations.layerwise_fp8:
+        return None
+    if plan.optimizations.quantization is not None:
+        kind = plan.optimizations.quantization
+        return f"--layerwise_fp8 and --quantization {kind} store the same weights; use one"
+    return _whole_weights(plan, "--layerwise_fp8")
+
+
+def _whole_weights(plan: Plan, option: str) -> str | None:
+    """Ranks that hold slices or stages rebuild the layers that the optimization has changed."""
+    parallel = plan.parallel
+    if parallel.tensor == 1 and parallel.pipefusion == 1:
+        return None
+    mode = "--tensor_parallel_degree" if parallel.tensor > 1 else "--pipefusion_parallel_degree"
+    return f"{option} works on whole layers, which {mode} cuts or rebuilds; use --ulysses_degree instead"
+
+
+def _t5(plan: Plan) -> str | None:
+    family = plan.spec.family
+    if not plan.optimizations.fp8_t5_encoder or family.has_t5:
+        return None
+    return f"--use_fp8_t5_encoder: {family.name} has no T5 text encoder; leave it out"
+
+
+def _offload(plan: Plan) -> str | None:
+    kind = plan.optimizations.offload
+    if kind is None:
+        return None
+    option = f"--{OPTIMIZATIONS['offload'].option_for(kind)}"
+    if plan.device != "cuda":
+        why = "on the CPU they are there already" if plan.device == "cpu" else "an Apple GPU shares it"
+        return f"{option} keeps weights in host memory until a GPU needs them; {why}; leave it out"
+    if plan.parallel.world_size > 1:
+        return f"{option} moves the weights of one process; use it without parallel degrees"
+    hooking = [record.option for record in plan.optimizations.in_use.values() if record.hooks_layers]
+    return f"{option} and --{hooking[0]} hook the same layers; use one of them" if hooking else None
+
+
+def _vae_slicing(plan: Plan) -> str | None:
+    images = plan.batch_size // plan.parallel.data
+    if not plan.optimizations.vae_slicing or images > 1:
+        return None
+    return (
+        "--vae_slicing decodes the images of a batch one by one; with one image at a time "
+        f"(--workload.batch_size {plan.batch_size}) it does nothing; use a larger batch, or leave it out"
+    )
+
+
+def _parallel_vae(plan: Plan) -> str | None:
+    optimizations = plan.optimizations
+    if not plan.parallel.parallel_vae or not (optimizations.vae_slicing or optimizations.vae_tiling):
+        return None
+    option = "--vae_slicing" if optimizations.vae_slicing else "--vae_tiling"
+    return f"{option} and --use_parallel_vae cut the same decoder; use one of them"
+
+
+def _cache_offered(plan: Plan) -> str | None:
+    method, engine, family = plan.optimizations.cache, plan.engine, plan.spec.family
+    offered = family.caches.get(engine, frozenset())
+    if method is None or method in offered:
+        return None
+    elsewhere = [name for name, caches in family.caches.items() if method in caches]
+    here = [name for name in typing.get_args(CacheMethod) if name in offered]
     instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
     if here:
         instead += f", or --cache_method {' or '.join(here)}"
-    return f"cache {method}: the {engine} engine has none for {family} models; {instead}"
+    return f"cache {method}: the {engine} engine has none for {family.name} models; {instead}"
 
 
 def _cache_modes(plan: Plan) -> str | None:
@@ -112,12 +190,9 @@ def _cache_modes(plan: Plan) -> str | None:
         return None
     if plan.steps < 2:
         return f"cache {method} reuses what an earlier step has computed, and there is one step; use more"
-    if method == "fastercache" and plan.spec.guidance == "classifier-free":
+    if method == "fastercache" and plan.spec.guidance == "classifier-free" and not plan.runs_guidance_batch:
         scale = plan.guidance_scale or 0
-        if scale <= 1:
-            return (
-                f"cache fastercache saves guidance, and guidance scale {scale:g} runs none; use one above 1"
-            )
+        return f"cache fastercache saves guidance, and guidance scale {scale:g} runs none; use one above 1"
     agree = 1 if plan.engine == "diffusers" else parallel.sequence  # xfuser's take the ranks' mean
     if parallel.world_size // parallel.data == agree:
         return None
@@ -136,8 +211,9 @@ def _compile(plan: Plan) -> str | None:
     if parallel.pipefusion * parallel.tensor > 1:
         mode = "--pipefusion_parallel_degree" if parallel.pipefusion > 1 else "--tensor_parallel_degree"
         return f"--use_torch_compile was not tried with {mode} and is not offered; use --ulysses_degree"
-    if plan.engine == "diffusers" and split_text_tokens(plan) % parallel.sequence:
-        text, length = split_text_tokens(plan), plan.max_sequence_length or 0
+    text = plan.text_tokens_in_sequence
+    if plan.engine == "diffusers" and text % parallel.sequence:
+        length = plan.max_sequence_length or 0
         fits = length - text % parallel.sequence
         return (
             f"--use_torch_compile: {parallel.sequence} processes cannot share {text} text tokens evenly, and "
@@ -157,17 +233,36 @@ def _compile(plan: Plan) -> str | None:
 
 
 def _scheduler(plan: Plan) -> str | None:
-    name, family, parallel = plan.optimizations.scheduler, plan.spec.family.name, plan.parallel
+    name, family, parallel = plan.optimizations.scheduler, plan.spec.family, plan.parallel
     if name == "own":
         return None
-    if family in _FLOW and name == "ddim":
-        return f"--scheduler ddim steps noise predictions, and {family} predicts a flow; use unipc or own"
+    if family.predicts == "flow" and name == "ddim":
+        return (
+            f"--scheduler ddim steps noise predictions, and {family.name} predicts a flow; use unipc or own"
+        )
     if parallel.pipefusion > 1:
         return f"--scheduler {name}: PipeFusion steps the image in patches; use own"
-    parts = {"ddim", "dpmsolver++"} if family not in _FLOW else {"euler"}
+    parts = {"euler"} if family.predicts == "flow" else {"ddim", "dpmsolver++"}
     if plan.engine == "xdit" and parallel.sequence > 1 and name not in parts:
         return (
             f"--scheduler {name}: the xdit engine steps a part of the image on each process by "
             f"{' or '.join(sorted(parts))} or the model's own; use one of these, or --engine diffusers"
         )
     return None
+
+
+CHECKS = (
+    _device,
+    _attention,
+    _attention_slicing,
+    _quantization,
+    _layerwise,
+    _t5,
+    _offload,
+    _vae_slicing,
+    _parallel_vae,
+    _cache_offered,
+    _cache_modes,
+    _compile,
+    _scheduler,
+)

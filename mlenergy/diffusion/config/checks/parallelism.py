@@ -4,34 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.models.spec import Mode
+from mlenergy.diffusion.config.parallelism import MODES
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
 
 
-_MODE_OPTIONS: dict[Mode, str] = {
-    "ulysses": "--ulysses_degree",
-    "ring": "--ring_degree",
-    "cfg": "--use_cfg_parallel",
-    "data": "--data_parallel_degree",
-    "pipefusion": "--pipefusion_parallel_degree",
-    "tensor": "--tensor_parallel_degree",
-    "parallel-vae": "--use_parallel_vae",
-}
-
-
-def lacking_mode(plan: Plan) -> str | None:
+def _modes(plan: Plan) -> str | None:
     """The first mode of the plan that its engine does not offer for the model's family, or None."""
     offered = plan.spec.family.modes[plan.engine]
     for mode in plan.parallel.modes:
         if mode not in offered:
-            option = _MODE_OPTIONS[mode]
             elsewhere = [e for e, modes in plan.spec.family.modes.items() if mode in modes]
             instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
             return (
-                f"{option}: the {plan.engine} engine does not offer it for {plan.spec.family.name} models "
-                f"(see docs/capabilities.md); {instead}"
+                f"--{MODES[mode].option}: the {plan.engine} engine does not offer it for "
+                f"{plan.spec.family.name} models (see docs/capabilities.md); {instead}"
             )
     return None
 
@@ -47,14 +35,9 @@ def _heads(plan: Plan) -> str | None:
     )
 
 
-def token_rows(plan: Plan) -> int:
-    """Rows of tokens in one image."""
-    return plan.height_px // (plan.spec.family.latent_factor * plan.spec.family.patch_size)
-
-
 def _rows(plan: Plan) -> str | None:
     """Sequences are split by whole rows; a UNet has none, and no degree that splits one."""
-    parallel, rows = plan.parallel, token_rows(plan)
+    parallel, rows = plan.parallel, plan.token_rows
     if rows % parallel.sequence == 0:
         return None
     step = plan.height_px // rows * parallel.sequence
@@ -73,7 +56,7 @@ def _guidance_batch(plan: Plan) -> str | None:
         return f"guidance has two halves, so {plan.parallel.cfg} processes cannot share them; use 2"
     if plan.spec.guidance != "classifier-free":
         return f"{plan.spec.model_id} runs no guidance batch that processes could share; use other degrees"
-    if plan.guidance_scale is None or plan.guidance_scale <= 1:
+    if not plan.runs_guidance_batch:
         scale = "none" if plan.guidance_scale is None else f"{plan.guidance_scale:g}"
         return (
             f"--use_cfg_parallel shares the guidance batch, but guidance scale {scale} runs none; "
@@ -101,4 +84,6 @@ def _ring_dtype(plan: Plan) -> str | None:
     )
 
 
+# Alone and before the others: they are of degrees that the engine has.
+OFFERED = (_modes,)
 CHECKS = (_heads, _rows, _guidance_batch, _uneven_batch, _ring_dtype)

@@ -1,4 +1,4 @@
-"""What is asked of a model, whoever runs it: sizes, counts, guidance, text."""
+"""Limits of a request, whoever runs it: weights, counts, sizes, guidance, text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.models.architectures.reader import architecture_ids, has_architecture
-from mlenergy.diffusion.models.listed import is_tiny
+from mlenergy.diffusion.models.spec import is_tiny
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -53,7 +53,7 @@ def _certainty(plan: Plan) -> str | None:
     if plan.target_ci is None:
         return None
     if not 0 < plan.target_ci < 1:
-        return f"--target_ci {plan.target_ci:g} is no share of the mean; use 0.01 for 1 %"
+        return f"--target_ci {plan.target_ci:g} is not a share of the mean; use 0.01 for 1 %"
     if plan.max_iters < max(plan.benchmark_iters, 2):
         least = max(plan.benchmark_iters, 2)
         return (

@@ -1,13 +1,11 @@
-"""What the xdit engine alone cannot do: PipeFusion, tensor parallelism, the parallel VAE.
+"""Limits of the xdit engine alone: PipeFusion, tensor parallelism, the parallel VAE.
 
-xfuser's faults that are mended are no refusals (engines/xdit_faults.py).
+xfuser's faults that this project patches are not refused (engines/xdit/patches/registry.py).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from mlenergy.diffusion.config.checks.parallelism import token_rows
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -21,7 +19,7 @@ def _patches(plan: Plan) -> str | None:
                 "--num_pipeline_patch is PipeFusion's; use --pipefusion_parallel_degree too, or leave it out"
             )
         return None
-    shares, uneven = divmod(token_rows(plan), plan.parallel.sequence)
+    shares, uneven = divmod(plan.token_rows, plan.parallel.sequence)
     if uneven:
         return None  # refused for that already
     wanted = plan.parallel.pipeline_patches
@@ -29,7 +27,7 @@ def _patches(plan: Plan) -> str | None:
         return None
     fits = ", ".join(str(n) for n in range(1, min(shares, 16) + 1) if _patches_made(shares, n) == n)
     return (
-        f"PipeFusion cannot cut {token_rows(plan)} rows of tokens, shared by {plan.parallel.sequence} "
+        f"PipeFusion cannot cut {plan.token_rows} rows of tokens, shared by {plan.parallel.sequence} "
         f"processes, into {wanted} patches; use a --num_pipeline_patch of {fits}"
     )
 
@@ -73,23 +71,23 @@ def _stages(plan: Plan) -> str | None:
 
 
 def _stages_fit(plan: Plan, layers: int, stages: int) -> bool:
-    """Whether no stage is left without layers; HunyuanDiT's paired stages have to be equal."""
-    if plan.spec.family.name == "hunyuandit":
+    """True where no stage is left without layers, and paired ones are equal."""
+    if plan.spec.family.paired_stages:
         return layers % stages == 0
     return -(-layers // stages) * (stages - 1) < layers
 
 
-def _hunyuandit_skips(plan: Plan) -> str | None:
+def _paired_stages(plan: Plan) -> str | None:
     """HunyuanDiT's second half takes what its first half hands over: each stage has one partner."""
     parallel = plan.parallel
-    if plan.spec.family.name != "hunyuandit" or parallel.pipefusion == 1:
+    if not plan.spec.family.paired_stages or parallel.pipefusion == 1:
         return None
     if parallel.pipefusion % 2:
         return (
             f"--pipefusion_parallel_degree {parallel.pipefusion}: HunyuanDiT's stages work in pairs; "
             f"use {parallel.pipefusion - 1} or {parallel.pipefusion + 1}"
         )
-    if plan.guidance_scale is None or plan.guidance_scale <= 1:
+    if not plan.runs_guidance_batch:
         return (
             "xfuser's PipeFusion for HunyuanDiT expects a guidance batch, which a guidance scale of 1 or "
             "less does not run; use a --workload.guidance_scale above 1, or --ulysses_degree"
@@ -122,4 +120,4 @@ def _binning(plan: Plan) -> str | None:
     )
 
 
-CHECKS = (*(_patches, _synchronous_steps, _tensor, _stages, _hunyuandit_skips, _parallel_vae, _binning),)
+CHECKS = (_patches, _synchronous_steps, _tensor, _stages, _paired_stages, _parallel_vae, _binning)

@@ -8,7 +8,6 @@ from typing import Any
 from diffusers import ContextParallelConfig
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
-from mlenergy.diffusion.config.checks.diffusers import split_text_tokens
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.engines.diffusers.mesh import Place
 from mlenergy.diffusion.engines.diffusers.routing import route_self_attention
@@ -62,7 +61,7 @@ def _config(plan: Plan, place: Place) -> ContextParallelConfig:
 
 
 def _is_uneven(plan: Plan) -> bool:
-    return split_text_tokens(plan) % plan.parallel.sequence != 0
+    return plan.text_tokens_in_sequence % plan.parallel.sequence != 0
 
 
 def _backend(plan: Plan) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 
-from mlenergy.diffusion.config.checks import refusals
+from mlenergy.diffusion.config.checks import check_plan
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
@@ -17,7 +17,6 @@ from mlenergy.diffusion.engines.call import call_arguments
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.mesh import Place, find_place
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 from mlenergy.diffusion.weights.per_node import locate
 from mlenergy.diffusion.weights.pipeline import load
@@ -46,9 +45,7 @@ class DiffusersEngine:
         Raises:
             UserError: the weights cannot be had, or degrees that do not fit.
         """
-        reasons = refusals(plan)
-        if reasons:
-            raise UserError(reasons[0])
+        check_plan(plan)
         watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
         with (
             cluster.raise_on_all_ranks()

@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from mlenergy.diffusion.config import parallelism
 from mlenergy.diffusion.config.parallelism import Parallelism
 
-# Outermost first: ranks of one sequence are neighbours, so that they share a node where they can.
-AXES = ("data", "cfg", "ring", "ulysses", "tensor")
+# Outermost first, but for PipeFusion, which diffusers does not have.
+AXES = tuple(axis for axis in parallelism.AXES if axis != "pipefusion")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlenergy.diffusion.config.optimizations import STEP_CACHES, CacheMethod
+from mlenergy.diffusion.config.optimizations import STEP_CACHES
 from mlenergy.diffusion.engines.optimizations.blocks import attention_layers, computing_blocks, feed_forwards
 from mlenergy.diffusion.engines.optimizations.counting import Computed
+from mlenergy.diffusion.models.spec import CacheMethod
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan

@@ -10,8 +10,10 @@ import torch
 from diffusers import (
     FasterCacheConfig,
     FirstBlockCacheConfig,
+    HunyuanDiT2DModel,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
+    SD3Transformer2DModel,
     TaylorSeerCacheConfig,
 )
 from diffusers.hooks import (
@@ -46,9 +48,9 @@ _GUIDANCE_BATCH = [
 def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
     """Hook the plan's cache into the denoiser; the returned function makes it forget."""
     denoiser = getattr(pipeline, plan.spec.family.denoiser)
-    if plan.spec.family.name == "sd3":
+    if isinstance(denoiser, SD3Transformer2DModel):
         _let_the_last_block_return_both(denoiser)
-    if plan.spec.family.name == "hunyuandit":
+    if isinstance(denoiser, HunyuanDiT2DModel):
         # Diffusers knows the blocks of other models only.
         metadata = TransformerBlockMetadata(return_hidden_states_index=0)
         TransformerBlockRegistry.register(HunyuanDiTBlock, metadata)

@@ -15,7 +15,7 @@ def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
     """Put xfuser's cached blocks in the place of the transformer's; the returned function makes them forget.
 
     xfuser itself leaves a cache out, with a line in its log, where guidance, PipeFusion or tensor
-    parallelism is on; plans with these are refused (refusals/optimizations.py).
+    parallelism is on; plans with these are refused (config/checks/optimizations.py).
     """
     from xfuser.model_executor.cache.adapters import apply_cache
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.config.checks import refusals
+from mlenergy.diffusion.config.checks import check_plan
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
@@ -19,7 +19,6 @@ from mlenergy.diffusion.engines.xdit import importing
 from mlenergy.diffusion.engines.xdit.groups import dissolve_groups, form_groups
 from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights import pipeline as loading
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 from mlenergy.diffusion.weights.per_node import locate
@@ -48,9 +47,7 @@ class XditEngine:
             UserError: xfuser is missing or of another version, the weights cannot be had, or the
                 plan is one that xfuser cannot run.
         """
-        reasons = refusals(plan)
-        if reasons:
-            raise UserError(reasons[0])
+        check_plan(plan)
         watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
         mends = prepare_xfuser(plan)
         with (

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.hub import UNUSED, ModelFolder, read_model
-from mlenergy.diffusion.models.listed import is_tiny
+from mlenergy.diffusion.models.spec import is_tiny
 
 UNVERIFIED = "unverified"
 OWN_CONFIG = "the component's own config.json"

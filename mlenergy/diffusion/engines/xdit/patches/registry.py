@@ -1,7 +1,7 @@
 """The known faults of xfuser 0.7.0 that change an image, a measurement, or crash; none is left silent.
 
 Each is either mended here, for as long as a test still sees it without the mend, or the set-up
-is refused before anything loads (mlenergy/diffusion/refusals/), or it cannot be reached.
+is refused before anything loads (mlenergy/diffusion/config/checks/), or it cannot be reached.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ UNREACHABLE: dict[str, str] = {
     ),
 }
 
-# Faults whose set-ups are refused (refusals/, or a mode that models/modes.py does not offer).
+# Faults whose set-ups are refused (config/checks/, or a mode that models/families.py does not offer).
 REFUSED: dict[str, str] = {
     "tensor-sequence": (
         "tensor-parallel with Ulysses or ring gives a wrong image: yunchang's groups take neighbouring "

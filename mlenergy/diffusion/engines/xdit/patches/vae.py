@@ -23,7 +23,7 @@ def latents_without_new_groups() -> list[Patch]:
 
 
 def _broadcast_latents(self: Any, latents: torch.Tensor | None) -> torch.Tensor:
-    """Latents of the one data-parallel group there is; refusals/common.py sees to that."""
+    """Latents of the one data-parallel group there is; config/checks/xdit.py sees to that."""
     from xfuser.core.distributed import get_runtime_state, get_world_group
 
     world = get_world_group()
