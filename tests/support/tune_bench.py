@@ -8,29 +8,31 @@ from collections.abc import Sequence
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.models.resolve import resolve_model
-from mlenergy.diffusion.tune.axes import axes_of
-from mlenergy.diffusion.tune.candidates import Candidate, Choice, choose
-from mlenergy.diffusion.tune.intervals import Start
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import read_command
-from mlenergy.diffusion.tune.pruning import Planner
-from mlenergy.diffusion.tune.starts import Failed, Measured
+from mlenergy.diffusion.tune.pareto import StartSummary
+from mlenergy.diffusion.tune.space import Candidate, Planner, SearchSpace, axes_of, search_space
+from mlenergy.diffusion.tune.trials import Failed, Measured
 
 H200 = Machine("cuda", "NVIDIA H200", 2, 141.0)
 FLUX = ["workload:t2i", "--workload.model_id", "black-forest-labs/FLUX.1-dev"]
 
 
-def choice_of(words: Sequence[str], machine: Machine = H200, model: Sequence[str] = FLUX) -> Choice:
+def space_of(words: Sequence[str], machine: Machine = H200, model: Sequence[str] = FLUX) -> SearchSpace:
     """What `mlenergy tune` would try with these options."""
     asked = read_command([*words, *model])
     args = parse_args(asked.words)
     spec = resolve_model(args.workload.model_id)
     axes = axes_of(asked, args, machine.processes)
-    return choose(args, axes, Planner(spec, machine, asked.approximate))
+    return search_space(args, axes, Planner(spec, machine, asked.approximate))
 
 
 def measured(
-    seconds: Start, joules: Start | None, measured_s: float, wall_s: float, reason: str | None = None
+    seconds: StartSummary,
+    joules: StartSummary | None,
+    measured_s: float,
+    wall_s: float,
+    reason: str | None = None,
 ) -> Measured:
     """A start with these figures."""
     return Measured(
@@ -80,7 +82,7 @@ class Bench:
     def elapsed_s(self) -> float:
         return self.now_s
 
-    def _sample(self, level: float, iterations: int) -> Start:
+    def _sample(self, level: float, iterations: int) -> StartSummary:
         here = level * self._chance.gauss(1, self.scatter)
         values = [here * self._chance.gauss(1, self.scatter / 10) for _ in range(iterations)]
-        return Start(iterations, statistics.fmean(values), statistics.stdev(values))
+        return StartSummary(iterations, statistics.fmean(values), statistics.stdev(values))

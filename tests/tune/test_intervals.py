@@ -5,11 +5,13 @@ import statistics
 import pytest
 
 from mlenergy.diffusion.measure.statistics import summarize
-from mlenergy.diffusion.tune.intervals import Spread, Start, interval_of, spreads_of
+from mlenergy.diffusion.tune.pareto import Spread, StartSummary, interval_of, spreads_of
 
 
-def start_of(values: list[float]) -> Start:
-    return Start(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+def start_of(values: list[float]) -> StartSummary:
+    return StartSummary(
+        len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    )
 
 
 def test_one_start_has_its_iterations_interval() -> None:
@@ -20,30 +22,30 @@ def test_one_start_has_its_iterations_interval() -> None:
 
 
 def test_the_scatter_between_starts_counts_where_it_is_wider() -> None:
-    starts = [Start(3, 1.0, 0.001), Start(6, 1.1, 0.001)]
-    spread = spreads_of({1: starts, 2: [Start(3, 2.0, 0.1)]}).of(2)
+    starts = [StartSummary(3, 1.0, 0.001), StartSummary(6, 1.1, 0.001)]
+    spread = spreads_of({1: starts, 2: [StartSummary(3, 2.0, 0.1)]}).of(2)
     assert spread is not None
     assert (spread.relative, spread.freedom) == (pytest.approx(0.1 / math.sqrt(2) / 1.05), 1)
     interval = interval_of(starts, spread)
     # Student's t for one degree of freedom is 12.706.
     assert interval.half_width == pytest.approx(12.706 * spread.relative * 1.05 / math.sqrt(2), rel=1e-4)
     # It holds for a candidate with one start too, whose iterations alone look more certain.
-    assert interval_of([Start(3, 2.0, 0.001)], Spread(0.05, 10)).half_width == pytest.approx(
+    assert interval_of([StartSummary(3, 2.0, 0.001)], Spread(0.05, 10)).half_width == pytest.approx(
         2.228 * 0.1, rel=1e-3
     )
 
 
 def test_steady_starts_leave_the_iterations_scatter() -> None:
-    starts = [Start(3, 1.0, 0.2), Start(3, 1.0, 0.2)]
+    starts = [StartSummary(3, 1.0, 0.2), StartSummary(3, 1.0, 0.2)]
     interval = interval_of(starts, spreads_of({1: starts}).of(1))
     # Four degrees of freedom: 2.776.
     assert interval.half_width == pytest.approx(2.776 * math.sqrt(2 * 0.04 / 3) / 2, rel=1e-3)
 
 
 def test_what_is_not_known_is_not_narrow() -> None:
-    interval = interval_of([Start(1, 1.0, None)], None)
+    interval = interval_of([StartSummary(1, 1.0, None)], None)
     assert (interval.low, interval.high) == (0.0, math.inf)
-    assert spreads_of({1: [Start(3, 1.0, 0.1)]}).of(1) is None
+    assert spreads_of({1: [StartSummary(3, 1.0, 0.1)]}).of(1) is None
     with pytest.raises(ValueError, match="no start"):
         interval_of([], None)
 
@@ -64,8 +66,8 @@ def test_the_interval_holds_the_true_mean_about_95_times_in_100() -> None:
 
 
 def test_one_disturbed_start_widens_its_own_candidate_only() -> None:
-    quiet = {n: [Start(3, 1.0 + n, 0.01), Start(6, 1.005 * (1.0 + n), 0.01)] for n in range(4)}
-    disturbed = {**quiet, 4: [Start(3, 9.0, 0.01), Start(6, 1.0, 0.01)]}
+    quiet = {n: [StartSummary(3, 1.0 + n, 0.01), StartSummary(6, 1.005 * (1.0 + n), 0.01)] for n in range(4)}
+    disturbed = {**quiet, 4: [StartSummary(3, 9.0, 0.01), StartSummary(6, 1.0, 0.01)]}
     spreads = spreads_of(disturbed)
     assert list(spreads.own) == [4]
     assert spreads.common == spreads_of(quiet).common
@@ -79,6 +81,6 @@ def test_what_chance_explains_does_not_stand_out() -> None:
     chance = random.Random(5)
     found = 0
     for _ in range(300):
-        pairs = {n: [Start(3, chance.gauss(1, 0.02), 0.0) for _ in range(2)] for n in range(5)}
+        pairs = {n: [StartSummary(3, chance.gauss(1, 0.02), 0.0) for _ in range(2)] for n in range(5)}
         found += bool(spreads_of(pairs).own)
     assert found < 12

@@ -1,4 +1,4 @@
-"""`mlenergy tune` for people: the front, the command of each point, and what was left out. Pure."""
+"""The report of `mlenergy tune`: the Pareto front, the command of each point, and everything else. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_NUMBERS = 3
 _SHOWN = 5  # of a long list; tune.json has all
 _ENERGY = {"gpu": "GPU joules", "cpu_packages": "joules of the CPU packages", None: None}
 _ENDINGS = {
-    "settled": "every candidate is measured, and the front is told apart",
+    "settled": "every candidate is measured, and the Pareto front is certain to within --tolerance",
     "rounds": "every candidate is measured, and contenders had their {rounds} starts (--rounds)",
     "budget": "no further start fits into the budget (--budget_s)",
 }
@@ -35,7 +35,7 @@ def render(record: Mapping[str, Any]) -> RenderableType:
         *_unknown(record, front),
         _table(front),
         *_commands(front),
-        *_listed("not told apart", by_state.get("undecided", []), "reason"),
+        *_listed("undecided", by_state.get("undecided", []), "reason"),
         *_listed("not comparable", by_state.get("not comparable", []), "energy_reason"),
         *_listed("failed", [e for e in record["candidates"] if e["failure"] is not None], "failure"),
         *_listed("not measured", by_state.get("not measured", []), None),
@@ -46,8 +46,8 @@ def render(record: Mapping[str, Any]) -> RenderableType:
     )
 
 
-def render_choice(record: Mapping[str, Any]) -> RenderableType:
-    """What would be measured, in order, and what cannot work."""
+def render_space(record: Mapping[str, Any]) -> RenderableType:
+    """The report of a dry run: the candidates in their order, and the combinations that cannot work."""
     counts = record["counts"]
     return Group(
         title(f"{record['model_id']}: {counts['candidates']} candidates, {counts['pruned']} cannot work"),
@@ -68,7 +68,7 @@ def _heading(record: Mapping[str, Any]) -> str:
 
 
 def _unknown(record: Mapping[str, Any], front: Sequence[Entry]) -> list[Text]:
-    """Why columns are empty."""
+    """Reasons for empty columns."""
     lines = []
     if record["energy_of"] is None and record["energy_reason"] is not None:
         lines.append(_line("joules", f"not known: {record['energy_reason']}; so seconds alone decide"))
@@ -108,7 +108,7 @@ def _with_interval(interval: Mapping[str, Any] | None) -> str:
 
 
 def _two_digits(value: float) -> str:
-    """What is itself uncertain has no use for more."""
+    """Two significant digits, enough for a value that is itself uncertain."""
     return number(float(f"{value:.2g}"))
 
 
@@ -122,7 +122,7 @@ def _commands(front: Sequence[Entry]) -> list[Text]:
 
 
 def _listed(name: str, entries: Sequence[Entry], key: str | None) -> list[Text]:
-    """The first of them, and how many more there are."""
+    """Lines for the first of them, and the number of the rest."""
     lines = [
         _line(name, f"#{entry['number']} {entry['label']}" + ("" if key is None else f": {entry[key]}"))
         for entry in entries[:_SHOWN]
@@ -167,11 +167,11 @@ def _sure(entry: Entry) -> str:
     if entry["sure"]:
         return "yes"
     named = len(others) <= _SHOWN_NUMBERS
-    return f"not from {', '.join(f'#{one}' for one in others) if named else f'{len(others)} others'}"
+    return f"not vs. {', '.join(f'#{one}' for one in others) if named else f'{len(others)} others'}"
 
 
 def _spread(record: Mapping[str, Any]) -> list[Text]:
-    """How much starts differ: where it is much, the machine was not quiet, and no interval is narrow."""
+    """The spread between starts; where it is large, the machine was not quiet and no interval is narrow."""
     known = {name: spread for name, spread in record["start_to_start"].items() if spread is not None}
     shares = [f"{name} {_two_digits(100 * one['relative'])} %" for name, one in known.items()]
     alone = [

@@ -1,4 +1,4 @@
-"""The verb: `mlenergy tune`."""
+"""The verb `mlenergy tune`."""
 
 from __future__ import annotations
 
@@ -15,89 +15,80 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
+from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.executors.ledger import folder_lock
+from mlenergy.diffusion.executors.ledger import LogFile, folder_lock
 from mlenergy.diffusion.executors.local import Stopped
 from mlenergy.diffusion.models.resolve import resolve_model
-from mlenergy.diffusion.report.tune_view import render, render_choice
+from mlenergy.diffusion.report.lines import energy, number
+from mlenergy.diffusion.report.tune_view import render, render_space
 from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.paths import model_slug
-from mlenergy.diffusion.tune.axes import axes_of
-from mlenergy.diffusion.tune.candidates import choose
-from mlenergy.diffusion.tune.log import TuneLog
 from mlenergy.diffusion.tune.machine import machine_of, slots_of
 from mlenergy.diffusion.tune.options import FIRST_ITERS, Asked, read_command
 from mlenergy.diffusion.tune.parser import PROG
-from mlenergy.diffusion.tune.pruning import Planner
-from mlenergy.diffusion.tune.record import Frame, record
+from mlenergy.diffusion.tune.record import SearchSetup, record
 from mlenergy.diffusion.tune.runner import Runner
-from mlenergy.diffusion.tune.schedule import Limits, Step
-from mlenergy.diffusion.tune.search import search, take_up
-from mlenergy.diffusion.tune.starts import Failed, Measured
-from mlenergy.diffusion.tune.state import Tried
+from mlenergy.diffusion.tune.search import Limits, Step, earlier_trials, search
+from mlenergy.diffusion.tune.space import Planner, SearchSpace, axes_of, search_space
+from mlenergy.diffusion.tune.trials import Failed, Measured, Trial
 
 _PIPED_WIDTH = 160  # where there is no terminal that has a width
 
 
 def main(argv: list[str]) -> int:
-    """Search, and report the front.
+    """Search, and report the Pareto front.
 
     Returns:
-        0: there is a front. 128 + signal: stopped; what there was is reported.
+        0: something was measured. 128 + signal: stopped; the report shows what was measured until then.
 
     Raises:
-        UserError: the command line, the model or the machine needs mending, or every candidate failed.
+        UserError: the command line, the model or the machine is wrong, or every candidate failed.
     """
     begin_s = time.monotonic()
     asked = read_command(argv)
-    frame = _frame(asked, argv)
+    setup = _setup(asked, argv)
     if asked.dry_run:
-        planned = record(frame, [Tried(one) for one in frame.choice.candidates], 0.0, "dry run")
-        _print(planned, render_choice(planned), asked.json)
+        planned = record(setup, [Trial(one) for one in setup.space.candidates], 0.0, "dry run")
+        _print(planned, render_space(planned), asked.json)
         return 0
-    with folder_lock(Path(frame.folder), "use another --folder"):
-        return _search(asked, frame, begin_s)
+    with folder_lock(Path(setup.folder), "use another --folder"):
+        return _search(asked, setup, begin_s)
 
 
-def _frame(asked: Asked, argv: Sequence[str]) -> Frame:
+def _setup(asked: Asked, argv: Sequence[str]) -> SearchSetup:
     args = parse_args(asked.words, PROG)
-    limits = _limits(asked, args)
+    first_iters = args.benchmark_iters if "benchmark_iters" in asked.given else FIRST_ITERS
+    if first_iters < 2:
+        raise UserError(f"--benchmark_iters {first_iters}: one iteration has no interval; use 2 or more")
     machine = machine_of(args.device, asked.processes, asked.gpu_memory_gib)
     model = resolve_model(args.workload.model_id, args.workload.revision)
-    return Frame(
+    return SearchSetup(
         model_id=model.model_id,
         command=shlex.join(["mlenergy", "tune", *argv]),
         folder=str(asked.folder or Path("run") / "tune" / model_slug(model.model_id)),
         machine=machine,
-        limits=limits,
-        choice=choose(
+        limits=Limits(asked.budget_s, asked.rounds, asked.tolerance, first_iters),
+        space=search_space(
             args, axes_of(asked, args, machine.processes), Planner(model, machine, asked.approximate)
         ),
     )
 
 
-def _limits(asked: Asked, args: BenchmarkArgs) -> Limits:
-    first = args.benchmark_iters if "benchmark_iters" in asked.given else FIRST_ITERS
-    if first < 2:
-        raise UserError(f"--benchmark_iters {first}: one iteration has no interval; use 2 or more")
-    return Limits(asked.budget_s, asked.rounds, asked.tolerance, first)
-
-
-def _search(asked: Asked, frame: Frame, begin_s: float) -> int:
-    folder, limits = Path(frame.folder), frame.limits
-    log = TuneLog(folder / "tune.log", limits)
-    # Images are kept where they are asked for: their files take longer than a short start's windows.
-    save_images = "save_images" in asked.given and frame.choice.candidates[0].args.save_images
-    runner = Runner(folder, slots_of(frame.machine), save_images, log.write)
-    tried = take_up(frame.choice.candidates, limits, runner.earlier, asked.retry_failed)
-    log.begin(frame.choice, sum(1 for one in tried if one.starts))
+def _search(asked: Asked, setup: SearchSetup, begin_s: float) -> int:
+    folder, limits = Path(setup.folder), setup.limits
+    log = _TuneLog(folder / "tune.log", limits)
+    # Images only where they are asked for: writing them takes longer than a short start's windows.
+    save_images = "save_images" in asked.given and setup.space.candidates[0].args.save_images
+    runner = Runner(folder, slots_of(setup.machine), save_images, log.write)
+    trials = earlier_trials(setup.space.candidates, limits, runner.earlier, asked.retry_failed)
+    log.begin(setup.space, sum(1 for trial in trials if trial.starts))
 
     def elapsed_s() -> float:
         return time.monotonic() - begin_s
 
     def save(ended: str) -> dict[str, Any]:
-        content = record(frame, tried, elapsed_s(), ended)
+        content = record(setup, trials, elapsed_s(), ended)
         write_json(folder / "tune.json", content)
         return content
 
@@ -108,23 +99,65 @@ def _search(asked: Asked, frame: Frame, begin_s: float) -> int:
     code = 0
     try:
         with _signals_stop():
-            ended: str = search(tried, limits, runner.start, elapsed_s, after, log.before)
+            ended: str = search(trials, limits, runner.start, elapsed_s, after, log.before)
     except Stopped as stopped:
         ended, code = f"stopped by {stopped}; the same command goes on", 128 + stopped.number
     found = save(ended)
-    if not code and not any(one.starts for one in tried):
-        raise _nothing(found)
+    if not code and not any(trial.starts for trial in trials):
+        raise _nothing_measured(found)
     _print(found, render(found), asked.json)
     return code
 
 
-def _nothing(found: Mapping[str, Any]) -> UserError:
+class _TuneLog(LogFile):
+    """Progress lines: in a file, and on the error stream, so that the report can be piped."""
+
+    def __init__(self, file: Path, limits: Limits) -> None:
+        super().__init__(file)
+        self._limits = limits
+
+    def begin(self, space: SearchSpace, known: int) -> None:
+        """The number of candidates, and in the file what cannot work."""
+        for one in space.pruned:
+            self.write(f"cannot work: {one.label}: {one.reason}")
+        if space.guess_reason is not None:
+            self._print(f"the plan has no guess of times and memory: {space.guess_reason}")
+        self._print(
+            f"{len(space.candidates)} candidates, {known} of them measured before; "
+            f"{len(space.pruned)} combinations cannot work"
+        )
+
+    def before(self, step: Step) -> None:
+        """The start that is about to be made."""
+        iterations = self._limits.iterations(step.start)
+        expected = f", about {number(step.expected_s)} s" if step.expected_s else ""
+        candidate = step.trial.candidate
+        self._print(
+            f"#{candidate.number} start {step.start}, {iterations} iterations{expected}: {candidate.label}"
+        )
+
+    def after(self, step: Step, outcome: Measured | Failed) -> None:
+        """The figures of a start, or the reason of its failure."""
+        name = f"#{step.trial.candidate.number}"
+        took = "" if outcome.wall_s is None else f", took {number(outcome.wall_s)} s"
+        if isinstance(outcome, Failed):
+            self._print(f"{name} failed{took}: {outcome.message}")
+            return
+        joules = "joules not known" if outcome.joules is None else f"{energy(outcome.joules.mean)} per image"
+        self._print(f"{name} {number(outcome.seconds.mean)} s per image, {joules}{took}")
+
+    def _print(self, line: str) -> None:
+        self.write(line)
+        print(line, file=sys.stderr, flush=True)
+
+
+def _nothing_measured(found: Mapping[str, Any]) -> UserError:
     failed = [entry for entry in found["candidates"] if entry["failure"] is not None]
     if not failed:
         return UserError("the budget ended before anything was measured; use a longer --budget_s")
     return UserError(
         f"none of {len(failed)} candidates could be measured; the first one: {failed[0]['failure']} "
-        f"({found['folder']}/logs has each one's output; mend it and add --retry_failed)"
+        f"({found['folder']}/logs has each one's output; fix it and add --retry_failed)"
     )
 
 
@@ -138,7 +171,7 @@ def _print(found: Mapping[str, Any], report: RenderableType, as_json: bool) -> N
 
 @contextmanager
 def _signals_stop() -> Iterator[None]:
-    """Between runs a signal raises Stopped; while one runs, the executor sees to it."""
+    """Raise Stopped for a signal between runs; during one the executor does."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Stopped(signum)

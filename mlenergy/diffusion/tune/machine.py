@@ -14,7 +14,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to run on."""
+    """The devices that a search may use."""
 
     device: DeviceType
     device_name: str
@@ -23,12 +23,12 @@ class Machine:
 
 
 def machine_of(preference: Preference, processes: int | None, gpu_memory_gib: float | None) -> Machine:
-    """What may be used.
+    """The devices that a search may use.
 
     Args:
         preference: the run's --device.
         processes: devices at most; None: all visible GPUs, one process elsewhere.
-        gpu_memory_gib: to count with; None: what the GPUs have, and not known where there are none.
+        gpu_memory_gib: to count with; None: the GPUs' own, and not known where there are none.
 
     Raises:
         UserError: more processes than GPUs.
@@ -36,11 +36,11 @@ def machine_of(preference: Preference, processes: int | None, gpu_memory_gib: fl
     device, name = detect_device(preference)
     if device != "cuda":
         return Machine(device, name, processes or 1, gpu_memory_gib)
-    there = len(visible_gpu_ids())
-    if processes is not None and processes > there:
-        raise UserError(f"--processes {processes}, but there are {there} GPUs; use {there} or fewer")
-    count = processes or there
-    return Machine(device, name, count, gpu_memory_gib or least_gpu_memory_gib(count))
+    available = len(visible_gpu_ids())
+    if processes is not None and processes > available:
+        raise UserError(f"--processes {processes}, but there are {available} GPUs; use {available} or fewer")
+    count = processes or available
+    return Machine(device, name, count, gpu_memory_gib or _least_gpu_memory_gib(count))
 
 
 def slots_of(machine: Machine) -> Slots:
@@ -50,7 +50,7 @@ def slots_of(machine: Machine) -> Slots:
     return Slots(unnamed=machine.processes, alone=True)
 
 
-def least_gpu_memory_gib(count: int) -> float | None:
+def _least_gpu_memory_gib(count: int) -> float | None:
     """Memory of the smallest of the first visible GPUs; None where the driver does not tell."""
     gpus = visible_gpus(list_gpus().gpus)[:count]
     if not gpus:

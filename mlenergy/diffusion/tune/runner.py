@@ -1,4 +1,4 @@
-"""Starting candidates one after another on all devices, through the sweep's own executor and ledger."""
+"""Starts of candidates, one after another on all devices, through the local executor and a ledger."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlenergy.diffusion.executors.ledger import Entry, Ledger
 from mlenergy.diffusion.executors.local import LocalExecutor, Slots
 from mlenergy.diffusion.executors.torchrun import command_of
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.tune.candidates import Candidate
 from mlenergy.diffusion.tune.settings import options_of
-from mlenergy.diffusion.tune.starts import Failed, Measured, read_start
+from mlenergy.diffusion.tune.space import Candidate
+from mlenergy.diffusion.tune.trials import Failed, Measured, read_start
 
 
 class Runner:

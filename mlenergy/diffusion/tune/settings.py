@@ -1,41 +1,39 @@
-"""A candidate's settings: in words, as plain data, and as a command line."""
+"""The settings of a plan: in words, as plain data, and as a command line."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.argv import WORKLOAD, to_argv
+from mlenergy.diffusion.config.plan import Plan
 
-if TYPE_CHECKING:
-    from mlenergy.diffusion.config.args import BenchmarkArgs
-    from mlenergy.diffusion.config.plan import Plan
-
-# Written out even at their defaults: they are what was searched, or decides what the words mean.
+# Written even at their defaults: searched axes, and options that decide what the others mean.
 _ALWAYS = frozenset({"engine", "ulysses_degree", "ring_degree", "workload.batch_size"})
 
 
 def label_of(plan: Plan) -> str:
-    """What tells a candidate from the others, in a few words."""
+    """The searched settings in a few words."""
     optimizations = plan.optimizations
     compiled = (
         "not compiled" if optimizations.compile_mode is None else f"compiled ({optimizations.compile_mode})"
     )
     limit = "" if plan.power_limit_w is None else f", {plan.power_limit_w:g} W"
-    return f"{way_of(plan)}, {optimizations.attention} attention, {compiled}{limit}"
+    return f"{layout_of(plan)}, {optimizations.attention} attention, {compiled}{limit}"
 
 
-def way_of(plan: Plan) -> str:
-    """The same without its optimizations: processes, engine, degrees and batch."""
+def layout_of(plan: Plan) -> str:
+    """Processes, engine, degrees and batch size in a few words."""
     parallel = plan.parallel
     degrees = [m if m == "parallel-vae" else f"{m} {getattr(parallel, m)}" for m in parallel.modes]
     return ", ".join((f"{parallel.world_size} x {plan.engine}", *degrees, f"batch {plan.batch_size}"))
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
-    """The same as plain data, with what makes its images differ from the exact ones."""
+    """The searched settings as plain data, with the reasons why images differ from the exact ones."""
     inexact = plan.approximation
     return {
         "engine": plan.engine,

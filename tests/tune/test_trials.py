@@ -13,7 +13,7 @@ from mlenergy.diffusion.measure.samples import EnergyReading, Measurement, NodeE
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.save import save_result
-from mlenergy.diffusion.tune.starts import Measured, read_start
+from mlenergy.diffusion.tune.trials import Measured, read_start
 
 
 def written(folder: Path, plan: Plan, measurement: Measurement) -> Measured:

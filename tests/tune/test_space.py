@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tune_bench import FLUX, H200, choice_of
+from tune_bench import FLUX, H200, space_of
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.argv import to_argv
@@ -11,10 +11,10 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.names import identity
-from mlenergy.diffusion.tune.axes import axes_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import read_command
 from mlenergy.diffusion.tune.settings import options_of
+from mlenergy.diffusion.tune.space import axes_of
 
 NARROW = ["--batch_sizes", "1", "--attention_backends", "cudnn", "--compile", "off"]
 FOUR = Machine("cuda", "NVIDIA H200", 4, 141.0)
@@ -27,7 +27,7 @@ def degrees(plan: Plan) -> tuple[int, ...]:
 
 
 def test_all_degrees_of_all_devices_and_of_fewer() -> None:
-    found = choice_of(NARROW, FOUR)
+    found = space_of(NARROW, FOUR)
     ways = [degrees(one.plan) for one in found.candidates]
     assert len(set(ways)) == len(ways)
     assert {one.plan.parallel.world_size for one in found.candidates} == {1, 2, 4}
@@ -45,7 +45,7 @@ def test_guidance_is_shared_by_two_at_most() -> None:
 
 
 def test_every_axis_is_met_early() -> None:
-    found = choice_of(["--attention_backends", "sdpa", "cudnn", "--compile", "off", "on"])
+    found = space_of(["--attention_backends", "sdpa", "cudnn", "--compile", "off", "on"])
     early = [one.plan for one in found.candidates[:6]]
     assert {plan.parallel.world_size for plan in early} == {1, 2}
     assert {plan.batch_size for plan in early} >= {1, 2}
@@ -55,13 +55,13 @@ def test_every_axis_is_met_early() -> None:
 
 def test_what_the_plan_refuses_is_pruned_with_its_own_line() -> None:
     words = ["--batch_sizes", "1", "--compile", "off", "on", "--attention_backends", "cudnn", "sdpa"]
-    found = choice_of(words)
+    found = space_of(words)
     assert found.pruned
     # The same combination, asked of the benchmark itself.
     ring = ["--ring_degree", "2", "--attention_backend", "sdpa", "--device", "cpu"]
     with pytest.raises(UserError) as refused:
         plan_from([*ring, *FLUX], None, "x")
-    on_cpu = choice_of(words, Machine("cpu", "CPU", 2))
+    on_cpu = space_of(words, Machine("cpu", "CPU", 2))
     assert str(refused.value) in {one.reason for one in on_cpu.pruned}
     labels = {one.label: one.reason for one in found.pruned}
     assert "cannot be shared evenly by 2 data-parallel groups" in labels["data 2, batch 1"]
@@ -74,31 +74,31 @@ def test_what_the_plan_refuses_is_pruned_with_its_own_line() -> None:
 def test_a_batch_that_memory_cannot_hold_is_pruned() -> None:
     small = Machine("cuda", "NVIDIA L40S", 1, 36.0)
     words = [*NARROW[2:], "--batch_sizes", "1", "8"]
-    found = choice_of(words, small)
+    found = space_of(words, small)
     assert [one.plan.batch_size for one in found.candidates] == [1]
     [too_large] = found.pruned
     assert too_large.label == "1 process, batch 8"
     assert too_large.reason.startswith("it needs about 3") or too_large.reason.startswith("it needs about 4")
     assert too_large.reason.endswith("GiB of each GPU's memory, and there are 36")
     # Where weights wait in host memory, the estimate says nothing.
-    offloaded = choice_of([*words, "--enable_model_cpu_offload"], small)
+    offloaded = space_of([*words, "--enable_model_cpu_offload"], small)
     assert [one.plan.batch_size for one in offloaded.candidates] == [1, 8]
 
 
 def test_approximate_degrees_only_where_they_are_asked_for() -> None:
-    assert not any(one.plan.parallel.pipefusion > 1 for one in choice_of(NARROW).candidates)
-    assert any("--approximate" in one.reason for one in choice_of(NARROW).pruned)
-    assert any(one.plan.parallel.pipefusion > 1 for one in choice_of([*NARROW, "--approximate"]).candidates)
+    assert not any(one.plan.parallel.pipefusion > 1 for one in space_of(NARROW).candidates)
+    assert any("--approximate" in one.reason for one in space_of(NARROW).pruned)
+    assert any(one.plan.parallel.pipefusion > 1 for one in space_of([*NARROW, "--approximate"]).candidates)
 
 
 def test_what_is_fixed_stays_fixed() -> None:
-    found = choice_of(["--ulysses_degree", "2", "--attention_backend=cudnn", "--use-torch-compile"], FOUR)
+    found = space_of(["--ulysses_degree", "2", "--attention_backend=cudnn", "--use-torch-compile"], FOUR)
     assert {one.plan.parallel.ulysses for one in found.candidates} == {2}
     assert {one.plan.parallel.world_size for one in found.candidates} == {2, 4}
     assert {one.plan.optimizations.attention for one in found.candidates} == {"cudnn"}
     assert {one.plan.optimizations.compile_mode for one in found.candidates} == {"regional"}
     assert {one.plan.batch_size for one in found.candidates} == {1, 2, 4, 8}
-    fixed = choice_of(
+    fixed = space_of(
         ["--degrees", "ulysses=2", "--no-use-torch-compile"], model=[*FLUX, "--workload.batch-size=3"]
     )
     assert {one.plan.batch_size for one in fixed.candidates} == {3}
@@ -108,14 +108,14 @@ def test_what_is_fixed_stays_fixed() -> None:
 def test_named_values_are_searched_and_equal_ones_once() -> None:
     words = ["--degrees", "cfg=2", "ulysses=1", "--batch_sizes", "2", "--attention_backends", "auto"]
     limits = ["--power_limits_w", "none", "400", "500.5"]
-    found = choice_of([*words, "--compile", "on", "regional", *limits], model=PIXART)
+    found = space_of([*words, "--compile", "on", "regional", *limits], model=PIXART)
     assert [degrees(one.plan)[1] for one in found.candidates if one.plan.power_limit_w is None] == [2, 1]
     assert {one.plan.power_limit_w for one in found.candidates} == {None, 400.0, 500.5}
     assert len(found.candidates) == 6
 
 
 def test_a_backend_of_its_own_choice_where_no_named_one_runs() -> None:
-    found = choice_of(
+    found = space_of(
         ["--degrees", "ulysses=1", "--batch_sizes", "1", "--compile", "off"], Machine("mps", "M4", 1)
     )
     assert [one.plan.optimizations.attention for one in found.candidates] == ["auto"]
@@ -132,7 +132,7 @@ def test_the_command_of_a_candidate_makes_its_plan(device: str, monkeypatch: pyt
         "--workload.guidance_scale",
         "3",
     ]
-    found = choice_of(words, machine, [*PIXART, *prompts])
+    found = space_of(words, machine, [*PIXART, *prompts])
     assert len(found.candidates) >= 30
     monkeypatch.setattr(
         "mlenergy.diffusion.config.resolve.detect_device",
@@ -166,7 +166,7 @@ def test_the_command_of_a_candidate_makes_its_plan(device: str, monkeypatch: pyt
 )
 def test_says_what_is_wrong(words: list[str], line: str) -> None:
     with pytest.raises(UserError) as error:
-        choice_of(words, H200)
+        space_of(words, H200)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
 

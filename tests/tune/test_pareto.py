@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-from mlenergy.diffusion.tune.front import Point, judge, unsettled_pairs
-from mlenergy.diffusion.tune.intervals import Interval
+from mlenergy.diffusion.tune.pareto import Interval, Point, judge, unsettled_pairs
 
 
 def point(number: int, *values: tuple[float, float]) -> Point:
