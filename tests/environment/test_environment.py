@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.environment.cache import cache_folder
 from mlenergy.diffusion.environment.device import detect_device
 from mlenergy.diffusion.environment.gpus import Gpu, visible_gpus
 from mlenergy.diffusion.environment.record import environment_record, node_record
@@ -130,3 +132,10 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match=r"no CUDA device can be used: .*; use --device cpu"):
         detect_device("cuda")
+
+
+def test_the_cache_is_where_the_desktop_keeps_its_caches_or_below_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("flops") == tmp_path / "mlenergy" / "flops"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder("flops") == Path.home() / ".cache" / "mlenergy" / "flops"

@@ -70,7 +70,7 @@ class Optimizations:
 
     @property
     def lossy(self) -> list[str]:
-        """What makes the images differ from the exact run's by more than rounding, in a few words each."""
+        """Differences from the exact run's images beyond rounding, in a few words each."""
         found = [record.lossy(self) for record in self.in_use.values() if record.lossy is not None]
         return [words for words in found if words is not None]
 
@@ -91,11 +91,11 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How an optimization is written, and what a run has to know of it.
+    """An optimization as the command line writes it, and the facts that a run needs of it.
 
     option: of the command line, without its hyphens; it takes the value, or is a switch.
     value_option: takes the value, where `option` is a switch beside it.
-    flags: value -> the switch that it has of its own; there is no other option then.
+    flags: value -> a switch of its own, instead of one option that takes the value.
     lossy: words for values that change the image by more than rounding, None for the others.
     """
 

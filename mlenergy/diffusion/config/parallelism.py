@@ -1,4 +1,4 @@
-"""How many processes share an image, and how: degrees against processes, in whole numbers."""
+"""Degrees of the parallel modes against processes, in whole numbers, and the modes' names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlenergy.diffusion.models.spec import Mode
 
 @dataclass(frozen=True)
 class ParallelMode:
-    """How a mode is written."""
+    """A mode as commands and reports write it."""
 
     option: str  # of the command line, without its hyphens
     label: str  # in reports

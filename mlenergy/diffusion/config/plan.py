@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def weights_kind(self) -> WeightsKind:
-        """What the results call the weights: a tiny model's are random, too."""
+        """The weights as results name them: a tiny model's are random, too."""
         return "random" if self.has_random_weights else "pretrained"
 
     @property

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlenergy.diffusion.cost.workload import Workload
+from mlenergy.diffusion.environment.cache import cache_folder
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 
@@ -47,11 +48,6 @@ def known_costs(architecture: Architecture) -> dict[str, Any] | None:
     return dict(architecture.costs) or _read(_entry(_request("costs", architecture, {})))
 
 
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/mlenergy/flops, or ~/.cache/mlenergy/flops."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mlenergy" / "flops"
-
-
 def architecture_from_request(request: dict[str, Any]) -> Architecture:
     """The architecture that `_request` wrote down."""
     components = {name: Component(name, part[0], part[1]) for name, part in request["components"].items()}
@@ -83,7 +79,7 @@ def _request(kind: Kind, architecture: Architecture, workload: dict[str, Any]) -
 
 
 def _entry(request: dict[str, Any]) -> Path:
-    return cache_folder() / f"{_key(request)}.json"
+    return cache_folder("flops") / f"{_key(request)}.json"
 
 
 def _key(request: dict[str, Any]) -> str:

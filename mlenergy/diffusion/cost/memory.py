@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts
 from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens
+from mlenergy.diffusion.environment.gpus import GIB
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.models.architectures.reader import Architecture
     from mlenergy.diffusion.models.spec import Stage
 
-GIB = 1 << 30
 # A CUDA context with its libraries and their workspaces, outside of torch's allocator; an
 # assumption from NVIDIA's own GPUs of the last generations, not measured by this project.
 CONTEXT_BYTES = GIB

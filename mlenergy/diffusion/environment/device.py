@@ -1,8 +1,9 @@
-"""Which device a run takes, told without importing torch."""
+"""The device that a run takes, found without importing torch."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import re
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from mlenergy.diffusion.environment.gpus import list_gpus, visible_gpus
+from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
 from mlenergy.diffusion.errors import UserError
 
 DeviceType = Literal["cuda", "mps", "cpu"]
@@ -31,7 +32,7 @@ def detect_device(preference: Preference = "auto") -> tuple[DeviceType, str]:
         if name is not None:
             return "cuda", name
         if preference == "cuda":
-            raise UserError(f"no CUDA device can be used: {reason}; use --device cpu, or mend this first")
+            raise UserError(f"no CUDA device can be used: {reason}; use --device cpu, or fix this first")
     if preference in ("auto", "mps"):
         if _has_mps():
             return "mps", cpu_name()
@@ -63,7 +64,7 @@ def cpu_name() -> str:
 def _cuda_name() -> tuple[str | None, str]:
     """Name of the first GPU that CUDA would take, or None and why."""
     if torch_cuda_build() is None:
-        return None, "the installed torch is no CUDA build"
+        return None, "the installed torch is not a CUDA build"
     listed = list_gpus()
     if not listed.gpus:
         return None, listed.reason or "the driver finds no GPU"
@@ -75,10 +76,6 @@ def _cuda_name() -> tuple[str | None, str]:
 
 def _mig_name() -> tuple[str, str] | None:
     """Name of the MIG slice that CUDA_VISIBLE_DEVICES names first, if it does."""
-    import os
-
-    from mlenergy.diffusion.environment.gpus import ask, nvml
-
     entry = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if not entry.startswith("MIG-"):
         return None

@@ -1,4 +1,4 @@
-"""`mlenergy doctor`: what this machine has, and what to mend."""
+"""`mlenergy doctor`: the state of this machine, and advice on what to fix."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-State = Literal["ok", "note", "mend"]
-_COLOURS = {"ok": "green", "note": "yellow", "mend": "red"}
+from mlenergy.diffusion.environment.gpus import GIB
+
+State = Literal["ok", "note", "fix"]
+_COLOURS = {"ok": "green", "note": "yellow", "fix": "red"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's table. `mend` is for what keeps runs from working at all."""
+    """One line of the doctor's table. `fix` is for what keeps runs from working at all."""
 
     what: str
     state: State
@@ -30,14 +32,14 @@ class Finding:
 
 
 def doctor() -> int:
-    """Print the table. Returns 1 where something has to be mended before anything runs, else 0."""
+    """Print the table. Returns 1 where something has to be fixed before anything runs, else 0."""
     table = Table(title="mlenergy doctor", title_justify="left")
     for heading in ("check", "state", "found", "what to do"):
         table.add_column(heading, overflow="fold")
     worst = 0
     for check in (_python, _packages, _torch, _backends, _energy_counters, _rapl, _hub, _cache):
         for found in check():
-            worst = max(worst, found.state == "mend")
+            worst = max(worst, found.state == "fix")
             colour = _COLOURS[found.state]
             table.add_row(found.what, f"[{colour}]{found.state}[/]", found.finding, found.advice)
     # Piped output has no width of its own: wide enough that no advice is broken into single words.
@@ -48,7 +50,7 @@ def doctor() -> int:
 def _python() -> Iterator[Finding]:
     fits = (3, 11) <= sys.version_info < (3, 14)
     advice = "" if fits else "use Python 3.11, 3.12 or 3.13"
-    yield Finding("Python", "ok" if fits else "mend", platform.python_version(), advice)
+    yield Finding("Python", "ok" if fits else "fix", platform.python_version(), advice)
 
 
 def _packages() -> Iterator[Finding]:
@@ -61,10 +63,10 @@ def _packages() -> Iterator[Finding]:
         try:
             have = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            yield Finding(wanted.name, "mend", "not installed", f"pip install '{wanted}'")
+            yield Finding(wanted.name, "fix", "not installed", f"pip install '{wanted}'")
             continue
         fits = wanted.specifier.contains(have.split("+")[0], prereleases=True)
-        yield Finding(wanted.name, "ok" if fits else "mend", have, "" if fits else f"pip install '{wanted}'")
+        yield Finding(wanted.name, "ok" if fits else "fix", have, "" if fits else f"pip install '{wanted}'")
     try:
         yield Finding("flash-attn (optional)", "ok", metadata.version("flash-attn"))
     except metadata.PackageNotFoundError:
@@ -81,14 +83,14 @@ def _torch() -> Iterator[Finding]:
     elif not torch.cuda.is_available():
         yield Finding(
             "GPUs",
-            "mend",
+            "fix",
             f"CUDA {torch.version.cuda}, no usable GPU",
             "check nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
     else:
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
-            yield Finding(f"GPU {index}", "ok", f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB")
+            yield Finding(f"GPU {index}", "ok", f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB")
 
 
 def _backends() -> Iterator[Finding]:
@@ -98,14 +100,14 @@ def _backends() -> Iterator[Finding]:
     gloo = dist.is_available() and dist.is_gloo_available()
     yield Finding(
         "gloo",
-        "ok" if gloo else "mend",
+        "ok" if gloo else "fix",
         "available" if gloo else "missing",
         "" if gloo else "reinstall torch",
     )
     if torch.version.cuda is not None:
         nccl = dist.is_nccl_available()
         advice = "" if nccl else "several GPUs need it: install torch's CUDA build for Linux"
-        yield Finding("NCCL", "ok" if nccl else "mend", "available" if nccl else "missing", advice)
+        yield Finding("NCCL", "ok" if nccl else "fix", "available" if nccl else "missing", advice)
 
 
 def _energy_counters() -> Iterator[Finding]:
@@ -165,9 +167,9 @@ def _cache() -> Iterator[Finding]:
 
     folder = Path(constants.HF_HUB_CACHE)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free_gib = shutil.disk_usage(existing).free / 2**30
+    free_gib = shutil.disk_usage(existing).free / GIB
     if not os.access(existing, os.W_OK):
-        yield Finding("hub cache", "mend", f"{folder} is not writable", "set HF_HOME to a folder that is")
+        yield Finding("hub cache", "fix", f"{folder} is not writable", "set HF_HOME to a folder that is")
     else:
         enough = free_gib > 40
         advice = "" if enough else "FLUX.1-dev takes 34 GB; set HF_HOME to a larger disk"

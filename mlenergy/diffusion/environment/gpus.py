@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+GIB = 1 << 30
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -82,7 +84,7 @@ def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str] = os.environ) -
 
 
 def ask(query: Callable[..., Any], *arguments: Any) -> Any:
-    """What the driver answers, or None where it gives no such figure."""
+    """The driver's answer, or None where it gives no such figure."""
     import pynvml
 
     try:

@@ -1,4 +1,4 @@
-"""Everything a reader needs to judge where a number comes from."""
+"""Record of the machines and the source code of a run: where its numbers come from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import platform
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mlenergy.diffusion.environment.commit import source_state
+import mlenergy.diffusion
 from mlenergy.diffusion.environment.device import cpu_name, torch_cuda_build
 from mlenergy.diffusion.environment.gpus import Gpu, ask, list_gpus, nvml
 from mlenergy.diffusion.environment.redact import redact_arguments, redact_environment
@@ -59,7 +60,7 @@ def environment_record(
 
 
 def node_record() -> dict[str, Any]:
-    """What one node is: host name, CPU, memory, driver, and every GPU that the driver shows."""
+    """Host name, CPU, memory, driver and every GPU of this node, as the driver shows them."""
     import psutil
 
     listed = list_gpus()
@@ -87,6 +88,28 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def source_state() -> dict[str, Any]:
+    """Version, commit and ``dirty`` of the checkout that this package runs from.
+
+    ``commit`` and ``dirty`` are None, with ``reason``, where there is no checkout
+    (an installed wheel) or no git.
+    """
+    package = Path(mlenergy.diffusion.__file__).resolve().parent
+    commit = _git(package, "rev-parse", "HEAD")
+    # A wheel inside some other repository's virtual environment is not that repository's source.
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    if commit is None or tracked is None:
+        reason = "this package does not run from a git checkout"
+        return {"version": mlenergy.diffusion.__version__, "commit": None, "dirty": None, "reason": reason}
+    changes = _git(package, "status", "--porcelain", "--untracked-files=normal", ".")
+    return {
+        "version": mlenergy.diffusion.__version__,
+        "commit": commit,
+        "dirty": bool(changes),
+        "reason": None,
+    }
 
 
 def _gpu_state(gpu: Gpu) -> dict[str, Any]:
@@ -128,7 +151,7 @@ def _once_a_node(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _container(environ: Mapping[str, str]) -> str | None:
-    """The kind of container that this runs in, None outside of one or where none can be told."""
+    """The kind of container that this runs in, None outside of one or where it cannot be known."""
     if "APPTAINER_CONTAINER" in environ or "SINGULARITY_CONTAINER" in environ:
         return "apptainer"
     if "ENROOT_ROOTFS" in environ:
@@ -140,3 +163,13 @@ def _container(environ: Mapping[str, str]) -> str | None:
     if "KUBERNETES_SERVICE_HOST" in environ:
         return "kubernetes"
     return environ.get("container") or None if sys.platform == "linux" else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Standard output of git, None where it fails. No lock is taken, so ranks do not disturb each other."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -55,7 +55,7 @@ def relative_cost(plan: Plan) -> float:
 
     Good for an order only: attention's square in the tokens, kernels and communication are left out.
     """
-    forwards = 2 if plan.spec.guidance == "classifier-free" and (plan.guidance_scale or 0) > 1 else 1
+    forwards = 2 if plan.runs_guidance_batch else 1
     work = plan.tokens * plan.steps * forwards * plan.batch_size * (plan.spec.parameters or 1e9)
     return work * (plan.warmup_iters + plan.benchmark_iters) / plan.parallel.world_size
 

@@ -1,5 +1,6 @@
 """The frozen figures that measuring hands on. Unknown is None with a reason, never 0."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,12 +66,12 @@ class EnergyReading:
     @property
     def cpu_package_j(self) -> float | None:
         """Sum over the nodes' CPU packages in joules, None where one node's is unknown."""
-        return _sum_or_none([node.cpu_package_j for node in self.nodes])
+        return sum_or_none(node.cpu_package_j for node in self.nodes)
 
     @property
     def dram_j(self) -> float | None:
         """Sum over the nodes' DRAM in joules, None where one node's is unknown."""
-        return _sum_or_none([node.dram_j for node in self.nodes])
+        return sum_or_none(node.dram_j for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ class Measurement:
     power_limit_w: dict[str, float] = field(default_factory=dict)  # GPU uuid -> limit of this run
 
 
-def _sum_or_none(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if values and len(known) == len(values) else None
+def sum_or_none(values: Iterable[float | None]) -> float | None:
+    """The sum; None for no values, and where one is unknown: half a sum would look like a whole one."""
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return sum(known) if every and len(known) == len(every) else None

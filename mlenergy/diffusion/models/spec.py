@@ -28,7 +28,7 @@ CacheMethod = Literal["fbcache", "teacache", "magcache", "taylorseer", "pab", "f
 
 @dataclass(frozen=True)
 class Family:
-    """Everything that the models of one pipeline class have in common."""
+    """Facts that the models of one pipeline class have in common."""
 
     name: str
     pipeline_class: str  # diffusers' class name; what model_index.json says

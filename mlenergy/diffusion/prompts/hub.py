@@ -1,15 +1,26 @@
-"""Prompts from a dataset on the hub: one column by HTTP ranges, so that images beside it stay there."""
+"""Prompts from a dataset on the hub: one column by HTTP ranges, so that images beside it stay there.
+
+What was read is kept in a cache, by everything that determines it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import logging
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.environment.cache import cache_folder
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.prompts.cache import read_cached, write_cached
 from mlenergy.diffusion.prompts.pool import CATEGORY_COLUMN, Pool, make_pool, missing_column
+
+_log = logging.getLogger(__name__)
 
 # fsspec reads ahead by a block after every range. Its default of 5 MiB would bring images along with each
 # row group's prompts (gigabytes over the whole set); 64 KiB keeps what travels near the column's own size.
@@ -43,10 +54,10 @@ def read_hub(source: HubDataset, column: str) -> Pool:
         "column": column,
         "category_column": CATEGORY_COLUMN,
     }
-    rows = read_cached(key)
+    rows = _read_cached(key)
     if rows is None:
         rows = _download(source, commit, column)
-        write_cached(key, rows)
+        _write_cached(key, rows)
     kept = [(prompt, category) for prompt, category in rows if not _is_blank(prompt)]
     provenance = {
         "source": "hub",
@@ -106,7 +117,7 @@ def _stream(source: HubDataset, commit: str, column: str) -> list[tuple[Any, Any
     if column not in columns:
         raise missing_column(source.dataset_id, column, columns)
     wanted = [name for name in dict.fromkeys((column, CATEGORY_COLUMN)) if name in columns]
-    # Parquet reads only what is named here; the text formats read whole lines anyhow and have no such option.
+    # Parquet reads only what is named here; the text formats always read whole lines and have no such option.
     projection: Mapping[str, Any] = {"columns": wanted} if hasattr(builder.config, "columns") else {}
     rows = load_dataset(split=split, streaming=True, **where, **projection).select_columns(wanted)
     return [(row[column], row.get(CATEGORY_COLUMN)) for row in rows]
@@ -153,3 +164,44 @@ def _explain(source: HubDataset, error: Exception) -> UserError:
     if isinstance(error, (OSError, errors.HTTPError)):
         return UserError(f"cannot read {name} from the hub ({reason}): check the network, or {_INSTEAD}")
     return UserError(f"cannot read the dataset {name} ({reason}): check its format, or {_INSTEAD}")
+
+
+def _read_cached(key: Mapping[str, Any]) -> list[tuple[Any, Any]] | None:
+    """Rows stored under a key; None where nothing is, or where the file is not what was written."""
+    try:
+        stored = json.loads(_cache_file(key).read_text(encoding="utf-8"))
+        if stored["key"] == dict(key) and stored["sha256"] == _digest(stored["rows"]):
+            return [(prompt, category) for prompt, category in stored["rows"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _write_cached(key: Mapping[str, Any], rows: Sequence[tuple[Any, Any]]) -> None:
+    """Store rows under a key: written aside and renamed, so that no reader meets half a file.
+
+    A cache that cannot be written costs the next run a download and nothing else: it is logged, not raised.
+    """
+    target = _cache_file(key)
+    content = {"key": dict(key), "sha256": _digest(rows), "rows": rows}
+    aside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", prefix=".writing-", dir=target.parent, delete=False) as stream:
+            aside = Path(stream.name)
+            json.dump(content, stream, ensure_ascii=True)
+        aside.replace(target)
+    except (OSError, TypeError) as error:
+        _log.warning("prompts are not cached in %s: %s", target.parent, error)
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+
+
+def _cache_file(key: Mapping[str, Any]) -> Path:
+    return cache_folder("requests") / f"{_digest(dict(key))}.json"
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 of the value as sorted JSON; a row is the same whether it is a tuple or a list."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """Where prompts come from and what is put before each."""
+    """The source of the prompts, and the text put before each."""
 
     dataset: str
     column: str = TextToImage.prompt_column

@@ -12,11 +12,11 @@ from rich.table import Table
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.cost.size import ShareOut, Sizing, size_plan
+from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.report.lines import number, parallelism_text
 from mlenergy.diffusion.report.plan_view import plan_as_dict, print_plan
 
-_GIB = 2**30
 _MOST_ROWS = 16
 _WIDTH_PIPED = 150  # a pipe has no width of its own
 
@@ -62,12 +62,12 @@ def _print_json(plan: Plan, sizing: Sizing | None, reason: str | None) -> None:
 def _print_needs(console: Console, sizing: Sizing) -> None:
     own = sizing.own
     parts = ", ".join(
-        f"{name} {number(size / _GIB)}" for name, size in own.memory.parameter_bytes.items() if size
+        f"{name} {number(size / GIB)}" for name, size in own.memory.parameter_bytes.items() if size
     )
     work = sizing.tflops
     rows = {
-        "weights": f"{number(sum(own.memory.parameter_bytes.values()) / _GIB)} GiB a rank ({parts})",
-        "peak memory": f"about {number(own.memory.peak_bytes / _GIB)} GiB a rank, in {own.memory.peak_stage}"
+        "weights": f"{number(sum(own.memory.parameter_bytes.values()) / GIB)} GiB a rank ({parts})",
+        "peak memory": f"about {number(own.memory.peak_bytes / GIB)} GiB a rank, in {own.memory.peak_stage}"
         + _fits_text(own, sizing.gpu_memory_gib),
         "work": f"{number(work['total'])} TFLOPs an iteration, {number(work['denoise_step'])} a step",
         "sent": f"{_mebibytes(own)} MiB by each rank in a step",
@@ -83,7 +83,7 @@ def _combinations(sizing: Sizing, steps: int) -> Table:
         table.add_column(heading, justify="left" if heading in ("engine", "degrees", "fits") else "right")
     for way in sizing.combinations[:_MOST_ROWS]:
         fits = "-" if way.memory.fits is None else "yes" if way.memory.fits else "no"
-        peak = number(way.memory.peak_bytes / _GIB)
+        peak = number(way.memory.peak_bytes / GIB)
         degrees = _degrees(way.parallel, steps)
         table.add_row(way.engine, degrees, number(way.tflops_per_rank), _mebibytes(way), peak, fits)
     return table

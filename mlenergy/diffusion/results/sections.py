@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.measure.samples import WINDOW_PARTS
+from mlenergy.diffusion.measure.samples import WINDOW_PARTS, sum_or_none
 from mlenergy.diffusion.measure.statistics import Summary, drift, summarize
 
 if TYPE_CHECKING:
@@ -20,14 +20,6 @@ _NO_STAGES = "no rank reported stage times in every window"
 def total_energy_j(iterations: Sequence[Iteration]) -> float | None:
     """Joules of all GPUs over all windows; None as soon as one window's are unknown."""
     return sum_or_none(iteration.energy.gpu_energy_j for iteration in iterations)
-
-
-def sum_or_none(values: Iterable[float | None]) -> float | None:
-    """The sum, or None where a part is unknown: half a sum would look like a whole one."""
-    known = list(values)
-    if not known or None in known:
-        return None
-    return sum(value for value in known if value is not None)
 
 
 def statistics_section(iterations: Sequence[Iteration]) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
+from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
-
-_GIB = 1 << 30
 
 
 class OutOfMemory(UserError):
@@ -150,4 +149,4 @@ def _offered(plan: Plan, saves: Literal["weights", "vae_decode"]) -> list[str]:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:.3g} GiB"
+    return f"{size / GIB:.3g} GiB"

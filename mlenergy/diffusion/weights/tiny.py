@@ -15,6 +15,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from mlenergy.diffusion.environment.cache import cache_folder
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures import reader
 from mlenergy.diffusion.models.architectures.reader import tiny_ids
@@ -36,8 +37,7 @@ def tiny_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> P
     """
     if name not in tiny_ids():
         raise UserError(f"unknown tiny model {name!r}; the known ones are: {', '.join(tiny_ids())}")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    root = cache / "mlenergy" / "tiny" if cache_dir is None else Path(cache_dir)
+    root = cache_folder("tiny") if cache_dir is None else Path(cache_dir)
     target = root / f"{name.removeprefix('tiny/')}-{_fingerprint()}"
     if not target.is_dir():
         _build_aside(name, target)

@@ -65,7 +65,7 @@ def test_a_listed_model_needs_neither_folder_nor_hub():
 @pytest.mark.parametrize(
     ("model", "options", "line"),
     [
-        ("tiny/flux", (), "has random weights anyhow"),
+        ("tiny/flux", (), "always has random weights"),
         ("stable-diffusion-v1-5/stable-diffusion-v1-5", (), "no architecture of stable-diffusion-v1-5"),
         (FLUX, ("--workload.lora", "some/lora"), "leave --workload.lora out"),
         (FLUX, ("--workload.variant", "fp16"), "leave --workload.variant out"),

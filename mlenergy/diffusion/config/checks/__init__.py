@@ -1,4 +1,4 @@
-"""Everything that can be refused before a model loads; each line says what would fit. No torch.
+"""Checks of a plan before a model loads; each line says what would fit. No torch.
 
 A check is a function of a plan that gives a reason, or None. request.py: what no engine can make;
 parallelism.py: degrees, for both engines; xdit.py and diffusers.py: of one engine; optimizations.py.

@@ -17,7 +17,7 @@ def _weights(plan: Plan) -> str | None:
         return None
     option = "--workload.weights random"
     if is_tiny(plan.weights_from):
-        return f"{plan.weights_from} has random weights anyhow; leave {option} out"
+        return f"{plan.weights_from} always has random weights; leave {option} out"
     if not has_architecture(plan.weights_from) and not Path(plan.weights_from).is_dir():
         known = ", ".join(architecture_ids())
         return (
