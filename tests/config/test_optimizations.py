@@ -22,7 +22,7 @@ def plan_of(*words, model=FLUX, device="cuda"):
     return make_plan(args, resolve_model(model), 1, device, "NVIDIA H200")
 
 
-TURNED = {
+CHANGED = {
     "--use_torch_compile": Optimizations(compile_mode="regional"),
     "--use-torch-compile --compile-mode whole": Optimizations(compile_mode="whole"),
     "--attention_backend cudnn": Optimizations(attention="cudnn"),
@@ -46,20 +46,20 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("words", TURNED)
-def test_words_become_knobs_and_words_again(words):
+@pytest.mark.parametrize("words", CHANGED)
+def test_words_become_optimizations_and_words_again(words):
     plan = plan_of(*words.split())
-    assert plan.optimizations == TURNED[words]
+    assert plan.optimizations == CHANGED[words]
     line = shlex.split(torchrun_line(plan))
     again = parse_args(line[line.index("mlenergy.diffusion.benchmark") + 1 :])
     assert make_plan(again, plan.spec, 1, "cuda", "NVIDIA H200") == plan
     assert configuration(plan)["knobs"]["scheduler"] == plan.optimizations.scheduler
 
 
-def test_every_set_up_has_a_folder_of_its_own_and_none_is_named_for_a_knob_that_is_off():
-    plans = [plan_of(*words.split(), "--workload.batch_size", "2") for words in TURNED]
+def test_every_set_up_has_a_folder_of_its_own_and_none_is_named_for_an_optimization_that_is_off():
+    plans = [plan_of(*words.split(), "--workload.batch_size", "2") for words in CHANGED]
     assert len({folder_name(plan) for plan in plans}) == len({identity_digest(plan) for plan in plans})
-    assert len({folder_name(plan) for plan in plans}) == len(TURNED)
+    assert len({folder_name(plan) for plan in plans}) == len(CHANGED)
     assert "+id-" not in folder_name(plan_of("--use_fbcache")), "the name tells all"
     assert re.search(r"cache|compile|sched|knob", folder_name(plan_of())) is None
 

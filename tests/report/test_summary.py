@@ -64,7 +64,7 @@ def test_one_iteration_has_no_spread_and_says_so(golden):
     golden("summary_one_iteration.txt", text_of(plan, one))
 
 
-def test_knobs_say_what_they_did_and_what_is_lossy(golden):
+def test_optimizations_say_what_they_did_and_what_is_lossy(golden):
     optimizations = Optimizations(
         "regional", attention="cudnn", quantization="fp8-dynamic", cache="fbcache", cache_threshold=0.1
     )

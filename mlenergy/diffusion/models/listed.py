@@ -193,7 +193,7 @@ LISTED: tuple[ModelSpec, ...] = (
 _TINY_TEXT: dict[str, Any] = {"default_max_sequence_length": 64, "max_sequence_length_limit": 512}
 _CFG: dict[str, Any] = {"guidance": "classifier-free", "default_guidance_scale": 5.0}
 
-# The tiny pipelines that the package builds itself: heads are those of mlenergy.diffusion.weights.tiny.
+# The tiny pipelines that the package builds itself; heads are those of models/architectures/tiny.
 TINY: tuple[ModelSpec, ...] = (
     _tiny(
         model_id="tiny/flux",

@@ -15,7 +15,7 @@ def shard_weights(denoiser: Any, plan: Plan, place: Place) -> None:
     """Replace the planned weights of `denoiser` by this rank's slices (torch's DTensor).
 
     The whole denoiser is on the device for a moment before. Its class has a plan of its own;
-    `models/modes.py` offers the mode only where there is one.
+    `models/families.py` offers the mode only where a class has one.
     """
     # The loader notes that it placed the model, and diffusers then refuses to shard it. The note
     # is about one device, with no hook of accelerate left on any module.

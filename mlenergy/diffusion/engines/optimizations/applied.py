@@ -51,7 +51,7 @@ class AppliedOptimizations:
         """Change what every rank holds whole: the scheduler and how weights are stored.
 
         Raises:
-            UserError: a optimization meets a model that it has nothing to do on.
+            UserError: an optimization meets a model that it has nothing to do on.
         """
         optimizations, dtype = self.plan.optimizations, getattr(torch, self.plan.dtype)
         if optimizations.scheduler != "own":
