@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlenergy.diffusion.environment.device import DeviceType, Preference, detect_device
-from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
+from mlenergy.diffusion.environment.gpus import GIB, ask, list_gpus, nvml, visible_gpus
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.local import Slots, visible_gpu_ids
-
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -58,5 +56,5 @@ def _least_gpu_memory_gib(count: int) -> float | None:
     with nvml() as library:
         handles = [library.nvmlDeviceGetHandleByUUID(gpu.uuid) for gpu in gpus]
         found = [ask(library.nvmlDeviceGetMemoryInfo, handle) for handle in handles]
-    known = [info.total / _GIB for info in found if info is not None]
+    known = [info.total / GIB for info in found if info is not None]
     return min(known) if len(known) == len(found) else None

@@ -13,6 +13,7 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost.combinations import factorings
 from mlenergy.diffusion.cost.size import FLOPS_PER_BYTE, size_plan
+from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import ModelSpec
 from mlenergy.diffusion.results.names import identity_digest
@@ -21,7 +22,6 @@ from mlenergy.diffusion.tune.options import Asked
 from mlenergy.diffusion.tune.parser import DEGREES
 from mlenergy.diffusion.tune.settings import label_of, layout_of
 
-_GIB = 1 << 30
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.
 _BATCH_SIZES = (1, 2, 4, 8)
 # Exact kernels; `math` is the slow reference, `sage` computes in 8 bits.
@@ -201,7 +201,7 @@ class Planner:
         sent = sized.communication.total_bytes * plan.steps * FLOPS_PER_BYTE / 1e12
         guess = (sized.tflops_per_rank + sent) / plan.batch_size
         if sized.memory.fits is False:
-            needs = (sized.memory.peak_bytes + sized.memory.context_bytes) / _GIB
+            needs = (sized.memory.peak_bytes + sized.memory.context_bytes) / GIB
             return f"it needs about {needs:.3g} GiB of each GPU's memory, and there are {gib:.3g}", guess
         return None, guess
 
