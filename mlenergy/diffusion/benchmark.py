@@ -37,7 +37,13 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
         print_plan(plan)
         return
     paths = RunPaths.of(plan)
-    with result_folder(paths, rank, overwrite=args.overwrite_results, debug=args.debug) as folder:
+    with result_folder(
+        paths,
+        rank,
+        overwrite=args.overwrite_results,
+        allow_no_effect=args.allow_no_effect,
+        debug=args.debug,
+    ) as folder:
         if folder.is_done and rank.world_size == 1:
             return
         # Here, so that a folder that cannot be written is told at once, and torch's words go to the log.

@@ -1,4 +1,4 @@
-"""The exceptions that end a run in one line."""
+"""Exceptions that end a run in one line."""
 
 import signal
 
@@ -9,6 +9,14 @@ class UserError(Exception):
     Its text is the single line the user sees: it says what is wrong, with the
     arithmetic where there is one, and ends in what to do next.
     """
+
+
+class NoEffectError(UserError):
+    """An optimization changed nothing; the result is kept, but not complete."""
+
+
+class CheckError(Exception):
+    """A check after the measuring crashed; the measured numbers are saved."""
 
 
 class Interrupted(Exception):

@@ -1,11 +1,15 @@
-"""One run on one rank: prompts, load, measure, save, print."""
+"""One run on one rank: prompts, load, measure, print, save, and then judge.
+
+The numbers are on the terminal and on disk before anything that may fail looks at what made them.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +21,9 @@ from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Engine
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.engines.denoiser_calls import denoiser_calls
-from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
+from mlenergy.diffusion.engines.optimizations.effects import has_checked_effect, optimizations_without_effect
 from mlenergy.diffusion.environment.record import environment_record, node_record
-from mlenergy.diffusion.errors import Interrupted, UserError
+from mlenergy.diffusion.errors import CheckError, Interrupted, NoEffectError
 from mlenergy.diffusion.measure.energy.meter import Meter, MeterOptions, make_meter
 from mlenergy.diffusion.measure.energy.power_limit import power_limit
 from mlenergy.diffusion.measure.memory import MemoryWatch
@@ -31,17 +35,26 @@ from mlenergy.diffusion.measure.statistics import StopRule
 from mlenergy.diffusion.prompts.sampling import PromptSet, batches_of, shared_prompts
 from mlenergy.diffusion.quality.reference import Reference, find_reference, similarity
 from mlenergy.diffusion.report.progress import RunProgress
-from mlenergy.diffusion.report.run_view import print_summary
+from mlenergy.diffusion.report.run_view import print_effects, print_summary
 from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.efficiency import efficiency_section
 from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import image_names
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.results.save import save_run
+from mlenergy.diffusion.results.save import (
+    found_effects,
+    no_effect_warnings,
+    pending_effects,
+    save_effects_reason,
+    save_result,
+    save_run,
+)
 from mlenergy.diffusion.supervision.folder import ResultFolder
 from mlenergy.diffusion.supervision.supervise import Supervisor, supervised
 from mlenergy.diffusion.supervision.terminal import Terminal
+
+_LATE_WARNINGS = ("no_similarity", "no_effect")  # found after the summary has been printed
 
 
 @dataclass(frozen=True)
@@ -102,9 +115,11 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
                 write_json(context.paths.interrupted, build_result(record, [None] * record.completed))
             where = context.paths.interrupted
             raise Interrupted(signum, f"what was measured until then is in {where}")
-        effects = _effects(context, engine, args.allow_no_effect)
-        if record is not None:
-            _save_and_print(context, record, pixels, effects, reference)
+        result: dict[str, Any] | None = None
+        with cluster.raise_on_all_ranks():  # the others wait: looking at effects takes all of them
+            if record is not None:
+                result = _print_and_save(context, record, pixels, reference)
+        _judge_effects(context, engine, result, args.allow_no_effect)
         engine.close()
 
 
@@ -155,41 +170,90 @@ def _measure(
     )
 
 
-def _effects(context: RunContext, engine: Engine, allow_no_effect: bool) -> list[dict[str, Any]]:
-    """Every rank's record of what the optimizations did, on every rank.
+def _print_and_save(
+    context: RunContext, record: RunRecord, pixels: Sequence[Pixels], reference: Reference | None
+) -> dict[str, Any]:
+    """Print the numbers, then write every file. On rank 0.
+
+    Returns:
+        The content of results.json; its effects are not known yet.
 
     Raises:
-        UserError: on every rank, where one did nothing.
+        UserError: a file cannot be written.
     """
-    plan = context.plan
-    ranks: list[dict[str, Any]] = context.cluster.all_gather_object(engine.effects(plan.warmup_iters))
-    idle = optimizations_without_effect(plan.optimizations, ranks)
-    if idle and not allow_no_effect:
-        raise UserError(f"{idle[0]} (--allow_no_effect keeps such a result)")
-    return ranks
-
-
-def _save_and_print(
-    context: RunContext,
-    record: RunRecord,
-    pixels: Sequence[Pixels],
-    effects: list[dict[str, Any]],
-    reference: Reference | None,
-) -> None:
-    check_held(context.paths.lock)
-    likeness: dict[str, Any] = {}
-    if reference is not None:  # before saving: the reference may be the result that is replaced
-        likeness = {"similarity": similarity(reference, np.concatenate(list(pixels)))}
+    paths = context.paths
     tf32 = bool(torch.backends.cuda.matmul.allow_tf32)
     work = efficiency_section(context.plan, record.measurement.iterations, tf32)
     files: Sequence[str | None] = [None] * record.completed
     if pixels:
-        files = image_names(context.paths, record.measured_requests)
+        files = image_names(paths, record.measured_requests)
     result = build_result(replace(record, efficiency=work), files)
-    result |= {"effects": effects} | likeness
-    save_run(context.paths, record, pixels, result)
-    print_summary(result, context.paths, context.terminal.out)
-    context.supervisor.complete()
+    result |= pending_effects(has_checked_effect(context.plan.optimizations))
+    # With --debug a reader that has closed the pipe would cost the result: rich turns that into SystemExit.
+    with suppress(OSError, SystemExit):
+        print_summary(result, paths, context.terminal.out)
+    check_held(paths.lock)
+    if reference is not None:  # before saving: the reference may be the result that is replaced
+        result |= _similarity(reference, pixels, result["warnings"])
+    save_run(paths, record, pixels, result)
+    return result
+
+
+def _similarity(
+    reference: Reference, pixels: Sequence[Pixels], warnings: list[dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        return {"similarity": similarity(reference, np.concatenate(list(pixels)))}
+    except Exception as error:  # a reference that has changed since, or no memory for it
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = f"similarity to {reference.folder} is not known ({reason})"
+        warnings.append({"code": "no_similarity", "message": text})
+        return {}
+
+
+def _judge_effects(
+    context: RunContext, engine: Engine, result: dict[str, Any] | None, allow_no_effect: bool
+) -> None:
+    """Look at what the optimizations did, add it to the saved result, and complete the run; on every rank.
+
+    Args:
+        context: of the run.
+        engine: that was measured; it generates once more.
+        result: as it is saved, on rank 0; None elsewhere.
+        allow_no_effect: complete a result although an optimization did nothing.
+
+    Raises:
+        NoEffectError: on every rank: an optimization did nothing; the result is kept as `effects_failed`.
+        CheckError: the look itself failed; the result is kept with the reason.
+        UserError: results.json cannot be written anew.
+    """
+    plan, cluster, supervisor, paths = context.plan, context.cluster, context.supervisor, context.paths
+    supervisor.enter("effects")
+    # The watch over the run calls it too, where this thread hangs or a peer dies in the extra generation.
+    supervisor.on_failure = None if result is None else partial(save_effects_reason, paths)
+    try:
+        ranks: list[dict[str, Any]] = cluster.all_gather_object(engine.effects(plan.warmup_iters))
+        no_effect = optimizations_without_effect(plan.optimizations, ranks)
+    except Exception as error:
+        reason = f"{type(error).__name__} on rank {cluster.rank.rank}: {' '.join(str(error).split())}"
+        raise CheckError(
+            f"the effects of the optimizations are not known ({reason}); the measured numbers are in "
+            f"{paths.results}"
+        ) from error
+    with cluster.raise_on_all_ranks():
+        if result is not None:
+            if allow_no_effect:
+                result["warnings"] += no_effect_warnings(no_effect)
+            result |= found_effects(ranks, [] if allow_no_effect else no_effect)
+            check_held(paths.lock)
+            save_result(paths, result)
+            supervisor.on_failure = None
+            with suppress(OSError, SystemExit):
+                late = [warning for warning in result["warnings"] if warning["code"] in _LATE_WARNINGS]
+                print_effects(result, context.terminal.out, late)
+    if no_effect and not allow_no_effect:
+        raise NoEffectError(f"{no_effect[0]} (--allow_no_effect keeps such a result)")
+    supervisor.complete()
 
 
 def _meter_options(args: BenchmarkArgs) -> MeterOptions:

@@ -19,7 +19,7 @@ from result_samples import (
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.report.lines import number
-from mlenergy.diffusion.report.run_view import print_summary, render_summary
+from mlenergy.diffusion.report.run_view import print_effects, print_summary, render_summary
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.efficiency import efficiency_section
 from mlenergy.diffusion.results.paths import RunPaths
@@ -83,6 +83,7 @@ def test_optimizations_say_what_they_did_and_what_is_lossy(golden):
     }
     out = io.StringIO()
     print_summary(result, RunPaths.of(plan), out)
+    print_effects(result, out)
     golden("summary_knobs.txt", out.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""The summary's lines on optimizations: what was turned, what it did, and what it cost in likeness."""
+"""The summary's lines on optimizations: effects of each, and what they cost in similarity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from mlenergy.diffusion.report.lines import number
 Result = Mapping[str, Any]
 
 
-def optimization_rows(result: Result) -> list[tuple[str, str]]:
+def lossy_rows(result: Result) -> list[tuple[str, str]]:
+    """Label and text of the line that names what makes images differ; none where nothing does."""
+    names = Optimizations(**result["configuration"].get("knobs", {})).lossy
+    return [("lossy", f"{', '.join(names)}: images differ from the exact run's")] if names else []
+
+
+def effect_rows(result: Result) -> list[tuple[str, str]]:
     """Label and text of each line; none where every optimization is at its default."""
     optimizations = Optimizations(**result["configuration"].get("knobs", {}))
     ranks: Sequence[Mapping[str, Any]] = result.get("effects") or []
@@ -20,11 +26,6 @@ def optimization_rows(result: Result) -> list[tuple[str, str]]:
         *_attention(optimizations, ranks),
         *_cache(optimizations, ranks),
         *_weights(ranks),
-        *(
-            [("lossy", f"{', '.join(optimizations.lossy)}: images differ from the exact run's")]
-            if optimizations.lossy
-            else []
-        ),
         *_similarity(result),
     ]
 

@@ -1,8 +1,8 @@
-"""A finished run on one screen: what it cost, how sure that is, and where everything lies."""
+"""A finished run on one screen: its cost, its spread, and where its files lie."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mlenergy.diffusion.measure.samples import WINDOW_PARTS, WindowPart
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
-from mlenergy.diffusion.report.optimization_lines import optimization_rows
+from mlenergy.diffusion.report.optimization_lines import effect_rows, lossy_rows
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.results.paths import RunPaths
@@ -31,12 +31,20 @@ _STAGE_LABELS: dict[WindowPart, str] = {
 
 
 def print_summary(result: Result, paths: RunPaths, stream: TextIO) -> None:
-    """Print the summary, in colour on a terminal, as plain lines in a pipe."""
+    """Print the summary, in colour on a terminal, as plain lines in a pipe. No file has to exist yet."""
     console_for(stream).print(render_summary(result, paths.folder), soft_wrap=True)
 
 
+def print_effects(result: Result, stream: TextIO, warnings: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Print what was found out after the summary: effects, similarity, and warnings that have come since."""
+    console_for(stream).print(render_effects(result, warnings), soft_wrap=True, end="")
+
+
 def render_summary(result: Result, folder: Path) -> RenderableType:
-    """The summary of what results.json holds; `folder` is where it lies."""
+    """The summary of the measured numbers; `folder` is where results.json lies, or will lie.
+
+    `render_effects` goes on where this ends.
+    """
     rows = [
         ("model", _model(result)),
         ("ran on", _devices(result)),
@@ -51,12 +59,17 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         *_arithmetic(result),
         ("peak memory", _memory(result)),
         ("stages", _stages(result)),
-        *optimization_rows(result),
+        *lossy_rows(result),
         ("images", _images(result, folder)),
         ("results", str(folder / "results.json")),
     ]
     heading = title(f"{number(result['avg_time_per_image'])} s per image{_per_image_energy(result)}")
-    return Group(heading, *labelled(rows), *_warnings(result))
+    return Group(heading, *labelled(rows), *_warnings(result["warnings"]))
+
+
+def render_effects(result: Result, warnings: Sequence[Mapping[str, Any]] = ()) -> RenderableType:
+    """Lines on what the optimizations did, and on similarity; no line where none was asked for."""
+    return Group(*labelled(effect_rows(result)), *_warnings(warnings))
 
 
 def _per_image_energy(result: Result) -> str:
@@ -176,5 +189,5 @@ def _images(result: Result, folder: Path) -> str:
     return f"{(folder / saved[0]).parent} ({len(saved)} files)"
 
 
-def _warnings(result: Result) -> list[Text]:
-    return labelled([("warning", warning["message"]) for warning in result["warnings"]], "yellow")
+def _warnings(warnings: Sequence[Mapping[str, Any]]) -> list[Text]:
+    return labelled([("warning", warning["message"]) for warning in warnings], "yellow")

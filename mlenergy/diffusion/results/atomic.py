@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder or file cannot be written; what was written aside is removed.
     """
-    aside = path.with_name(f".writing-{os.getpid()}{path.suffix}")
+    # The thread too: the watch over a run writes while the main thread may be stuck in its own write.
+    aside = path.with_name(f".writing-{os.getpid()}-{threading.get_native_id()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _EFFICIENCY_AT_THE_TOP = ("tflops_per_gpu", "mfu", "j_per_tflop")
 SCHEMA_VERSION = 1  # schema/results-v1.json describes it; a key that changes its meaning makes it 2
+SCHEMA_MINOR_VERSION = 1  # counts added keys; docs/results.md lists them
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def build_result(
     peak_bytes = memory["peak_memory_bytes"]
     return {
         "schema_version": SCHEMA_VERSION,
+        "schema_minor_version": SCHEMA_MINOR_VERSION,
         "date": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         "model_id": plan.spec.model_id,
         "weights": plan.weights_kind,

@@ -35,6 +35,8 @@ def efficiency_section(plan: Plan, iterations: Sequence[Iteration], tf32: bool =
             flops = _count(plan, has_use=plan.device == "cuda" or energy_j is not None)
         except UserError as error:
             reason = str(error)
+        except Exception as error:  # a figure beside the measurement is not worth losing it
+            reason = f"counting failed ({type(error).__name__}: {' '.join(str(error).split())})"
     if reason is not None:
         return dict.fromkeys(_KEYS) | dict.fromkeys(_REASONS, reason)
     seconds = sum(iteration.duration_s for iteration in iterations) / len(iterations)

@@ -42,16 +42,21 @@ def read_result(file: Path) -> dict[str, Any] | None:
 
 
 def is_complete(paths: RunPaths) -> bool:
-    """Whether the folder holds a whole result: its file is intact and every image it names is there.
+    """Whether the folder holds a whole result whose optimizations are known to have acted.
+
+    Whole: its file is intact and every image that it names is there.
 
     Raises:
         UserError: a result is there but was written by a newer version, or cannot be read.
     """
     result = read_result(paths.results)
-    return result is not None and _is_consistent(paths, result)
+    if result is None or result.get("effects_pending") or result.get("effects_failed"):
+        return False
+    return is_whole(paths, result)
 
 
-def _is_consistent(paths: RunPaths, result: Mapping[str, Any]) -> bool:
+def is_whole(paths: RunPaths, result: Mapping[str, Any]) -> bool:
+    """Whether a result agrees with itself, and every image that it names is there."""
     count = result["completed"]
     images = result["generation_results"]
     if not count or count != len(images) or count != len(result["prompts"]):

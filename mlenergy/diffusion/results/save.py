@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.results.atomic import write_json, written_aside
 from mlenergy.diffusion.results.build import SCHEMA_VERSION
+from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import save_images
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_whole, read_result
 from mlenergy.diffusion.results.swap import replaced_result
 
 if TYPE_CHECKING:
@@ -65,6 +67,59 @@ def save_result(paths: RunPaths, result: Mapping[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     write_json(paths.results, result)
+
+
+def pending_effects(needs_look: bool) -> dict[str, Any]:
+    """Keys of a result whose effects nobody has looked at yet.
+
+    Args:
+        needs_look: an optimization was asked for that may turn out to have done nothing; until it is
+            known, the result does not count as complete.
+    """
+    unknown = {"effects": None, "effects_reason": "not looked at yet"}
+    return unknown | {"effects_pending": needs_look, "effects_failed": []}
+
+
+def found_effects(effects: Sequence[Mapping[str, Any]], no_effect: Sequence[str]) -> dict[str, Any]:
+    """Keys of a result whose effects are known.
+
+    Args:
+        effects: every rank's record, in rank order.
+        no_effect: a line for each optimization that changed nothing and should have.
+    """
+    known = {"effects": list(effects), "effects_reason": None, "effects_pending": False}
+    return known | {"effects_failed": list(no_effect)}
+
+
+def save_effects_reason(paths: RunPaths, reason: str) -> None:
+    """Note in results.json why its effects are not known; nothing else of it changes.
+
+    Raises:
+        UserError: the file cannot be written, or the folder is no longer the one that was locked.
+    """
+    check_held(paths.lock)
+    result = read_result(paths.results)
+    if result is not None:
+        save_result(paths, {**result, "effects_reason": reason})
+
+
+def accept_no_effect(paths: RunPaths) -> bool:
+    """Turn a result that was kept as `effects_failed` into a complete one; its lines become warnings.
+
+    Returns:
+        Whether there was one; its lock has to be held.
+    """
+    result = read_result(paths.results)
+    if result is None or not result.get("effects_failed") or not is_whole(paths, result):
+        return False
+    warnings = [*result["warnings"], *no_effect_warnings(result["effects_failed"])]
+    save_result(paths, {**result, "effects_failed": [], "warnings": warnings})
+    return True
+
+
+def no_effect_warnings(lines: Sequence[str]) -> list[dict[str, str]]:
+    """Entries of a result's `warnings`, one a line."""
+    return [{"code": "no_effect", "message": line} for line in lines]
 
 
 def save_timeline(paths: RunPaths, timeline: Timeline) -> None:

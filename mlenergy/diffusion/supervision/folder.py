@@ -10,8 +10,9 @@ from mlenergy.diffusion.distributed.cluster import Rank
 from mlenergy.diffusion.results.lock import result_lock
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
+from mlenergy.diffusion.results.save import accept_no_effect
 from mlenergy.diffusion.results.swap import recover_interrupted_swap
-from mlenergy.diffusion.supervision.status import StatusFile
+from mlenergy.diffusion.supervision.status import StatusFile, describe, mark_complete
 from mlenergy.diffusion.supervision.terminal import Terminal, redirect_output, spare_log_path
 
 
@@ -26,13 +27,16 @@ class ResultFolder:
 
 
 @contextmanager
-def result_folder(paths: RunPaths, rank: Rank, *, overwrite: bool, debug: bool) -> Iterator[ResultFolder]:
+def result_folder(
+    paths: RunPaths, rank: Rank, *, overwrite: bool, allow_no_effect: bool, debug: bool
+) -> Iterator[ResultFolder]:
     """Hold the folder's lock on rank 0, and send every rank's output to a log, while the body runs.
 
     Args:
         paths: of the run.
         rank: this process.
         overwrite: measure again although a complete result is there.
+        allow_no_effect: take a result whose optimization had no effect for complete.
         debug: leave the output on the terminal.
 
     Raises:
@@ -43,13 +47,28 @@ def result_folder(paths: RunPaths, rank: Rank, *, overwrite: bool, debug: bool) 
         if rank.is_main:
             stack.enter_context(result_lock(paths.lock))
             recover_interrupted_swap(paths)
-            is_done = not overwrite and is_complete(paths)
+            is_done = not overwrite and (is_complete(paths) or (allow_no_effect and _accept(paths)))
             # The log of the run that measured stays.
             log = paths.folder / "driver_log.skipped.txt" if is_done else paths.driver_log
         terminal = stack.enter_context(redirect_output(log, debug=debug))
         status = StatusFile(paths.status, rank.world_size) if rank.is_main and not is_done else None
-        yield ResultFolder(paths, terminal, is_done, status)
+        if status is not None:
+            status.write()  # from now on an earlier run's end is not taken for this one's
+        try:
+            yield ResultFolder(paths, terminal, is_done, status)
+        except BaseException as error:
+            if status is not None and not status.has_ended:  # before supervision began, or after it
+                status.write(state="failed", **describe(error, rank.rank))
+            raise
         if is_done:
             print(f"{paths.results} is complete; --overwrite_results measures again", file=terminal.out)
     if log != paths.driver_log:
         log.unlink(missing_ok=True)
+
+
+def _accept(paths: RunPaths) -> bool:
+    """Complete a result that an earlier run has kept as `effects_failed`; returns whether there was one."""
+    if not accept_no_effect(paths):
+        return False
+    mark_complete(paths.status)
+    return True

@@ -1,19 +1,25 @@
-"""status.json: what a run is doing, and how it ended. Written whole, by one process at a time."""
+"""status.json: what a run is doing, and how it ended. Written whole, by one process at a time.
+
+Whoever started the run reads its end from here rather than from a log.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import traceback
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from mlenergy.diffusion.results.atomic import write_json
+from mlenergy.diffusion.supervision.exit_codes import UNEXPECTED, exit_code_for, message_of
+from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory
 
-State = Literal["planned", "running", "complete", "failed", "interrupted"]
-ENDED: tuple[State, ...] = ("complete", "failed", "interrupted")
+State = Literal["planned", "running", "complete", "failed", "effects_failed", "interrupted"]
+ENDED: tuple[State, ...] = ("complete", "failed", "effects_failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Status:
     """The content of status.json. Times are UTC, ISO 8601; None: not yet, or not known."""
 
     state: State
-    stage: str  # what the run was doing: starting, loading, warm-up, measuring, saving
+    stage: str  # what the run was doing: starting, loading, measuring, saving, effects, done
     planned: str
     started: str | None = None
     updated: str | None = None
@@ -33,6 +39,7 @@ class Status:
     durations_s: tuple[float, ...] = ()  # of the measured windows so far, on rank 0
     rank: int | None = None  # the one that failed first
     message: str | None = None
+    exit_code: int | None = None  # None: the run has not ended
     traceback: str | None = None
     signal: str | None = None
     memory: dict[str, Any] | None = None  # figures of an out-of-memory failure
@@ -78,6 +85,42 @@ def read_status(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def describe(error: BaseException, rank: int) -> dict[str, Any]:
+    """The record of a failure in status.json; `memory` is None where memory is not the matter."""
+    return {
+        "rank": rank,
+        "message": message_of(error, rank),
+        "exit_code": exit_code_for(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "memory": error.record() if isinstance(error, OutOfMemory) else None,
+    }
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    state: State  # one of ENDED
+    message: str | None  # one line; None for a complete run
+    exit_code: int | None  # None: written by an earlier version of this program
+
+
+def read_ending(path: Path, since_s: float | None = None) -> Ending | None:
+    """How the run of a status.json ended, or None where it has not, or the file cannot be read.
+
+    Args:
+        path: of the status.json.
+        since_s: seconds since the epoch when the run was started; an earlier run's end is not its own.
+    """
+    content = read_status(path)
+    if content is None or content.get("state") not in ENDED:
+        return None
+    # Times in the file are cut to milliseconds.
+    if since_s is not None and datetime.fromisoformat(content["planned"]).timestamp() < since_s - 0.001:
+        return None
+    return Ending(content["state"], content.get("message"), content.get("exit_code"))
+
+
 def close_for_the_dead(path: Path, message: str) -> None:
     """Mark a run as failed whose own rank 0 can no longer do so, if it was still running on this host."""
     content = read_status(path)
@@ -87,8 +130,21 @@ def close_for_the_dead(path: Path, message: str) -> None:
         return
     now = _now()
     write_json(
-        path, {**content, "state": "failed", "message": message, "rank": 0, "updated": now, "finished": now}
+        path,
+        {
+            **content,
+            **{"state": "failed", "message": message, "exit_code": UNEXPECTED, "rank": 0},
+            **{"updated": now, "finished": now},
+        },
     )
+
+
+def mark_complete(path: Path) -> None:
+    """Mark a run as complete whose result has been accepted since it ended."""
+    content = read_status(path)
+    if content is not None:
+        changes = {"state": "complete", "stage": "done", "message": None, "exit_code": 0, "traceback": None}
+        write_json(path, {**content, **changes, "updated": _now()})
 
 
 def is_alive(pid: int) -> bool:

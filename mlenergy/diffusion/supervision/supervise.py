@@ -1,19 +1,20 @@
-"""One run under supervision: its status on disk, its signals heard, its failure on record."""
+"""One run under supervision: its status on disk, its signals received, its failure on record."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.distributed.store import Store
-from mlenergy.diffusion.errors import Interrupted
+from mlenergy.diffusion.errors import Interrupted, NoEffectError
 from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
-from mlenergy.diffusion.supervision.failure import describe
+from mlenergy.diffusion.supervision.exit_codes import exit_code_for, message_of
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory, explain_memory
-from mlenergy.diffusion.supervision.status import close_for_the_dead, is_alive
+from mlenergy.diffusion.supervision.status import close_for_the_dead, describe, is_alive
 from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
 
 if TYPE_CHECKING:
@@ -41,12 +42,14 @@ class Supervisor:
         self.watch = Watch(self._store, stacks, hang_timeout_s, self._lost_peer, self._abandon)
         self.stage = "starting"
         self.interrupted_by: int | None = None  # the signal that ended the measuring; rank 0 alone knows
+        # Told the reason where the run ends badly, also from the watch's thread; best effort.
+        self.on_failure: Callable[[str], object] | None = None
 
     def enter(self, stage: str) -> None:
         """A new stage of the run begins."""
         self.stage = stage
         self.watch.beat()
-        self.watch.grace_s = GRACE_S if stage in ("measuring", "saving") else 0.0
+        self.watch.grace_s = 0.0 if stage == "loading" else GRACE_S  # before the first window nothing is lost
         self._write(state="running", stage=stage, **self._done())
 
     def on_iteration(self, kind: str, _index: int, seconds: float) -> None:
@@ -60,20 +63,27 @@ class Supervisor:
         return _OrSignal(rule, self)
 
     def complete(self) -> None:
-        """All files are written."""
-        self._write(state="complete", stage="done", **self._done())
+        """The run is over: its result is written and judged."""
+        self._write(state="complete", stage="done", exit_code=0, **self._done())
 
     def fail(self, error: BaseException) -> None:
-        """Put a failure on record: on the board for rank 0, in status.json by rank 0."""
-        if isinstance(error, Interrupted):
-            self._write(state="interrupted", message=str(error), signal=_name(error.signum), **self._done())
+        """Put a failure on record: in the store for rank 0, in status.json by rank 0."""
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            number = error.signum if isinstance(error, Interrupted) else signal.SIGINT
+            message = message_of(error, self._cluster.rank.rank)
+            self._tell_failure(message)
+            ending = {"message": message, "exit_code": exit_code_for(error)}
+            self._write(state="interrupted", signal=signal.Signals(number).name, **ending, **self._done())
             return
         record = describe(error, self._cluster.rank.rank)
         lost = self._lost_peer()
         if lost is not None and not self._store.read("failure"):
             record |= {"rank": None, "message": f"{lost}; then: {record['message']}"}
         self._store.set_once("failure", record)
-        self._write(state="failed", **self._store.read("failure") or record, **self._done())
+        first = self._store.read("failure") or record
+        self._tell_failure(first["message"])
+        state = "effects_failed" if isinstance(error, NoEffectError) else "failed"
+        self._write(state=state, **first, **self._done())
         if self._status is None and lost is not None:
             close_for_the_dead(self._paths.status, f"rank 0 is gone; {record['message']}")
 
@@ -101,15 +111,27 @@ class Supervisor:
     def _done(self) -> dict[str, object]:
         return {"iterations_done": len(self._durations_s), "durations_s": tuple(self._durations_s)}
 
-    def _abandon(self, reason: str, signum: int | None) -> None:
+    def _abandon(self, reason: str, signum: int | None, exit_code: int) -> None:
         """Called by the watch's thread when the main thread cannot end the run."""
+        ending = {"message": reason, "exit_code": exit_code}
         if self._status is None:
             close_for_the_dead(self._paths.status, f"rank 0 is gone; {reason}")
+        elif self._status.has_ended and self._status.status.state != "failed":
+            return  # the main thread is on its way out
         elif signum is not None:
-            self._write(state="interrupted", message=reason, signal=_name(signum), **self._done())
+            self._tell_failure(reason)
+            self._write(state="interrupted", signal=signal.Signals(signum).name, **ending, **self._done())
         else:
-            record = self._store.read("failure with its estimate") or self._store.read("failure")
-            self._write(state="failed", **(record or {"message": reason}), **self._done())
+            # What a peer has put on record says more; its estimate may have come since.
+            known = self._store.read("failure with its estimate") or self._store.read("failure")
+            first: dict[str, Any] = known or ending
+            self._tell_failure(first["message"])
+            self._write(state="failed", **first, **self._done())
+
+    def _tell_failure(self, reason: str) -> None:
+        if self.on_failure is not None:
+            with suppress(Exception):  # the failure itself matters more
+                self.on_failure(reason)
 
     def _lost_peer(self) -> str | None:
         own = socket.gethostname()
@@ -157,9 +179,3 @@ def supervised(
         raise explained from error
     finally:
         supervisor.watch.close()
-
-
-def _name(signum: int) -> str:
-    import signal
-
-    return signal.Signals(signum).name

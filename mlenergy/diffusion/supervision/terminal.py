@@ -1,4 +1,4 @@
-"""The user's terminal kept apart from the libraries' chatter, which goes to a file."""
+"""The user's terminal, kept apart from the libraries' output, which goes to a file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def redirect_output(path: Path, *, debug: bool) -> Iterator[Terminal]:
 
 
 def spare_log_path(rank: int) -> Path:
-    """Where a rank other than 0 keeps its chatter: rank 0 alone writes into the result folder."""
+    """The log of a rank other than 0, outside of the result folder, which rank 0 alone writes to."""
     return Path(tempfile.gettempdir()) / f"mlenergy-{os.getpid()}-rank{rank}.log"
 
 
@@ -63,15 +63,16 @@ def _moved(path: Path) -> Iterator[Terminal]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    # A rank other than 0 has had its stdout replaced by nothing; that stays so.
+    is_output_rank = sys.stdout is sys.__stdout__
+    out = _best_effort(kept[0], sys.stdout.encoding) if is_output_rank else sys.stdout
+    err = _best_effort(kept[1], sys.stderr.encoding)
     try:
-        with os.fdopen(os.dup(kept[0]), "w", buffering=1) as out, os.fdopen(os.dup(kept[1]), "w") as err:
-            # A rank that has nothing to say has had its stdout replaced; that stays so.
-            speaks = sys.stdout is sys.__stdout__
-            sys.stdout, sys.stderr = _forgiving(1) if speaks else sys.stdout, _forgiving(2)
-            yield Terminal(out if speaks else sys.stdout, err)
+        sys.stdout, sys.stderr = _best_effort(1) if is_output_rank else sys.stdout, _best_effort(2)
+        yield Terminal(out, err)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr, out, err):
+            stream.flush()
         sys.stdout, sys.stderr = streams
         for descriptor, original in zip((1, 2), kept, strict=True):
             os.dup2(original, descriptor)
@@ -79,7 +80,7 @@ def _moved(path: Path) -> Iterator[Terminal]:
 
 
 class _BestEffortFile(io.FileIO):
-    """A log that cannot be written (a full disk, a lost file system) costs its words, not the run."""
+    """A log on a full disk, or a pipe that its reader has closed, costs its words and not the run."""
 
     def write(self, data: Any) -> int:
         try:
@@ -88,10 +89,10 @@ class _BestEffortFile(io.FileIO):
             return len(data)
 
 
-def _forgiving(descriptor: int) -> TextIO:
+def _best_effort(descriptor: int, encoding: str = "utf-8") -> TextIO:
     raw = _BestEffortFile(descriptor, "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True
     )
 
 

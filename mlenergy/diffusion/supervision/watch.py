@@ -1,7 +1,7 @@
-"""A thread of each rank that hears signals and notices hangs while the main thread may be stuck.
+"""A thread of each rank that receives signals and notices hangs while the main thread may be stuck.
 
 Python runs a signal's handler in the main thread only, and only between its own instructions: never
-while that thread waits in a collective for a peer that has gone. The descriptor that Python writes to
+while that thread waits in a collective for a peer that has exited. The descriptor that Python writes to
 at once is read here instead.
 """
 
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlenergy.diffusion.distributed.store import Store
+from mlenergy.diffusion.supervision.exit_codes import HANG, UNEXPECTED
 
-HANG_EXIT = 75  # "temporary failure" of sysexits.h: worth another try
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _TICK_S = 1.0
 # torchrun kills its processes 30 s after it has passed SIGTERM on; files take a moment too.
@@ -29,14 +29,15 @@ _ALONE_S = 15.0
 
 
 class Watch:
-    """Hears SIGTERM and SIGUSR1, and counts the seconds since the main thread last said that it lives.
+    """Receiver of SIGTERM and SIGUSR1, and clock of the main thread's silence.
 
     Args:
         store: shared by all ranks: one rank's stop or hang is everyone's.
         stacks: where this rank's stacks go when a hang is found.
         hang_timeout_s: longest silence of the main thread; 0: any.
-        lost_peer: names a process of this run that has gone, None while all are there.
-        abandon: told why, when the run cannot end by itself; it writes what there is to write.
+        lost_peer: names a process of this run that has exited, None while all run.
+        abandon: told why, by which signal (None: by none) and with which exit code, when the run cannot
+            end by itself; it writes what there is to write.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Watch:
         stacks: Path,
         hang_timeout_s: float,
         lost_peer: Callable[[], str | None],
-        abandon: Callable[[str, int | None], None],
+        abandon: Callable[[str, int | None, int], None],
     ) -> None:
         self._store = store
         self._stacks = stacks
@@ -54,23 +55,24 @@ class Watch:
         self._abandon = abandon
         self._last_beat_s = time.monotonic()
         self._deadline_s: float | None = None
-        self._ears, self._mouth = socket.socketpair()
+        self._wakeup_recv, self._wakeup_send = socket.socketpair()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._guard = threading.Thread(target=self._watch_alone, name="watch-alone", daemon=True)
         self.stop_signal: int | None = None
-        self.grace_s = (
-            0.0  # how long a stop waits for the main thread; nothing is lost before the first window
-        )
+        self.grace_s = 0.0  # how long a stop waits for the main thread
 
     def start(self) -> None:
         """Begin to listen. Only from the main thread: Python lets no other set handlers."""
-        for ear in (self._ears, self._mouth):
-            ear.setblocking(False)
+        for end in (self._wakeup_recv, self._wakeup_send):
+            end.setblocking(False)
         for number in SIGNALS:
             # Without a handler of Python's own the process would end at once.
-            signal.signal(number, _noticed)
-        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+            signal.signal(number, _ignore)
+        # Python's C-level handler writes the signal's number to this descriptor at once, whatever the main
+        # thread waits in; its own handlers run later, between two instructions of that thread (see
+        # "Execution of Python signal handlers" in the signal module's documentation).
+        signal.set_wakeup_fd(self._wakeup_send.fileno(), warn_on_full_buffer=False)
         self._thread.start()
         self._guard.start()
 
@@ -88,10 +90,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._is_over.is_set():
-            ready, _, _ = select.select([self._ears], [], [], _TICK_S)
-            for number in self._ears.recv(64) if ready else b"":
+            ready, _, _ = select.select([self._wakeup_recv], [], [], _TICK_S)
+            for number in self._wakeup_recv.recv(64) if ready else b"":
                 if number in SIGNALS:
-                    self._hear(number)
+                    self._on_signal(number)
             self._look_round()
 
     def _watch_alone(self) -> None:
@@ -100,9 +102,9 @@ class Watch:
             silence_s = time.monotonic() - self._last_beat_s
             if self._hang_timeout_s and silence_s > self._hang_timeout_s + _ALONE_S:
                 self._leave_stacks()
-                os._exit(HANG_EXIT)
+                os._exit(HANG)
 
-    def _hear(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         self._store.set_once("stop", number)
         self._take_stop(number)
 
@@ -142,8 +144,8 @@ class Watch:
         if error is not None:
             reason = f"{reason}; its stacks could not be written: {error}"
         time.sleep(3 * _TICK_S)
-        self._abandon(f"hang: {reason}; stacks are in {self._stacks.parent}", None)
-        os._exit(HANG_EXIT)
+        self._abandon(f"hang: {reason}; stacks are in {self._stacks.parent}", None, HANG)
+        os._exit(HANG)
 
     def _leave_stacks(self) -> OSError | None:
         try:
@@ -154,9 +156,10 @@ class Watch:
         return None
 
     def _end(self, reason: str, number: int | None) -> None:
-        self._abandon(reason, number)
-        os._exit(128 + number if number else 1)
+        exit_code = 128 + number if number else UNEXPECTED
+        self._abandon(reason, number, exit_code)
+        os._exit(exit_code)
 
 
-def _noticed(_number: int, _frame: object) -> None:
-    """The thread does the work."""
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: the thread reads the signal from the wake-up descriptor."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -85,17 +86,40 @@ def test_the_summary_says_that_it_is_lossy_and_by_how_much(runs):
     assert "cache          fbcache computed " in out
 
 
-def test_a_cache_that_did_nothing_ends_the_run_unless_that_is_allowed(tmp_path):
+def test_a_cache_that_did_nothing_fails_the_run_unless_that_is_allowed(tmp_path):
     words = ["--use_fbcache", "--cache_threshold", "0"]
     done = run(tmp_path, *words)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("mlenergy: error:")]
     assert "cache fbcache skipped no step at threshold 0;" in line
+    assert "images/s" in done.stdout
     (folder,) = tmp_path.iterdir()
-    assert not (folder / "results.json").exists()
+    assert result_of(folder)["completed"] == 2 and "skipped no step" in result_of(folder)["effects_failed"][0]
     allowed = run(tmp_path, *words, "--allow_no_effect")
     assert allowed.returncode == 0, allowed.stderr
     assert result_of(folder)["effects"][0]["cache"]["computed_share"] == 1
+    assert result_of(folder)["effects_failed"] == []
+
+
+def test_a_sweep_counts_a_run_without_effect_as_failed_unless_that_is_allowed(tmp_path):
+    common = {"model_id": "tiny/flux", "dataset": "bundled", "height": 64, "width": 64, "inference_steps": 2}
+    common |= {"engine": "diffusers", "device": "cpu", "use_fbcache": True, "cache_threshold": 0}
+
+    def sweep(**options):
+        spec = {"folder": str(tmp_path / "sweep"), "common": common, "list": [options], "retries": 1}
+        (tmp_path / "sweep.yaml").write_text(json.dumps(spec))  # YAML, too
+        command = [str(Path(sys.executable).with_name("mlenergy")), "sweep", str(tmp_path / "sweep.yaml")]
+        code = subprocess.run(command, capture_output=True, check=False, timeout=300).returncode
+        state = json.loads((tmp_path / "sweep" / "state.json").read_text())
+        return code, list(state["runs"].values())[-1]
+
+    code, entry = sweep(benchmark_iters=1)
+    assert (code, entry["state"], entry["exit_code"], entry["attempts"]) == (1, "failed", 2, 1)
+    assert "skipped no step" in entry["message"]
+    kept = result_of(Path(entry["folder"]))
+    code, entry = sweep(benchmark_iters=1, allow_no_effect=True)
+    assert (code, entry["state"]) == (0, "complete")
+    assert result_of(Path(entry["folder"]))["generation_time"] == kept["generation_time"]
 
 
 def test_a_reference_that_does_not_fit_is_refused_before_the_model_loads(tmp_path, runs):

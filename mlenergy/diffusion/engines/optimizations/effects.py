@@ -21,6 +21,13 @@ _KERNEL_WORDS: dict[AttentionName, tuple[str, ...]] = {
 }
 
 
+def has_checked_effect(optimizations: Optimizations) -> bool:
+    """Whether `optimizations_without_effect` may find that one of these changed nothing."""
+    asked = (optimizations.cache, optimizations.compile_mode, optimizations.quantization)
+    stored = (optimizations.layerwise_fp8, optimizations.fp8_t5_encoder, optimizations.vae_tiling)
+    return any((*asked, *stored)) or optimizations.attention in _KERNEL_WORDS
+
+
 def optimizations_without_effect(optimizations: Optimizations, ranks: Sequence[Effects]) -> list[str]:
     """One line for every optimization that changed nothing on any rank; what cannot be seen is not blamed."""
     checks = (_cache, _compile, _attention, _weights, _tiling)
