@@ -1,4 +1,4 @@
-"""What the rest of the program knows of an engine."""
+"""The protocol of an engine: a batch in, images out. Imports nothing of this package."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Generated:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What loading did, for the results: seconds, and facts that only the engine knows."""
+    """Seconds of loading, and facts that only the engine knows, for the results."""
 
     load_s: float
-    facts: Mapping[str, Any] = field(default_factory=dict)  # attention backend used, mends applied
+    facts: Mapping[str, Any] = field(default_factory=dict)  # attention backend used, patches applied
 
 
 class Engine(Protocol):
@@ -54,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """What the plan's optimizations really did in the calls after the first `warmup_calls`; plain data.
+        """Effects of the plan's optimizations in the calls after the first `warmup_calls`; plain data.
 
         Every rank has to call it: one short generation looks at the attention kernels.
         """

@@ -20,7 +20,7 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Engine
 from mlenergy.diffusion.engines import load_engine
-from mlenergy.diffusion.engines.denoiser_calls import denoiser_calls
+from mlenergy.diffusion.engines.call import denoiser_calls
 from mlenergy.diffusion.engines.optimizations.effects import has_checked_effect, optimizations_without_effect
 from mlenergy.diffusion.environment.record import environment_record, node_record
 from mlenergy.diffusion.errors import CheckError, Interrupted, NoEffectError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import mlenergy.diffusion
-from mlenergy.diffusion.cost.efficiency import StageFlops, dense_peak, efficiency
+from mlenergy.diffusion.cost.efficiency import dense_peak, efficiency
+from mlenergy.diffusion.cost.flops import StageFlops
 
 FLOPS = StageFlops(
     text_encode=5 * 10**12, denoise_step=74 * 10**12, vae_decode=10 * 10**12, steps=50

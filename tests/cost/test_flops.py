@@ -1,14 +1,16 @@
 """Counted FLOPs: the published figure, the shipped polynomials, the cache, a tiny model."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion.cost import cached
-from mlenergy.diffusion.cost.cached import counted_costs, counted_workload
+from mlenergy.diffusion.cost import costs
 from mlenergy.diffusion.cost.costs import costs_of
-from mlenergy.diffusion.cost.workload import Workload, workload_of
+from mlenergy.diffusion.cost.shape import workload_of
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import (
     architecture,
@@ -19,7 +21,7 @@ from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.models.listed import BY_ID
 
 FLUX = "black-forest-labs/FLUX.1-dev"
-FLUX_1024 = Workload(1024, 1024, images=1, guidance_rows=1, text_passes=1, t5_tokens=512)
+CELLS_1024 = 128 * 128
 
 
 @pytest.fixture(autouse=True)
@@ -36,32 +38,62 @@ def no_child(monkeypatch):
         def refuse(*_args, **_kwargs):
             raise AssertionError("counted anew")
 
-        monkeypatch.setattr(cached.subprocess, "run", refuse)
+        monkeypatch.setattr(costs.subprocess, "run", refuse)
 
     return forbid
 
 
-def test_fifty_steps_of_flux_are_the_published_number(own_cache, no_child):
-    entry = own_cache / f"{_key(architecture(FLUX), FLUX_1024)}.json"
+@pytest.fixture
+def uncounted():
+    """FLUX.1-dev as if it came without costs."""
+    return replace(architecture(FLUX), costs={})
+
+
+def test_fifty_steps_of_flux_are_the_published_number(uncounted, own_cache, no_child):
+    entry = _entry(uncounted)
+    assert entry.parent == own_cache
     entry.parent.mkdir(parents=True)
-    entry.write_text('{"text_enc')  # torn: counted again, not believed
-    counted = counted_workload(architecture(FLUX), FLUX_1024)
-    assert 50 * counted["denoise_step"] / 1e12 == pytest.approx(3719, rel=0.01)
+    entry.write_text('{"compon')  # torn: counted again, not believed
+    counted = costs_of(uncounted)
+    assert 50 * counted["transformer"].flops_at(1, CELLS_1024, 512) / 1e12 == pytest.approx(3719, rel=0.01)
     assert list(own_cache.iterdir()) == [entry]
-    assert json.loads(entry.read_text()) == counted
     no_child()
-    assert counted_workload(architecture(FLUX), FLUX_1024) == counted
+    assert costs_of(uncounted) == counted
 
 
-def test_another_size_model_or_library_is_another_entry(monkeypatch):
-    model, key = architecture(FLUX), _key
-    first = key(model, FLUX_1024)
-    assert key(model, FLUX_1024) == first
-    assert key(replace(model, model_id="renamed"), FLUX_1024) == first
-    assert key(model, replace(FLUX_1024, images=2)) != first
-    assert key(architecture("black-forest-labs/FLUX.1-schnell"), FLUX_1024) != first
-    monkeypatch.setattr(cached, "_code", lambda: "torch=99")
-    assert key(model, FLUX_1024) != first
+def test_what_may_not_be_counted_is_read_once_or_refused(uncounted, no_child, monkeypatch):
+    no_child()
+    assert costs_of(architecture(FLUX), may_count=False)
+    with pytest.raises(UserError, match="not counted yet for this model"):
+        costs_of(uncounted, may_count=False)
+    entry, read, reads = _entry(uncounted), costs._read, []
+    entry.parent.mkdir(parents=True)
+    entry.write_text(json.dumps(architecture(FLUX).costs))
+    monkeypatch.setattr(costs, "_read", lambda path: reads.append(path) or read(path))
+    assert costs_of(uncounted, may_count=False) == costs_of(architecture(FLUX))
+    assert reads == [entry]
+
+
+def test_another_configuration_or_library_is_another_entry(monkeypatch):
+    model = architecture(FLUX)
+    first = _entry(model)
+    assert _entry(model) == first
+    assert _entry(replace(model, model_id="renamed")) == first
+    assert _entry(architecture("black-forest-labs/FLUX.1-schnell")) != first
+    monkeypatch.setattr(costs, "_code", lambda: "torch=99")
+    assert _entry(model) != first
+
+
+def test_the_key_of_an_entry_covers_the_code_that_counts():
+    """Modules of the rooms of cost and weights that a count imports, by the import system itself."""
+    code = (
+        "import sys, mlenergy.diffusion.cost.fit;"
+        "print(*(m.__file__ for n, m in sys.modules.items()"
+        " if n.startswith(('mlenergy.diffusion.cost.', 'mlenergy.diffusion.weights.'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {Path(name) for name in done.stdout.split() if not name.endswith("__init__.py")}
+    assert imported == set(costs.COUNTING_CODE)
 
 
 @pytest.mark.parametrize("model_id", architecture_ids())
@@ -71,22 +103,22 @@ def test_shipped_costs_are_what_counting_gives_at_other_sizes(model_id):
     from mlenergy.diffusion.cost.count import Counter
 
     model = architecture(model_id)
-    costs, counter = costs_of(model), Counter(model)
+    found, counter = costs_of(model), Counter(model)
     height, width, text = 80, 112, 256 if "Hunyuan" in model_id else 300
-    denoiser = costs[model.denoiser.name]
+    denoiser = found[model.denoiser.name]
     assert denoiser.flops_at(2, height * width, text) == pytest.approx(
         counter.denoiser(2, height, width, text), rel=1e-6
     )
-    assert costs["vae"].flops_at(1, height * width, 0) == pytest.approx(
+    assert found["vae"].flops_at(1, height * width, 0) == pytest.approx(
         counter.decode(1, height, width), rel=1e-6
     )
     for encoder in model.text_encoders:
         exact = counter.text(encoder, 3, text)
-        assert costs[encoder.name].flops_at(3, 0, text) == pytest.approx(exact, rel=1e-6)
+        assert found[encoder.name].flops_at(3, 0, text) == pytest.approx(exact, rel=1e-6)
     exact = counter.denoiser_bytes(2, height, width, text, torch.bfloat16)
     assert denoiser.activation_bytes_at(2, height * width, text, 2) == pytest.approx(exact, rel=0.02)
     exact = counter.decode_bytes(1, height, width, torch.bfloat16)
-    assert costs["vae"].activation_bytes_at(1, height * width, 0, 2) == pytest.approx(exact, rel=0.02)
+    assert found["vae"].activation_bytes_at(1, height * width, 0, 2) == pytest.approx(exact, rel=0.02)
 
 
 def test_guidance_doubles_the_denoiser_and_the_text_but_not_the_decode(plan_of):
@@ -96,8 +128,8 @@ def test_guidance_doubles_the_denoiser_and_the_text_but_not_the_decode(plan_of):
     plain = workload_of(plan_of(model_id, guidance_scale=1.0), model)
     assert (guided.guidance_rows, guided.text_passes) == (2, 2)
     assert (plain.guidance_rows, plain.text_passes) == (1, 1)
-    costs = costs_of(model)["transformer"]
-    assert costs.flops_at(2, 16384, 256) == 2 * costs.flops_at(1, 16384, 256)
+    transformer = costs_of(model)["transformer"]
+    assert transformer.flops_at(2, 16384, 256) == 2 * transformer.flops_at(1, 16384, 256)
 
 
 def test_sdxl_encodes_no_negative_prompt_that_is_not_there(plan_of):
@@ -116,38 +148,25 @@ def test_text_lengths_are_the_families_own(plan_of):
 
 
 def test_a_tiny_model_is_counted_from_its_own_configuration(tiny_flux):
-    from mlenergy.diffusion.cost.count import count_workload
+    from mlenergy.diffusion.cost.count import Counter
 
-    small = replace(FLUX_1024, height_px=256, width_px=256, t5_tokens=64)
-    counted = count_workload(tiny_flux, small)
     # Its linear layers alone, by hand: what the count may not fall below.
     hidden, tokens, text = 64, 256, 64
+    step = Counter(tiny_flux).denoiser(1, 32, 32, text)
     double = 2 * (tokens + text) * (4 + 8) * hidden * hidden
     single = 2 * (tokens + text) * (3 + 4 + 5) * hidden * hidden
     attention = 2 * 2 * (tokens + text) ** 2 * hidden
-    assert counted["denoise_step"] == pytest.approx(4 * (double + single + 2 * attention), rel=0.05)
-    costs = counted_costs(tiny_flux)
-    assert costs["components"]["transformer"]["block_parameters"] > 0
-    terms = costs["components"]["transformer"]["flops"]
-    cells = 32 * 32
-    values = {
-        "1": 1,
-        "cells": cells,
-        "cells2": cells**2,
-        "text": text,
-        "text2": text**2,
-        "cells*text": cells * text,
-    }
-    assert sum(terms[term] * values[term] for term in terms) == pytest.approx(
-        counted["denoise_step"], rel=1e-6
-    )
+    assert step == pytest.approx(4 * (double + single + 2 * attention), rel=0.05)
+    transformer = costs_of(tiny_flux)["transformer"]
+    assert transformer.block_parameters > 0
+    assert transformer.flops_at(1, 32 * 32, text) == pytest.approx(step, rel=1e-6)
 
 
 def test_what_cannot_be_counted_says_so():
     model = architecture(FLUX)
     part = replace(model.denoiser, class_path="diffusers.QwenImageTransformer2DModel", config={})
     with pytest.raises(UserError, match="QwenImageTransformer2DModel cannot be counted"):
-        counted_workload(replace(model, components={**model.components, "transformer": part}), FLUX_1024)
+        costs_of(replace(model, components={**model.components, "transformer": part}, costs={}))
 
 
 def test_every_listed_model_has_costs():
@@ -162,5 +181,5 @@ def tiny_flux():
     return architecture_from(read_model(str(tiny_folder("tiny/flux"))))
 
 
-def _key(model, workload):
-    return cached._key(cached._request("workload", model, workload.as_dict()))
+def _entry(model):
+    return costs._entry(costs._request(model))

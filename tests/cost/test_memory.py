@@ -11,7 +11,7 @@ from mlenergy.diffusion.cost.fit import count_costs
 from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from
 from mlenergy.diffusion.models.hub import read_model
-from mlenergy.diffusion.weights.random.fill import materialise
+from mlenergy.diffusion.weights.random.fill import draw_by_name, materialise
 from mlenergy.diffusion.weights.random.modules import empty_module
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
@@ -60,7 +60,7 @@ SMALL = {
 def test_denoiser(model_id, dtype, itemsize, allocated_peak_bytes):
     model = _narrow(model_id)
     text = 256
-    net = materialise(empty_module(model.denoiser), CPU, dtype, 0, "denoiser")
+    net = materialise(empty_module(model.denoiser), CPU, dtype, draw_by_name(0, "denoiser"))
     inputs = denoiser_inputs(model, 2, 48, 64, text, CPU, dtype)
     held = sum(leaf.nbytes for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
     real = allocated_peak_bytes(lambda: net(**inputs)) + held
@@ -71,7 +71,7 @@ def test_denoiser(model_id, dtype, itemsize, allocated_peak_bytes):
 def test_the_real_sizes_decoder(allocated_peak_bytes):
     """SDXL's own autoencoder, all 84 M parameters, at 256 pixels."""
     model = architecture("stabilityai/stable-diffusion-xl-base-1.0")
-    vae = materialise(empty_module(model.components["vae"]), CPU, torch.float32, 0, "vae")
+    vae = materialise(empty_module(model.components["vae"]), CPU, torch.float32, draw_by_name(0, "vae"))
     latents = torch.zeros(2, 4, 32, 32)
     real = allocated_peak_bytes(lambda: vae.decode(latents)) + latents.nbytes
     costs = costs_of(model)["vae"]
@@ -82,7 +82,7 @@ def test_the_real_sizes_text_encoder(allocated_peak_bytes):
     """CLIP ViT-L's text model at one row (its peak is small, so a fixed part shows)."""
     model = architecture("black-forest-labs/FLUX.1-dev")
     part = model.components["text_encoder"]
-    net = materialise(empty_module(part), CPU, torch.float32, 0, "text")
+    net = materialise(empty_module(part), CPU, torch.float32, draw_by_name(0, "text"))
     real = allocated_peak_bytes(lambda: net(**text_inputs(part, 1, 77, CPU)))
     assert costs_of(model)["text_encoder"].activation_bytes_at(1, 0, 77, 4) == pytest.approx(real, rel=0.25)
 
@@ -90,7 +90,7 @@ def test_the_real_sizes_text_encoder(allocated_peak_bytes):
 def test_a_tiny_model_at_its_own_size(allocated_peak_bytes):
     model = architecture_from(read_model(str(tiny_folder("tiny/flux"))))
     model = replace(model, costs=count_costs(model))
-    net = materialise(empty_module(model.denoiser), CPU, torch.float32, 0, "denoiser")
+    net = materialise(empty_module(model.denoiser), CPU, torch.float32, draw_by_name(0, "denoiser"))
     inputs = denoiser_inputs(model, 1, 32, 32, 64, CPU, torch.float32)
     held = sum(leaf.nbytes for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
     real = allocated_peak_bytes(lambda: net(**inputs)) + held

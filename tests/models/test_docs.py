@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlenergy.diffusion.cost.costs import costs_of
-from mlenergy.diffusion.cost.workload import t5_tokens
+from mlenergy.diffusion.cost.shape import t5_tokens
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_ids
 from mlenergy.diffusion.models.listed import BY_ID
 

@@ -1,14 +1,11 @@
 """FLOPs beside seconds and joules in a result."""
 
-import json
 from dataclasses import replace
 
 import pytest
 from result_samples import cpu_measurement, cpu_plan, gpu_measurement, make_plan
 
 from mlenergy.diffusion.config.optimizations import Optimizations
-from mlenergy.diffusion.cost.cached import known_costs
-from mlenergy.diffusion.models.architectures.reader import architecture
 from mlenergy.diffusion.results.efficiency import efficiency_section
 
 MEASURED = gpu_measurement().iterations  # 8.3 s and 9,150 J in the mean, on two GPUs
@@ -82,16 +79,3 @@ def test_calls_that_do_not_fit_the_steps_are_told():
         for i in MEASURED
     ]
     assert efficiency_section(make_plan(), odd)["reason"] == "31 calls in 30 steps"
-
-
-def test_known_costs_are_the_shipped_or_the_cached_ones(tmp_path):
-    flux = architecture("black-forest-labs/FLUX.1-dev")
-    assert known_costs(flux) == flux.costs
-    bare = replace(flux, costs={})
-    assert known_costs(bare) is None
-    from mlenergy.diffusion.cost import cached
-
-    entry = cached._entry(cached._request("costs", bare, {}))
-    entry.parent.mkdir(parents=True)
-    entry.write_text(json.dumps({"components": {}}))
-    assert known_costs(bare) == {"components": {}}

@@ -9,7 +9,7 @@ from result_samples import make_plan
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.cost.estimate import estimate_memory
+from mlenergy.diffusion.cost.memory import estimate_memory
 from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.supervision.estimate import estimate_of
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory

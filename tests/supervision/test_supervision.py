@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlenergy.diffusion.config.resolve import plan_from
-from mlenergy.diffusion.cost.estimate import estimate_memory
+from mlenergy.diffusion.cost.memory import estimate_memory
 
 SUPPORT = Path(__file__).parents[1] / "support"
 MLENERGY = [str(Path(sys.executable).with_name("mlenergy")), "run", "--engine", "diffusers"]

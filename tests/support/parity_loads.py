@@ -1,4 +1,4 @@
-"""Loads an engine as a case wants it: without a mend, with blinded attention, with a shifted slice."""
+"""Loads an engine as a case wants it: without a patch, with blinded attention, with a shifted slice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from unittest import mock
 import torch
 from parity_cases import Case
 
+from mlenergy.diffusion import engines
 from mlenergy.diffusion.weights import pipeline as loading
 
 _IMAGE_ATTENTION = ("attn", "attn1", "attn2")
@@ -23,11 +24,11 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
         if case.blind:
             load = functools.partial(_load_blinded, loading.load)
             changes.enter_context(mock.patch.object(loading, "load", load))
+        if case.refused:
+            changes.enter_context(mock.patch.object(engines, "check_plan", lambda plan: None))
         if case.engine == "xdit":
             from mlenergy.diffusion.engines.xdit import engine as xdit
 
-            if case.refused:
-                changes.enter_context(mock.patch.object(xdit, "check_plan", lambda plan: None))
             apply = functools.partial(xdit.apply_patches, case.without_patches)
             changes.enter_context(mock.patch.object(xdit, "apply_patches", apply))
         yield

@@ -203,11 +203,11 @@ def assemble(parts: tuple[Generated, ...]) -> torch.Tensor:
 
 def start_afresh() -> None:
     """Drop groups in which a message may still be under way."""
-    from mlenergy.diffusion.engines.diffusers.mesh import forget_places
-    from mlenergy.diffusion.engines.xdit.engine import release_xfuser
+    from mlenergy.diffusion.engines.diffusers import mesh
+    from mlenergy.diffusion.engines.xdit.groups import dissolve_groups
 
-    release_xfuser()
-    forget_places()
+    dissolve_groups()
+    mesh._meshes.clear()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a plan needs, predicted from its architecture: arithmetic, memory, bytes sent. No torch at import."""
+"""Costs of a plan, predicted from its architecture: FLOPs, memory, bytes sent. No torch at import."""

@@ -1,16 +1,37 @@
-"""What a component costs at a given size, from the counts of its architecture: plain arithmetic."""
+"""Costs of an architecture's components at any size: shipped with it, cached, or counted now.
+
+Counting is done by a child process without GPUs: neither an engine's changes to diffusers nor a process
+group is in its way, and no torch is imported here.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from mlenergy.diffusion.cost.cached import counted_costs
-from mlenergy.diffusion.models.architectures.reader import Architecture
+from mlenergy.diffusion.environment.cache import cache_folder
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 from mlenergy.diffusion.models.spec import Dtype
 
 BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+_TIME_LIMIT_S = 300
+# What decides a count, beside the configuration and the libraries.
+_HERE = Path(__file__).parent
+COUNTING_CODE = (
+    *(_HERE / "count.py", _HERE / "fit.py", _HERE / "inputs.py", _HERE / "shape.py"),
+    _HERE.parent / "weights" / "random" / "modules.py",
+)
 
 
 @dataclass(frozen=True)
@@ -40,15 +61,15 @@ class ComponentCosts:
         return round((held + self.buffers) * BYTES[dtype]) + wide
 
 
-def costs_of(architecture: Architecture) -> dict[str, ComponentCosts]:
-    """Costs of every component: the package's own counts, or counted now where it has none.
+def costs_of(architecture: Architecture, may_count: bool = True) -> dict[str, ComponentCosts]:
+    """Costs of every component.
 
-    Counting takes a few seconds once (a process of its own, which imports torch), then a cache has it.
+    may_count: allows a child process, which takes a few seconds, where they are neither shipped nor cached.
 
     Raises:
-        UserError: a component that cannot be counted.
+        UserError: a component that cannot be counted, or costs that would have to be counted and may not.
     """
-    counts: Mapping[str, Any] = architecture.costs or counted_costs(architecture)
+    counts: Mapping[str, Any] = architecture.costs or _cached_or_counted(architecture, may_count)
     return {
         name: ComponentCosts(
             name=name,
@@ -63,6 +84,12 @@ def costs_of(architecture: Architecture) -> dict[str, ComponentCosts]:
     }
 
 
+def architecture_from_request(request: Mapping[str, Any]) -> Architecture:
+    """The architecture that the child process is asked to count."""
+    components = {name: Component(name, part[0], part[1]) for name, part in request["components"].items()}
+    return Architecture(request["model_id"], request["pipeline"], components, {}, request["options"], {})
+
+
 def _value(terms: Mapping[str, float], cells: float, text: float) -> float:
     known = {
         "1": 1.0,
@@ -73,3 +100,90 @@ def _value(terms: Mapping[str, float], cells: float, text: float) -> float:
         "cells*text": cells * text,
     }
     return sum(factor * known[term] for term, factor in terms.items())
+
+
+def _cached_or_counted(architecture: Architecture, may_count: bool) -> dict[str, Any]:
+    request = _request(architecture)
+    path = _entry(request)
+    known = _read(path)
+    if known is not None:
+        return known
+    if not may_count:
+        raise UserError("not counted yet for this model; mlenergy plan counts it")
+    counted = _ask_child(request)
+    _keep(path, counted)
+    return counted
+
+
+def _request(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "model_id": architecture.model_id,
+        "pipeline": architecture.pipeline_class,
+        "options": dict(architecture.options),
+        "components": {
+            name: [part.class_path, dict(part.config)] for name, part in architecture.modules.items()
+        },
+    }
+
+
+def _entry(request: Mapping[str, Any]) -> Path:
+    """File in $XDG_CACHE_HOME/mlenergy/flops, by the configuration and the code; not by the model's name."""
+    configuration = {key: value for key, value in request.items() if key != "model_id"}
+    text = json.dumps(configuration, sort_keys=True) + _code()
+    return cache_folder("flops") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+@cache
+def _code() -> str:
+    """Hash of the libraries' versions and of the code that counts."""
+    digest = hashlib.sha256()
+    for library in ("torch", "diffusers", "transformers"):
+        digest.update(f"{library}={version(library)};".encode())
+    for source in COUNTING_CODE:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _ask_child(request: dict[str, Any]) -> dict[str, Any]:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "mlenergy.diffusion.cost"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=_TIME_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"counting FLOPs took more than {_TIME_LIMIT_S} s; run again on a less busy machine"
+        ) from error
+    try:
+        answer = json.loads(child.stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        reason = child.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise UserError(f"counting FLOPs failed: {reason[0]}") from error
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return dict(answer)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # not there, or torn: count again
+    return value if isinstance(value, dict) else None
+
+
+def _keep(path: Path, counted: dict[str, Any]) -> None:
+    """Whole or not at all; a cache that cannot be written only costs the next run's time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            json.dump(counted, file)
+        Path(file.name).replace(path)
+    except OSError:
+        return

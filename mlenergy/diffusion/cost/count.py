@@ -1,20 +1,20 @@
-"""Operator counting on the meta device: nothing is computed, no weight exists."""
+"""FLOPs and live bytes of one call, counted on the meta device: nothing is computed, no weight exists."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs, text_tokens
-from mlenergy.diffusion.cost.live_bytes import peak_bytes
-from mlenergy.diffusion.cost.workload import Workload
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 from mlenergy.diffusion.weights.random.modules import empty_module
-
-PIXELS_PER_CELL = 8  # and side: every AutoencoderKL here has four levels
 
 
 class Counter:
@@ -77,27 +77,83 @@ class Counter:
         return self.module("vae", dtype), latents
 
 
-def count_workload(architecture: Architecture, workload: Workload) -> dict[str, int]:
-    """FLOPs of the stages of one whole call, over all ranks together.
-
-    Returns:
-        text_encode, denoise_step and vae_decode in FLOPs (a multiply and an add are two).
-
-    Raises:
-        UserError: a component of a class that cannot be counted.
-    """
-    counter = Counter(architecture)
-    height, width = workload.height_px // PIXELS_PER_CELL, workload.width_px // PIXELS_PER_CELL
-    rows, t5 = workload.images, workload.t5_tokens
-    return {
-        "text_encode": workload.text_passes
-        * sum(counter.text(encoder, rows, t5) for encoder in architecture.text_encoders),
-        "denoise_step": counter.denoiser(rows * workload.guidance_rows, height, width, t5),
-        "vae_decode": counter.decode(rows, height, width),
-    }
-
-
 def _flops(call: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return int(counter.get_total_flops())
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages that operators make and that still live; keeps the largest sum.
+
+    What an operator allocates and frees inside its own kernel (workspaces) is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def watch(self, tensors: Any) -> None:
+        """Count these tensors, too (the inputs, which were made before)."""
+        for leaf in tree_leaves(tensors):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self.watch(output)
+        return output
+
+    def ignore(self, module: torch.nn.Module) -> None:
+        """Leave the module's weights out: an operator that returns a view of one makes nothing new."""
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._known.add(tensor.untyped_storage()._cdata)
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, key, storage.nbytes())
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Makes attention return its output and nothing else, as fused kernels do.
+
+    On the meta device torch takes the plain way instead, whose matrix of every token with
+    every token no GPU ever holds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            query, _key, value = args[:3] if len(args) >= 3 else _named(args, kwargs or {})
+            return query.new_empty((*query.shape[:-1], value.shape[-1]))
+        return func(*args, **(kwargs or {}))
+
+
+def peak_bytes(module: torch.nn.Module, call: Callable[[], Any], inputs: Any) -> int:
+    """Largest sum of live activation bytes in `call`, inputs included and weights not."""
+    counter = LiveBytes()
+    counter.ignore(module)
+    counter.watch(inputs)
+    with torch.no_grad(), FusedAttention(), counter:
+        call()
+    return counter.peak
+
+
+def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+    named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+    return named["query"], named["key"], named["value"]

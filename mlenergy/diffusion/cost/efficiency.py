@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.cost.flops import StageFlops
+
 _TERA = 1e12
 _TABLE = Path(__file__).parent.parent / "data" / "gpu_peaks.json"
 
@@ -19,21 +21,6 @@ class Peak:
     tflops: float | None
     source: str | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class StageFlops:
-    """FLOPs of one whole call (all its images), over all ranks together."""
-
-    text_encode: int
-    denoise_step: int
-    vae_decode: int
-    steps: int
-
-    @property
-    def total(self) -> int:
-        """Of the whole call."""
-        return self.text_encode + self.steps * self.denoise_step + self.vae_decode
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.cost.workload import CLIP_TOKENS
+from mlenergy.diffusion.cost.shape import CLIP_TOKENS
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 

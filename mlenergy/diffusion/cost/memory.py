@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts
-from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens
+from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts, costs_of
+from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens, shape_of
 from mlenergy.diffusion.environment.gpus import GIB
+from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -39,6 +40,19 @@ class MemoryEstimate:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "total_parameter_bytes": self.total_parameter_bytes}
+
+
+def estimate_memory(plan: Plan) -> MemoryEstimate:
+    """Memory of the rank that holds most; `fits` is None.
+
+    An architecture that this package does not ship is counted by a child process the first time,
+    which takes some seconds.
+
+    Raises:
+        UserError: the model's architecture is unknown or cannot be counted.
+    """
+    model = find_architecture(plan.weights_from, plan.revision)
+    return memory_of(plan, model, costs_of(model), shape_of(plan, model), None)
 
 
 def memory_of(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.cost.combinations import valid_plans
+from mlenergy.diffusion.config.checks import reasons
+from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.communication import Communication, communication_of
 from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
+from mlenergy.diffusion.cost.flops import StageFlops, group_flops, whole_flops
 from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
 from mlenergy.diffusion.cost.shape import Shape, shape_of
-from mlenergy.diffusion.cost.work import group_flops, whole_flops
 from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.config.parallelism import Parallelism
     from mlenergy.diffusion.config.plan import Plan
-    from mlenergy.diffusion.cost.efficiency import StageFlops
     from mlenergy.diffusion.models.architectures.reader import Architecture
     from mlenergy.diffusion.models.spec import EngineName
 
@@ -25,6 +25,8 @@ _TERA = 1e12
 # Arithmetic that a GPU gets through while its link moves one byte: about 600 TFLOP/s against
 # 300 GB/s, what an H100 with NVLink reaches. Only the order of the combinations depends on it.
 FLOPS_PER_BYTE = 2000
+# Engines in the order in which they are preferred where both can do it.
+_ENGINES: tuple[EngineName, ...] = ("xdit", "diffusers")
 MEMORY_NOTE = (
     "an estimate: weights exactly, activations of eager torch with fused attention; "
     "not the workspaces of the libraries, nor what the allocator keeps in reserve"
@@ -105,6 +107,32 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
         processes=count,
         gpu_memory_gib=gpu_memory_gib,
     )
+
+
+def valid_plans(plan: Plan, processes: int) -> Iterator[Plan]:
+    """`plan` with every combination of degrees (and engine) whose product is `processes`."""
+    warmup = plan.parallel.pipefusion_warmup_steps
+    for data, cfg, pipefusion, ring, ulysses, tensor in factorings(processes, parts=6):
+        if cfg > (2 if plan.runs_guidance_batch else 1) or plan.batch_size % data:
+            continue
+        parallel = Parallelism(data, cfg, pipefusion, ring, ulysses, tensor, pipefusion_warmup_steps=warmup)
+        for engine in _ENGINES:
+            if engine in plan.spec.family.modes:
+                candidate = replace(plan, parallel=parallel, engine=engine)
+                if not reasons(candidate):
+                    yield candidate
+                    break
+
+
+def factorings(number: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """All ordered products of `parts` factors that make `number`."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    for head in itertools.product(divisors, repeat=parts - 1):
+        product = 1
+        for degree in head:
+            product *= degree
+        if number % product == 0:
+            yield (*head, number // product)
 
 
 def _share_out(

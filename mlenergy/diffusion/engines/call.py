@@ -1,15 +1,17 @@
-"""The keyword arguments of one call of a family's pipeline, but for prompts and noise."""
+"""One call of a pipeline: its arguments, its noise, how often it calls the denoiser."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from mlenergy.diffusion.config.plan import Plan
 
 
 def call_arguments(plan: Plan) -> Mapping[str, Any]:
-    """Arguments of a pipeline's call, on every iteration and every rank alike."""
+    """Keyword arguments of every call on every rank, but for prompts and noise."""
     family = plan.spec.family
     arguments: dict[str, Any] = {
         "height": plan.height_px,
@@ -31,3 +33,25 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
         # By default prompts are rewritten where two optional packages happen to be installed.
         arguments["clean_caption"] = False
     return arguments
+
+
+def noise_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator an image. They are the CPU's: the same seed gives the same noise on every device."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def group_rows(data_rank: int, data_degree: int, batch_size: int) -> slice:
+    """Rows of the batch that a data-parallel group generates; all groups have equally many."""
+    rows = batch_size // data_degree
+    return slice(data_rank * rows, (data_rank + 1) * rows)
+
+
+def denoiser_calls(plan: Plan) -> list[int] | None:
+    """Calls of the denoiser on a rank, step by step; None where every step has the same number.
+
+    PipeFusion runs the whole image in its synchronous steps and a patch at a time afterwards.
+    """
+    synchronous = plan.parallel.pipefusion_warmup_steps
+    if plan.engine != "xdit" or plan.parallel.pipefusion == 1 or plan.steps <= synchronous:
+        return None
+    return [1] * synchronous + [plan.parallel.pipeline_patches] * (plan.steps - synchronous)

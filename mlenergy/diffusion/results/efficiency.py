@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.cost.efficiency import Efficiency, StageFlops, efficiency
+from mlenergy.diffusion.cost.efficiency import Efficiency, efficiency
+from mlenergy.diffusion.cost.flops import StageFlops
 from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _no_count(plan: Plan, iterations: Sequence[Iteration]) -> str | None:
 
 
 def _count(plan: Plan, has_use: bool) -> StageFlops:
-    from mlenergy.diffusion.cost.work import flops_of
+    from mlenergy.diffusion.cost.flops import flops_of
 
     return flops_of(plan, may_count=has_use)
 

@@ -73,7 +73,7 @@ def _ask_child(plan: bytes, limit_s: float) -> str:
 
 def _main() -> None:
     """Read a plan, print its estimate."""
-    from mlenergy.diffusion.cost.estimate import estimate_memory
+    from mlenergy.diffusion.cost.memory import estimate_memory
     from mlenergy.diffusion.errors import UserError
 
     plan = pickle.load(sys.stdin.buffer)

@@ -11,8 +11,7 @@ from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.parallelism import AXES, MODES
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
-from mlenergy.diffusion.cost.combinations import factorings
-from mlenergy.diffusion.cost.size import FLOPS_PER_BYTE, size_plan
+from mlenergy.diffusion.cost.size import FLOPS_PER_BYTE, factorings, size_plan
 from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import ModelSpec

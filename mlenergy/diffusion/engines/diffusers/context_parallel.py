@@ -9,7 +9,7 @@ from diffusers import ContextParallelConfig
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
 from mlenergy.diffusion.config.plan import Plan
-from mlenergy.diffusion.engines.diffusers.mesh import Place
+from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition
 from mlenergy.diffusion.engines.diffusers.routing import route_self_attention
 from mlenergy.diffusion.engines.optimizations.attention import IN_DIFFUSERS
 
@@ -33,10 +33,10 @@ _SELF_ATTENTION = {
 }
 
 
-def enable_context_parallel(denoiser: Any, plan: Plan, place: Place) -> dict[str, Any]:
+def enable_context_parallel(denoiser: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:
     """Split the sequence of `denoiser` over the ring and Ulysses ranks; returns facts for the results.
 
-    The degrees are those that `check_native` let pass.
+    The degrees are those that config/checks/ let pass.
     """
     name = type(denoiser).__name__
     if name in _SELF_ATTENTION:
@@ -44,16 +44,16 @@ def enable_context_parallel(denoiser: Any, plan: Plan, place: Place) -> dict[str
     backend = _backend(plan)
     denoiser.set_attention_backend(backend)
     with _adapted(plan):
-        denoiser.enable_parallelism(config=_config(plan, place), cp_plan=_SPLITS[name])
+        denoiser.enable_parallelism(config=_config(plan, position), cp_plan=_SPLITS[name])
     return {"attention_backend": backend, "text_shared_unevenly": _is_uneven(plan)}
 
 
-def _config(plan: Plan, place: Place) -> ContextParallelConfig:
+def _config(plan: Plan, position: MeshPosition) -> ContextParallelConfig:
     parallel, uneven = plan.parallel, _is_uneven(plan)
     return ContextParallelConfig(
         ring_degree=parallel.ring,
         ulysses_degree=parallel.ulysses,
-        mesh=place.mesh,
+        mesh=position.mesh,
         # Slower, as ranks tell each other their lengths in every layer: only where it must be.
         ulysses_anything=uneven and parallel.ring == 1,
         ring_anything=uneven and parallel.ulysses == 1,

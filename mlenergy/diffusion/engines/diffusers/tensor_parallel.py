@@ -8,10 +8,10 @@ from typing import Any
 from diffusers import TensorParallelConfig
 
 from mlenergy.diffusion.config.plan import Plan
-from mlenergy.diffusion.engines.diffusers.mesh import Place
+from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition
 
 
-def shard_weights(denoiser: Any, plan: Plan, place: Place) -> None:
+def shard_weights(denoiser: Any, plan: Plan, position: MeshPosition) -> None:
     """Replace the planned weights of `denoiser` by this rank's slices (torch's DTensor).
 
     The whole denoiser is on the device for a moment before. Its class has a plan of its own;
@@ -20,8 +20,8 @@ def shard_weights(denoiser: Any, plan: Plan, place: Place) -> None:
     # The loader notes that it placed the model, and diffusers then refuses to shard it. The note
     # is about one device, with no hook of accelerate left on any module.
     denoiser.__dict__.pop("hf_device_map", None)
-    assert place.mesh is not None
-    config = TensorParallelConfig(mesh=place.mesh["tensor"])
+    assert position.mesh is not None
+    config = TensorParallelConfig(mesh=position.mesh["tensor"])
     if plan.device != "cpu":
         adapted: Any = nullcontext()
     else:

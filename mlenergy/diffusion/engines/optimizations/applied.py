@@ -1,4 +1,4 @@
-"""A plan's optimizations on one pipeline: turned in the right order, and observed while it runs."""
+"""A plan's optimizations on one pipeline: applied in the right order, and observed while it runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlenergy.diffusion.engines.optimizations import precision
-from mlenergy.diffusion.engines.optimizations.attention import set_attention
+from mlenergy.diffusion.engines.optimizations.attention import attention_kernels, set_attention
 from mlenergy.diffusion.engines.optimizations.caches import CacheWork
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork
-from mlenergy.diffusion.engines.optimizations.kernels import attention_kernels
-from mlenergy.diffusion.engines.optimizations.offload import offload, resident_bytes
+from mlenergy.diffusion.engines.optimizations.memory import VaeCalls, offload, resident_bytes
 from mlenergy.diffusion.engines.optimizations.schedulers import replace_scheduler, scheduler_record
-from mlenergy.diffusion.engines.optimizations.slicing import VaeCalls
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -30,7 +28,7 @@ class AppliedOptimizations:
 
     An engine calls `before_split` on the pipeline as it was loaded (on `load_device`), splits the
     work over the ranks, calls `after_split`, and `begin_call` before every generation. `effects`
-    tells what came of it.
+    is the record of what came of it.
     """
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
@@ -41,6 +39,7 @@ class AppliedOptimizations:
         self._cache: CacheWork | None = None
         self._compile: CompileWork | None = None
         self._vae: VaeCalls | None = None
+        self._last: Batch | None = None
 
     @property
     def load_device(self) -> torch.device:
@@ -51,7 +50,7 @@ class AppliedOptimizations:
         """Change what every rank holds whole: the scheduler and how weights are stored.
 
         Raises:
-            UserError: an optimization meets a model that it has nothing to do on.
+            UserError: the model has nothing that an optimization works on.
         """
         optimizations, dtype = self.plan.optimizations, getattr(torch, self.plan.dtype)
         if optimizations.scheduler != "own":
@@ -86,16 +85,16 @@ class AppliedOptimizations:
         if optimizations.offload is not None:
             offload(pipeline, optimizations.offload, self.device)
 
-    def begin_call(self) -> None:
-        """A generation begins: caches forget the image before, and counts start anew."""
+    def begin_call(self, batch: Batch) -> None:
+        """Begin a generation: caches forget the image before, and counts start anew."""
+        self._last = batch
         for work in (self._cache, self._compile, self._vae):
             if work is not None:
                 work.begin_call()
 
-    def effects(self, warmup_calls: int, batch: Batch | None, run: _Run) -> dict[str, Any]:
-        """What the optimizations did, over the calls after the first `warmup_calls`; plain data.
+    def effects(self, warmup_calls: int, run: _Run) -> dict[str, Any]:
+        """Effects of the optimizations over the calls after the first `warmup_calls`; plain data.
 
-        batch: one that was generated; None where nothing was.
         run: generates a batch in so many steps; the attention kernels of the first step are looked
             at, so every rank has to call this.
         """
@@ -110,11 +109,11 @@ class AppliedOptimizations:
             found["weights"] = self._weights
         if self.plan.optimizations.offload is not None:
             found["resident_bytes"] = resident_bytes(self._pipeline, self.device)
-        found["attention"] = self._attention(batch, run)
+        found["attention"] = self._attention(run)
         return found
 
-    def _attention(self, batch: Batch | None, run: _Run) -> dict[str, Any]:
-        asked = self.plan.optimizations.attention
+    def _attention(self, run: _Run) -> dict[str, Any]:
+        asked, batch = self.plan.optimizations.attention, self._last
         if batch is None or self.plan.parallel.pipefusion > 1:
             reason = "nothing was generated" if batch is None else "PipeFusion's stages run apart"
             return {"asked": asked, "kernels": None, "reason": f"not looked at: {reason}"}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mlenergy.diffusion.config.optimizations import STEP_CACHES
 from mlenergy.diffusion.engines.optimizations.blocks import attention_layers, computing_blocks, feed_forwards
-from mlenergy.diffusion.engines.optimizations.counting import Computed
 from mlenergy.diffusion.models.spec import CacheMethod
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class CacheWork:
         self._forget: Callable[[], None] = turn_on(pipeline, plan)
 
     def begin_call(self) -> None:
-        """An image begins: nothing of the one before may be reused for it."""
+        """Begin an image: nothing of the one before may be reused for it."""
         self._forget()
         self._computed.begin_call()
 
@@ -59,3 +59,70 @@ def _units(denoiser: Any, method: CacheMethod) -> list[torch.nn.Module]:
     if method == "taylorseer":
         return [*attention.values(), *feed_forwards(denoiser).values()]
     return list(attention.values())
+
+
+@dataclass
+class _Counts:
+    """One generation: denoiser calls, the rows that they brought, and the rows that units computed."""
+
+    denoiser_calls: int = 0
+    rows: int = 0
+    unit_rows: int = 0
+    last_unit_rows: int = 0
+
+
+class Computed:
+    """Counts the rows (of the batch) that each of `units` computes, against those that come in.
+
+    The units' forwards are wrapped, not hooked: a cache's hook, put round the wrapper afterwards,
+    then passes a unit by without its being counted, and compiled code stays inside of it.
+    """
+
+    def __init__(self, denoiser: torch.nn.Module, units: Sequence[torch.nn.Module]) -> None:
+        self._units = len(units)
+        self._calls: list[_Counts] = []
+        denoiser.register_forward_pre_hook(self._on_denoiser, with_kwargs=True)
+        for unit in units:
+            self._wrap(unit, is_last=unit is units[-1])
+
+    def begin_call(self) -> None:
+        """Begin a generation."""
+        self._calls.append(_Counts())
+
+    def record(self, warmup_calls: int) -> dict[str, Any]:
+        """Shares of the work over the calls after the first `warmup_calls`; None where there was none."""
+        calls = self._calls[warmup_calls:]
+        rows = sum(call.rows for call in calls)
+        return {
+            "denoiser_calls": sum(call.denoiser_calls for call in calls),
+            "units": self._units,
+            "computed_share": _share(sum(call.unit_rows for call in calls), rows * self._units),
+            "last_unit_share": _share(sum(call.last_unit_rows for call in calls), rows),
+        }
+
+    def _on_denoiser(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._calls:
+            self._calls[-1].denoiser_calls += 1
+            self._calls[-1].rows += _rows(args, kwargs)
+
+    def _wrap(self, unit: torch.nn.Module, is_last: bool) -> None:
+        forward = unit.forward
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if self._calls:
+                rows = _rows(args, kwargs)
+                self._calls[-1].unit_rows += rows
+                self._calls[-1].last_unit_rows += rows if is_last else 0
+            return forward(*args, **kwargs)
+
+        counted.__wrapped__ = forward  # type: ignore[attr-defined]  # processors read the signature
+        unit.forward = counted
+
+
+def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The batch of the first tensor that has one."""
+    return next(int(x.shape[0]) for x in (*args, *kwargs.values()) if torch.is_tensor(x) and x.ndim > 1)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -51,7 +51,7 @@ def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
     if isinstance(denoiser, SD3Transformer2DModel):
         _let_the_last_block_return_both(denoiser)
     if isinstance(denoiser, HunyuanDiT2DModel):
-        # Diffusers knows the blocks of other models only.
+        # Diffusers' caches know the blocks of other models only.
         metadata = TransformerBlockMetadata(return_hidden_states_index=0)
         TransformerBlockRegistry.register(HunyuanDiTBlock, metadata)
     _METHODS[str(plan.optimizations.cache)](denoiser, plan, _noise_level(pipeline, denoiser, plan))

@@ -28,7 +28,7 @@ class CompileWork:
         self._begin_s = _total_s()
 
     def begin_call(self) -> None:
-        """A generation begins."""
+        """Begin a generation."""
         self._compile_s.append(_total_s())
 
     def record(self, warmup_calls: int) -> dict[str, Any]:

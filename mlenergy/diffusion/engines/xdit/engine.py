@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from mlenergy.diffusion.config.checks import check_plan
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
-from mlenergy.diffusion.engines.call import call_arguments
+from mlenergy.diffusion.engines.call import call_arguments, group_rows, noise_generators
+from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.attention import IN_XFUSER
 from mlenergy.diffusion.engines.xdit import importing
-from mlenergy.diffusion.engines.xdit.groups import dissolve_groups, form_groups
+from mlenergy.diffusion.engines.xdit.groups import form_groups
 from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
-from mlenergy.diffusion.weights import pipeline as loading
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
-from mlenergy.diffusion.weights.per_node import locate
 
 
 class XditEngine:
@@ -36,8 +33,7 @@ class XditEngine:
         self.device = optimizations.device
         self.report = report
         self._wrapper = wrapper
-        self._knobs = optimizations
-        self._last: Batch | None = None
+        self._optimizations = optimizations
 
     @classmethod
     def load(cls, plan: Plan, cluster: Cluster) -> XditEngine:
@@ -47,22 +43,16 @@ class XditEngine:
             UserError: xfuser is missing or of another version, the weights cannot be had, or the
                 plan is one that xfuser cannot run.
         """
-        check_plan(plan)
         watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
-        mends = prepare_xfuser(plan)
-        with (
-            cluster.raise_on_all_ranks()
-        ):  # groups are formed after it: no rank waits there for one that failed
-            folder = locate(plan, cluster)
-            check_scheduler(plan, folder)
-            pipeline: Any = loading.load(folder, plan, optimizations.load_device)
-            optimizations.before_split(pipeline)
+        patches = _prepare_xfuser(plan)
+        pipeline = load_on_every_rank(
+            plan, cluster, optimizations, check=lambda folder: check_scheduler(plan, folder)
+        )
         form_groups(plan.parallel, cluster.rank, plan.device)
-        pipeline.set_progress_bar_config(disable=True)
         found = watch.facts(pipeline) | random_facts(pipeline, cluster)
-        wrapper = wrap(pipeline, plan)
+        wrapper = _wrapped(pipeline, plan)
         optimizations.after_split(wrapper.module)
-        report = LoadReport(watch.load_s, {**facts(plan, mends), **found})
+        report = LoadReport(watch.load_s, {**_facts(plan, patches), **found})
         return cls(plan, wrapper, optimizations, report)
 
     @property
@@ -83,28 +73,11 @@ class XditEngine:
 
     def generate(self, batch: Batch) -> Generated:
         """Images of this rank's data-parallel group, on the one rank of it that holds them."""
-        self._last = batch
         return self._run(batch, self.plan.steps)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """What the optimizations did; see `AppliedOptimizations.effects`."""
-        return self._knobs.effects(warmup_calls, self._last, self._run)
-
-    @torch.no_grad()
-    def _run(self, batch: Batch, steps: int) -> Generated:
-        self._knobs.begin_call()
-        first, last = self._own_rows(len(batch.prompts))
-        # CPU generators, so that the same seed gives the same noise on every kind of device.
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds[first:last]]
-        output = self._wrapper(
-            # The whole batch: xfuser takes this group's own rows out of it, by the same division.
-            prompt=list(batch.prompts),
-            generator=generators,
-            **{**call_arguments(self.plan), "num_inference_steps": steps},
-        )
-        if output is None or not self._speaks():
-            return Generated(None)
-        return Generated(output.images, first)
+        """Record of what the optimizations did; see `AppliedOptimizations.effects`."""
+        return self._optimizations.effects(warmup_calls, self._run)
 
     def close(self) -> None:
         """Free the weights, and what xfuser keeps of them in its module globals."""
@@ -114,22 +87,28 @@ class XditEngine:
         get_cache_manager().cache.clear()
         runtime_state._RUNTIME = None
         self._wrapper = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(self.device)
 
-    def _own_rows(self, batch_size: int) -> tuple[int, int]:
-        """First row, and the one after the last, of this rank's data-parallel group."""
+    @torch.no_grad()
+    def _run(self, batch: Batch, steps: int) -> Generated:
         from xfuser.core.distributed import get_data_parallel_rank
 
-        rows = batch_size // self.plan.parallel.data
-        first = int(get_data_parallel_rank()) * rows
-        return first, first + rows
+        self._optimizations.begin_call(batch)
+        rows = group_rows(int(get_data_parallel_rank()), self.plan.parallel.data, len(batch.prompts))
+        output = self._wrapper(
+            # The whole batch: xfuser takes this group's own rows out of it, by the same division.
+            prompt=list(batch.prompts),
+            generator=noise_generators(batch.seeds[rows]),
+            **{**call_arguments(self.plan), "num_inference_steps": steps},
+        )
+        if output is None or not self._is_output_rank():
+            return Generated(None)
+        return Generated(output.images, rows.start)
 
-    def _speaks(self) -> bool:
+    def _is_output_rank(self) -> bool:
         """Whether images are taken from this rank, where several of a group hold the same ones.
 
-        xfuser does not tell the ranks of a tensor-parallel group apart, nor those that run a UNet.
+        xfuser gives images on every rank of a tensor-parallel group, and on both guidance ranks of a UNet.
         """
         from xfuser.core.distributed import get_classifier_free_guidance_rank
         from xfuser.core.distributed.parallel_state import get_tensor_model_parallel_rank
@@ -140,25 +119,20 @@ class XditEngine:
         return not unet or int(get_classifier_free_guidance_rank()) == self.plan.parallel.cfg - 1
 
 
-def prepare_xfuser(plan: Plan) -> tuple[str, ...]:
-    """Import xfuser with what this device needs, mended; the mends' names. Safe to call again."""
+def _prepare_xfuser(plan: Plan) -> tuple[str, ...]:
+    """Import xfuser with what this device needs and with its faults patched; returns the patches' names."""
     importing.installed_version()
     importing.use_our_logging()
     if plan.device == "cpu":
-        from mlenergy.diffusion.engines.xdit import cpu
+        from mlenergy.diffusion.engines.xdit import cpu  # only here: nothing of it may reach a GPU run
 
         cpu.adapt()
     importing.import_xfuser()
     return apply_patches()
 
 
-def release_xfuser() -> None:
-    """Destroy xfuser's groups; for a process that goes on to other degrees or ends."""
-    dissolve_groups()
-
-
-def wrap(pipeline: Any, plan: Plan) -> Any:
-    """xfuser's wrapper round a pipeline, for this plan's degrees and dtype."""
+def _wrapped(pipeline: Any, plan: Plan) -> Any:
+    """The pipeline in xfuser's wrapper for this plan's degrees and dtype."""
     from xfuser.config import xFuserArgs
     from xfuser.model_executor.pipelines.register import xFuserPipelineWrapperRegister
 
@@ -174,32 +148,32 @@ def wrap(pipeline: Any, plan: Plan) -> Any:
         tensor_parallel_degree=parallel.tensor,
         pipefusion_parallel_degree=parallel.pipefusion,
         num_pipeline_patch=parallel.num_pipeline_patch,
-        attention_backend=attention_backend(plan),
+        attention_backend=_attention_backend(plan),
     ).create_config()
     # PipeFusion's receive buffers have this dtype; its default of float16 breaks other runs.
     config.runtime_config.dtype = getattr(torch, plan.dtype)
     return xFuserPipelineWrapperRegister.get_class(pipeline)(pipeline, config)
 
 
-def attention_backend(plan: Plan) -> str | None:
+def _attention_backend(plan: Plan) -> str | None:
     """The attention that xfuser is to use; None leaves the choice, among half-precision kernels, to it."""
     if plan.optimizations.attention != "auto":
         return IN_XFUSER[plan.optimizations.attention]
     if plan.device == "cpu":
-        return "sdpa_flash"  # xdit_cpu.py puts the CPU kernel of the same family there
+        return "sdpa_flash"  # cpu.py puts the CPU kernel of the same family there
     if plan.dtype == "float32":
         return "sdpa"  # torch's own choice: the kernels that xfuser would take have no float32
     return None
 
 
-def facts(plan: Plan, mends: tuple[str, ...]) -> dict[str, Any]:
-    """What the results say of this engine."""
+def _facts(plan: Plan, patches: tuple[str, ...]) -> dict[str, Any]:
+    """Facts on this engine, for the results."""
     from xfuser.core.distributed import get_runtime_state
 
     return {
         "xfuser_version": importing.installed_version(),
         "attention_backend": get_runtime_state().attention_backend.name,
-        "mends": mends,
+        "mends": patches,  # the key of result schema 1
         "approximation": plan.approximation,
         "ranks_that_decode": "all" if plan.parallel.parallel_vae else "one a data-parallel group",
     }

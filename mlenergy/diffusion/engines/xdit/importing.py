@@ -1,7 +1,7 @@
-"""The one door to xfuser: checks its version, keeps its log lines in Python's logging.
+"""The only import of xfuser: checks its version, keeps its log lines in Python's logging.
 
 xfuser's own ``__init__`` imports everything, so whatever has to be in place before that
-(see xdit_cpu.py) is put into its leaf modules first.
+(see cpu.py) is put into its leaf modules first.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from packaging.specifiers import SpecifierSet
 
 from mlenergy.diffusion.errors import UserError
 
-# Both the CPU adapter and the mends of xdit_faults.py replace functions inside xfuser. They were
-# written against this version, and against no other: a newer one may have mended or moved them.
+# Both the CPU adapter and the patches replace functions inside xfuser. They were written against
+# this version, and against no other: a newer one may have fixed or moved them.
 WRITTEN_FOR = SpecifierSet("==0.7.0")
 
 

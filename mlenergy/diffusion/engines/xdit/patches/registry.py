@@ -1,7 +1,7 @@
 """The known faults of xfuser 0.7.0 that change an image, a measurement, or crash; none is left silent.
 
-Each is either mended here, for as long as a test still sees it without the mend, or the set-up
-is refused before anything loads (mlenergy/diffusion/config/checks/), or it cannot be reached.
+Each is either patched, for as long as a test still sees it without the patch, or the set-up is
+refused before anything loads (config/checks/), or it cannot be reached.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packaging.specifiers import SpecifierSet
 
 from mlenergy.diffusion.engines.xdit import importing
-from mlenergy.diffusion.engines.xdit.patches import attention, guidance, scheduler, text, unet, vae
+from mlenergy.diffusion.engines.xdit.patches import attention, guidance, pipelines, scheduler
 from mlenergy.diffusion.engines.xdit.patches.patch import Patch
 
 _ONLY_THIS = SpecifierSet("==0.7.0")
@@ -20,11 +20,11 @@ _ONLY_THIS = SpecifierSet("==0.7.0")
 
 @dataclass(frozen=True)
 class KnownFault:
-    """One fault and its mend.
+    """One fault and its patches.
 
-    versions: those of xfuser that the mend was written for; it is not applied to others.
+    versions: those of xfuser that the patches were written for; they are not applied to others.
     upstream: file and function of xfuser where the fault is.
-    silent: whether it gives a wrong image without an error.
+    silent: True where it gives a wrong image without an error.
     """
 
     name: str
@@ -90,7 +90,7 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
         _ONLY_THIS,
         "model_executor/patch/unet_patch.py: unet_cfg_parallel_monkey_patch_forward",
         True,
-        unet.sdxl_guidance_rows,
+        pipelines.sdxl_guidance_rows,
     ),
     KnownFault(
         "sd3-text-length",
@@ -98,7 +98,7 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
         _ONLY_THIS,
         "model_executor/pipelines/pipeline_stable_diffusion_3.py: __call__",
         True,
-        text.sd3_text_length,
+        pipelines.sd3_text_length,
     ),
     KnownFault(
         "parallel-vae-groups",
@@ -106,7 +106,7 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
         _ONLY_THIS,
         "model_executor/pipelines/base_pipeline.py: gather_broadcast_latents",
         True,
-        vae.latents_without_new_groups,
+        pipelines.latents_without_new_groups,
     ),
 )
 
@@ -144,18 +144,18 @@ _reverts: dict[str, list[Callable[[], None]]] = {}
 
 
 def apply_patches(without: Collection[str] = ()) -> tuple[str, ...]:
-    """Put every mend in that this xfuser needs; their names. Safe to call again.
+    """Apply the patches of every fault that this xfuser has; returns the faults' names. Safe to call again.
 
-    without: names that are to be left or taken out, for the tests that show the fault.
+    without: faults whose patches are left out, or reverted, for the tests that show the fault.
     """
     version = importing.installed_version()
     wanted = {
-        mend.name: mend for mend in KNOWN_FAULTS if version in mend.versions and mend.name not in without
+        fault.name: fault for fault in KNOWN_FAULTS if version in fault.versions and fault.name not in without
     }
     for name in [name for name in _reverts if name not in wanted]:
         for revert in reversed(_reverts.pop(name)):
             revert()
-    for name, mend in wanted.items():
+    for name, fault in wanted.items():
         if name not in _reverts:
-            _reverts[name] = [patch.apply() for patch in mend.patches()]
+            _reverts[name] = [patch.apply() for patch in fault.patches()]
     return tuple(wanted)

@@ -1,22 +1,34 @@
-"""The arithmetic of a plan, from its architecture's counts: no torch."""
+"""FLOPs of a plan, stage by stage, from its architecture's counts. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.cost.cached import known_costs
 from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
-from mlenergy.diffusion.cost.efficiency import StageFlops
 from mlenergy.diffusion.cost.shape import Shape, shape_of
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import find_architecture
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.models.architectures.reader import Architecture
+
+
+@dataclass(frozen=True)
+class StageFlops:
+    """FLOPs of one whole call (all its images), over all ranks together."""
+
+    text_encode: int
+    denoise_step: int
+    vae_decode: int
+    steps: int
+
+    @property
+    def total(self) -> int:
+        """Of the whole call."""
+        return self.text_encode + self.steps * self.denoise_step + self.vae_decode
 
 
 def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
@@ -31,9 +43,7 @@ def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
         UserError: the architecture is not known, cannot be counted, or was not counted yet.
     """
     model = find_architecture(plan.weights_from, plan.revision)
-    if not may_count and known_costs(model) is None:
-        raise UserError("not counted yet for this model; mlenergy plan counts it")
-    return whole_flops(plan, model, costs_of(model))
+    return whole_flops(plan, model, costs_of(model, may_count))
 
 
 def whole_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]) -> StageFlops:

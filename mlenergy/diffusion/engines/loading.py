@@ -1,0 +1,48 @@
+"""Loading and unloading of a pipeline, as both engines do it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.distributed.cluster import Cluster
+from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
+from mlenergy.diffusion.models.hub import ModelFolder
+from mlenergy.diffusion.weights import pipeline as weights
+from mlenergy.diffusion.weights.per_node import locate
+
+
+def load_on_every_rank(
+    plan: Plan,
+    cluster: Cluster,
+    optimizations: AppliedOptimizations,
+    check: Callable[[ModelFolder | None], None] = lambda _: None,
+) -> Any:
+    """The whole pipeline on this rank's device, with the optimizations that come before any split.
+
+    Groups are formed after this: where one rank fails, all raise its error, and none waits in a group
+    for one that failed.
+
+    check: looks at the model's folder before its weights are read; None stands for random weights.
+
+    Raises:
+        UserError: on every rank, the first rank's: the weights cannot be had, or an optimization does
+            not fit the model.
+    """
+    with cluster.raise_on_all_ranks():
+        folder = locate(plan, cluster)
+        check(folder)
+        pipeline = weights.load(folder, plan, optimizations.load_device)
+        optimizations.before_split(pipeline)
+    return pipeline
+
+
+def free_memory(device: torch.device) -> None:
+    """Return the memory of what is no longer referenced to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
