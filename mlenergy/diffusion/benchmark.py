@@ -15,6 +15,7 @@ if __package__ in (None, ""):
 
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.distributed.cluster import Rank
+from mlenergy.diffusion.errors import quiet_pipe
 from mlenergy.diffusion.report.plan_view import print_plan
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.supervision.exit_codes import exit_code_of
@@ -25,7 +26,7 @@ PROGRAM = "python -m mlenergy.diffusion.benchmark"
 
 def main() -> int:
     """Run the command line; every failure becomes one line from one rank and an exit code."""
-    return exit_code_of(_plan_then_run)
+    return quiet_pipe(lambda: exit_code_of(_plan_then_run))
 
 
 def _plan_then_run(argv: list[str], rank: Rank) -> None:

@@ -4,45 +4,70 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion import __version__
+from mlenergy.diffusion.errors import UserError, quiet_pipe
 
-_USAGE = """\
-usage: mlenergy VERB [OPTIONS]
+USER_ERROR = 2
+PROG = "mlenergy"
 
-  run      benchmark: starts torchrun with the number of processes that the degrees need
-  plan     print what a run would do and need, and other ways to share it out; starts nothing
-           (--json for programs, --processes N, --gpu_memory_gib G)
-  sweep    many configurations from a file, here or through Slurm; goes on where it stopped
-  tune     find the settings with the lowest seconds and joules per image, within a time budget
-  models   list the models with their defaults and parallel modes (--json for programs)
-  doctor   check versions, GPUs, NCCL and gloo, energy counters, hub token and cache
 
-run, plan and tune take the options of `python -m mlenergy.diffusion.benchmark`; see `mlenergy run --help`.
-"""
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command, and its line in help."""
+
+    main: Callable[[list[str]], int]
+    summary: str
 
 
 def main() -> int:
-    """Dispatch to a verb; a user's mistake becomes one line and exit code 2."""
-    verbs: dict[str, Callable[[list[str]], int]] = {
-        "run": _run,
-        "plan": _plan,
-        "sweep": _sweep,
-        "tune": _tune,
-        "models": _models,
-        "doctor": _doctor,
-    }
-    argv = sys.argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_USAGE, end="")
-        return 0 if argv else 2
+    """Run a verb; a user's mistake becomes one line and exit code 2."""
+    return quiet_pipe(lambda: _dispatch(sys.argv[1:]))
+
+
+def _dispatch(argv: list[str]) -> int:
     try:
-        if argv[0] not in verbs:
-            raise UserError(f"there is no verb {argv[0]!r}; use one of {', '.join(verbs)}")
-        return verbs[argv[0]](argv[1:])
+        match argv:
+            case ["-h" | "--help", *_]:
+                print(_usage(), end="")
+            case ["--version", *_]:
+                print(f"{PROG} {__version__}")
+            case ["--tyro-print-completion" | "--tyro-write-completion", *_]:
+                _complete(argv)
+            case [verb, *rest] if verb in VERBS:
+                return VERBS[verb].main(rest)
+            case [word, *_]:
+                raise UserError(_unknown(word))
+            case _:
+                print(_usage(), end="")
+                return USER_ERROR
     except UserError as error:
+        sys.stdout.flush()
         print(f"mlenergy: error: {error}", file=sys.stderr)
-        return 2
+        return USER_ERROR
+    return 0
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {name:9}{verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"usage: {PROG} VERB [OPTIONS]\n\n{verbs}\n\n"
+        f"  --help     this list; {PROG} VERB --help lists the options of a verb\n"
+        "  --version  version of the package\n"
+        "  --tyro-print-completion SHELL  completion of verbs and options for bash, zsh or fish\n\n"
+        f"plan and tune take the options of {PROG} run too.\n"
+    )
+
+
+def _unknown(word: str) -> str:
+    import difflib
+
+    kind = "option" if word.startswith("-") else "verb"
+    meant = difflib.get_close_matches(word, [*VERBS, "--help", "--version"], 1)
+    if meant:
+        return f"there is no {kind} {word}; did you mean {meant[0]}? See {PROG} --help"
+    return f"there is no {kind} {word}; use one of {', '.join(VERBS)}; see {PROG} --help"
 
 
 def _run(argv: list[str]) -> int:
@@ -52,20 +77,12 @@ def _run(argv: list[str]) -> int:
 
 
 def _plan(argv: list[str]) -> int:
-    import argparse
-
-    from mlenergy.diffusion.config.resolve import plan_from
+    from mlenergy.diffusion.config.args import parse_plan_args
+    from mlenergy.diffusion.config.resolve import plan_of
     from mlenergy.diffusion.report.cost_view import print_sized_plan
 
-    own = argparse.ArgumentParser(prog="mlenergy plan", add_help=False, allow_abbrev=False)
-    own.add_argument("--json", action="store_true")
-    own.add_argument("--processes", type=int)
-    own.add_argument("--gpu_memory_gib", "--gpu-memory-gib", type=float)
-    mine, rest = own.parse_known_args(argv)
-    if mine.processes is not None and mine.processes < 1:
-        raise UserError(f"--processes {mine.processes} is below 1; use 1 or more")
-    _, plan = plan_from(rest, None, prog="mlenergy plan")
-    print_sized_plan(plan, mine.processes, mine.gpu_memory_gib, as_json=mine.json)
+    args = parse_plan_args(argv, f"{PROG} plan")
+    print_sized_plan(plan_of(args, None), args.processes, args.gpu_memory_gib, as_json=args.json)
     return 0
 
 
@@ -82,18 +99,36 @@ def _tune(argv: list[str]) -> int:
 
 
 def _models(argv: list[str]) -> int:
+    from mlenergy.diffusion.config.args import ModelsArgs
+    from mlenergy.diffusion.config.parser import parse
     from mlenergy.diffusion.report.models_view import print_models
 
-    unknown = [word for word in argv if word != "--json"]
-    if unknown:
-        raise UserError(f"mlenergy models takes --json only, not {unknown[0]}")
-    print_models(as_json="--json" in argv)
+    print_models(as_json=parse(ModelsArgs, argv, f"{PROG} models").json)
     return 0
 
 
 def _doctor(argv: list[str]) -> int:
+    from mlenergy.diffusion.config.args import DoctorArgs
+    from mlenergy.diffusion.config.parser import parse
     from mlenergy.diffusion.environment.doctor import doctor
 
-    if argv:
-        raise UserError(f"mlenergy doctor takes no options, not {argv[0]}")
+    parse(DoctorArgs, argv, f"{PROG} doctor")
     return doctor()
+
+
+def _complete(argv: list[str]) -> None:
+    """Print or write the completion script for a shell: all verbs with their options."""
+
+
+VERBS = {
+    "run": Verb(_run, "benchmark: starts torchrun with the number of processes that the degrees need"),
+    "plan": Verb(_plan, "print what a run would do and need, and other ways to share it out; starts nothing"),
+    "sweep": Verb(
+        _sweep, "run many configurations from a file, here or through Slurm; resumes where it stopped"
+    ),
+    "tune": Verb(
+        _tune, "find the settings with the lowest seconds and joules per image, within a time budget"
+    ),
+    "models": Verb(_models, "list the models with their defaults and parallel modes"),
+    "doctor": Verb(_doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache"),
+}

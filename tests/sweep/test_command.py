@@ -128,8 +128,8 @@ def _pretend_complete(file: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "the following arguments are required: file; see mlenergy sweep --help"),
-        (["{file}", "--executor", "cloud"], "invalid choice: 'cloud'"),
+        ([], "required: FILE; see mlenergy sweep --help"),
+        (["{file}", "--executor", "cloud"], "--executor takes one of local, slurm, not 'cloud'"),
         (["{file}", "--retries", "-1"], "'-1' is not a whole number"),
         (["{file}", "--filter", "nothing > 1"], "there is no option 'nothing'"),
         (["absent.yaml"], "cannot read absent.yaml"),

@@ -37,9 +37,18 @@ def plan_from(argv: Sequence[str], world_size: int | None, prog: str) -> tuple[B
         UserError: one line that says what to do.
     """
     args = parse_args(argv, prog)
+    return args, plan_of(args, world_size)
+
+
+def plan_of(args: BenchmarkArgs, world_size: int | None) -> Plan:
+    """Look at the device, resolve the model, plan.
+
+    Raises:
+        UserError: one line that says what to do.
+    """
     device, device_name = detect_device(args.device)
     spec = resolve_model(args.workload.model_id, args.workload.revision)
-    return args, make_plan(args, spec, world_size, device, device_name)
+    return make_plan(args, spec, world_size, device, device_name)
 
 
 def make_plan(

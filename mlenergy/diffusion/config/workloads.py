@@ -1,21 +1,26 @@
-"""The workload subcommands: what is generated, from which prompts, into which folder."""
+"""The workloads: what is generated, from which prompts, into which folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
+
+from mlenergy.diffusion.config.parser import option_group
 from mlenergy.diffusion.models.spec import Dtype, WeightsKind
 
 
+@option_group(prefixed=True)
 @dataclass(frozen=True)
 class TextToImage:
     """Generate images from text prompts."""
 
     model_id: str
-    """Model: a listed id (`mlenergy models`), any other hub id, a local folder, or tiny/flux
-    (random weights, a few MB, for trying things out on a CPU)."""
+    """A listed id (see mlenergy models), any other hub id, a local folder, or tiny/flux: random weights of a
+    few MB, for trying things out on a CPU."""
     base_dir: str = "run/diffusion/text-to-image"
-    """Folder that the result folder is made in."""
+    """Folder in which the result folder is created."""
     batch_size: int = 1
     """Images per iteration, over all data-parallel groups."""
     height: int | None = None
@@ -25,34 +30,41 @@ class TextToImage:
     inference_steps: int | None = None
     """Denoising steps per image. Default: the model's."""
     guidance_scale: float | None = None
-    """Guidance scale. Default: the model's; refused for models that take none."""
+    """Guidance scale; refused for models that take none. Default: the model's."""
     negative_prompt: str | None = None
-    """Negative prompt for every image; only for models with classifier-free guidance."""
+    """Negative prompt for every image; only for models with classifier-free guidance. Default: none."""
     max_sequence_length: int | None = None
     """Text tokens that the T5-type encoder pads to. Default: the model's."""
     weights: WeightsKind = "pretrained"
-    """pretrained: the model's own. random: seeded random values in the model's published architecture, at
-    its full size, without a download; or in that of a folder with only configurations and tokenizers."""
+    """pretrained: the model's own. random: seeded random values in the model's published architecture at full
+    size, without a download; or in that of a folder with only configurations and tokenizers."""
     dtype: Dtype | None = None
     """Floating-point type of weights and computation. Default: the model's."""
     seed: int = 42
     """Seed of the prompt sampling; image i gets noise from seed + i."""
     dataset: str = "open-image-preferences"
-    """Where prompts come from: open-image-preferences, bundled (128 and more prompts that come with
-    the package, no download), another dataset's hub id, or a folder or Parquet/JSONL/CSV/TXT file."""
+    """Source of the prompts: open-image-preferences, bundled (prompts of the package, no download), another
+    dataset's hub id, or a folder or Parquet, JSONL, CSV or TXT file."""
     prompt_column: str = "prompt"
     """Column of the dataset that holds the prompts."""
     prompt_prefix: str = ""
-    """Text put before every prompt."""
+    """Text put before every prompt. Default: none."""
     revision: str | None = None
     """Branch, tag or commit of the model on the hub. Default: its main branch."""
     use_resolution_binning: bool = False
-    """PixArt and HunyuanDiT: generate at the nearest trained size and scale to the one asked for."""
+    """PixArt and HunyuanDiT: generate at the nearest trained size and scale to the requested one."""
     variant: str | None = None
-    """Variant of the weight files, such as fp16."""
+    """Variant of the weight files, such as fp16. Default: none."""
     lora: str | None = None
-    """LoRA weights to load into the model: a folder, a safetensors file, or a hub id."""
+    """LoRA weights to load into the model: a folder, a safetensors file, or a hub id. Default: none."""
     allow_pickle: bool = False
-    """Also load weights that are not safetensors. Such files can run code: only for sources you trust."""
+    """Also load weights other than safetensors files. Such files can run code: only for sources you trust."""
     trust_remote_code: bool = False
-    """Also load pipelines that bring their own code. It runs on this machine: only for sources you trust."""
+    """Also load pipelines that bring code of their own, which runs on this machine: only for sources you
+    trust."""
+
+
+Workload = (
+    Annotated[TextToImage, tyro.conf.subcommand("text-to-image", is_default=True)]
+    | Annotated[TextToImage, tyro.conf.subcommand("t2i", description="Short for text-to-image.")]
+)

@@ -32,6 +32,8 @@ def exit_code_of(program: Callable[[list[str], Rank], None]) -> int:
         if not rank.is_main:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for the life of the process
         program(sys.argv[1:], rank)
+    except BrokenPipeError:
+        raise
     except (Exception, KeyboardInterrupt) as error:
         line = message_of(error, rank.rank)
         if exit_code_for(error) == UNEXPECTED:

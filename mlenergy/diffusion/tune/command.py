@@ -25,8 +25,7 @@ from mlenergy.diffusion.report.tune_view import render, render_space
 from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.paths import model_slug
 from mlenergy.diffusion.tune.machine import machine_of, slots_of
-from mlenergy.diffusion.tune.options import FIRST_ITERS, Asked, read_command
-from mlenergy.diffusion.tune.parser import PROG
+from mlenergy.diffusion.tune.options import FIRST_ITERS, PROG, TuneArgs, read_command
 from mlenergy.diffusion.tune.record import SearchSetup, record
 from mlenergy.diffusion.tune.runner import Runner
 from mlenergy.diffusion.tune.search import Limits, Step, earlier_trials, search
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
         return _search(asked, setup, begin_s)
 
 
-def _setup(asked: Asked, argv: Sequence[str]) -> SearchSetup:
+def _setup(asked: TuneArgs, argv: Sequence[str]) -> SearchSetup:
     args = parse_args(asked.words, PROG)
     first_iters = args.benchmark_iters if "benchmark_iters" in asked.given else FIRST_ITERS
     if first_iters < 2:
@@ -75,7 +74,7 @@ def _setup(asked: Asked, argv: Sequence[str]) -> SearchSetup:
     )
 
 
-def _search(asked: Asked, setup: SearchSetup, begin_s: float) -> int:
+def _search(asked: TuneArgs, setup: SearchSetup, begin_s: float) -> int:
     folder, limits = Path(setup.folder), setup.limits
     log = _TuneLog(folder / "tune.log", limits)
     # Images only where they are asked for: writing them takes longer than a short start's windows.

@@ -1,15 +1,23 @@
-"""The command line of `mlenergy tune`: what is searched, what stays as it is given, and for how long."""
+"""The command line of `mlenergy tune`: what is searched, what stays as given, and for how long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.command_line import CommandLine
+from mlenergy.diffusion.config.optimizations import AttentionName
+from mlenergy.diffusion.config.parser import option_group, parse
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.tune.parser import PROG, tune_parser
 
+PROG = "mlenergy tune"
+DEGREES = ("data", "cfg", "pipefusion", "ring", "ulysses", "tensor")
 FIRST_ITERS = 3
 
 # What a run's option fixes -> the axis that would search it.
@@ -33,9 +41,52 @@ _NOT_HERE = {
 }
 
 
+@option_group("search")
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What is searched, and for how long. A given option of a run stays fixed; the rest is searched."""
+
+    budget_s: float = 600.0
+    """Seconds for all runs together."""
+    rounds: int = 4
+    """The most times that a candidate is started, each time for twice as long."""
+    tolerance: float = 0.01
+    """Share of a mean below which a difference does not count."""
+    processes: int | None = None
+    """The most processes to use. Default: one for each visible GPU; 1 on a CPU."""
+    gpu_memory_gib: float | None = None
+    """Memory of one GPU in GiB; candidates that need more are left out. Default: what the GPUs have."""
+    degrees: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEGREES [DEGREES ...]")] = ()
+    """auto, or degrees such as ulysses=2,cfg=2 ring=4. Default: auto, all that fit."""
+    batch_sizes: tuple[int, ...] = ()
+    """Images per iteration. Default: 1 2 4 8."""
+    attention_backends: Annotated[tuple[AttentionName, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
+    """Attention backends, by the names of --attention_backend. Default: all exact ones that run here."""
+    compile: tuple[Literal["off", "on", "regional", "whole"], ...] = ()
+    """Ways to compile. Default: off on."""
+    power_limits_w: Annotated[tuple[str, ...], tyro.conf.arg(metavar="W [W ...]")] = ()
+    """Power limits of each GPU in watts; none: as it is. Default: none."""
+    approximate: bool = False
+    """Search PipeFusion too, whose images differ slightly from the exact ones."""
+    folder: Path | None = None
+    """Folder of the search's state and runs. Default: run/tune/MODEL."""
+    retry_failed: bool = False
+    """Measure again what failed in an earlier call."""
+    json: bool = False
+    """Print tune.json instead of the report."""
+
+
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for; None leaves an axis to `axes.axes_of`."""
+class TuneCommand(BenchmarkArgs, SearchOptions):
+    """Find the settings with the lowest seconds and joules per image. docs/tune.md describes the search.
+
+    It takes the options of mlenergy run too. Started again, it resumes where it stopped.
+    """
+
+
+@dataclass(frozen=True)
+class TuneArgs:
+    """The command line, checked; None leaves an axis to `axes.axes_of`."""
 
     words: tuple[str, ...]  # the run's own options and its workload
     given: frozenset[str]  # full names of the run's options that are written out
@@ -56,58 +107,88 @@ class Asked:
     json: bool
 
 
-def read_command(argv: Sequence[str]) -> Asked:
-    """Part tune's own options from the run's.
+def read_command(argv: Sequence[str]) -> TuneArgs:
+    """Parse, and tell tune's own options from the run's.
 
     Raises:
-        UserError: an option is not understood, not tune's to take, or fixed and searched at once.
+        UserError: an option is not understood, does not apply to tune, or is both fixed and searched.
         SystemExit: after --help.
     """
-    parser = tune_parser()
-    argv = [_underscored(word) for word in argv]
-    # What follows an axis' values may be the workload's name, which is none of them.
-    at = next((i for i, word in enumerate(argv) if word.startswith("workload:")), len(argv))
-    mine, before = parser.parse_known_args(list(argv[:at]))
-    mine, after = parser.parse_known_args(list(argv[at + 1 :]), mine)
-    words = (*before, *argv[at : at + 1], *after)
-    asked = Asked(
-        words=words,
-        given=frozenset(_names(words)),
-        **{name: _plain(name, value) for name, value in vars(mine).items()},
+    command = parse(TuneCommand, argv, PROG)
+    own = {field.name for field in fields(SearchOptions)} | {"dry_run"}
+    words = [*CommandLine.of(TuneCommand).read(argv)]
+    given = {word.option.name for word in words if word.option is not None}
+    args = TuneArgs(
+        words=tuple(word.text for word in words if word.option is None or word.option.name not in own),
+        given=frozenset(given - own),
+        dry_run=command.dry_run,
+        **dict(_checked(command, given)),
     )
-    _check(asked)
-    return asked
-
-
-def _underscored(word: str) -> str:
-    """Hyphens and underscores are the same in an option's name, as in a run's."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
-
-
-def _names(words: Iterable[str]) -> Iterable[str]:
-    """Full names of the options among the words: `--workload.no-save-x=…` is workload.save_x."""
-    for word in words:
-        if word.startswith("--"):
-            group, dot, own = word[2:].partition("=")[0].replace("-", "_").rpartition(".")
-            yield f"{group}{dot}{own.removeprefix('no_')}"
-
-
-def _plain(name: str, value: Any) -> Any:
-    """Lists as tuples; `none` as None; degrees that are `auto` leave the axis open."""
-    if not isinstance(value, list):
-        return value
-    if name == "degrees" and "auto" in value:
-        if len(value) > 1:
-            raise UserError("--degrees takes auto or a list of degrees, not both")
-        return None
-    return tuple(None if one == "none" else one for one in value)
-
-
-def _check(asked: Asked) -> None:
     for name, instead in _NOT_HERE.items():
-        if name in asked.given:
-            raise UserError(f"--{name} has no place in {PROG}: {instead}")
+        if name in given:
+            raise UserError(f"--{name} does not apply to {PROG}: {instead}")
     for name, axis in FIXED_BY.items():
-        if name in asked.given and getattr(asked, axis) is not None:
+        if name in given and getattr(args, axis) is not None:
             raise UserError(f"--{name} fixes what --{axis} searches; leave one of them out")
+    return args
+
+
+def _checked(command: SearchOptions, given: set[str]) -> Iterator[tuple[str, Any]]:
+    """The search's options by name, with their values checked and read."""
+    for field in fields(SearchOptions):
+        value: Any = getattr(command, field.name)
+        if value == () and field.name in given:
+            raise _mistake(field.name, "it needs a value")
+        if field.name == "degrees":
+            value = _degrees(value)
+        elif field.name == "power_limits_w":
+            value = tuple(None if one == "none" else _number(field.name, one) for one in value) or None
+        elif isinstance(value, tuple):
+            value = value or None
+        for one in value if isinstance(value, tuple) else (value,):
+            _refuse_below(field.name, one)
+        yield field.name, value
+
+
+def _refuse_below(name: str, value: Any) -> None:
+    if isinstance(value, bool):
+        return
+    if isinstance(value, int) and value < 1:
+        raise _mistake(name, f"'{value}' is not a whole number of 1 or more")
+    if isinstance(value, float) and not (math.isfinite(value) and value > 0):
+        raise _mistake(name, f"'{value:g}' is not a number above 0")
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _mistake(name, f"{text!r} is not a number above 0") from None
+
+
+def _degrees(texts: Sequence[str]) -> tuple[dict[str, int], ...] | None:
+    """`ulysses=2,cfg=2` as degrees, the others being 1; None: all that fit."""
+    if "auto" in texts:
+        if len(texts) > 1:
+            raise UserError(f"--degrees takes auto or a list of degrees, not both; see {PROG} --help")
+        return None
+    return tuple(map(_one_product, texts)) or None
+
+
+def _one_product(text: str) -> dict[str, int]:
+    degrees = dict.fromkeys(DEGREES, 1)
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        if name not in DEGREES or not number.isdigit() or int(number) < 1:
+            known = ", ".join(DEGREES)
+            raise _mistake(
+                "degrees", f"cannot read {text!r}; write such as ulysses=2,cfg=2 with some of {known}"
+            )
+        degrees[name] = int(number)
+    if degrees["cfg"] > 2:
+        raise _mistake("degrees", f"{text!r} is too many: guidance has two halves; use cfg=2")
+    return degrees
+
+
+def _mistake(name: str, sentence: str) -> UserError:
+    return UserError(f"--{name}: {sentence}; see {PROG} --help")

@@ -17,8 +17,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import ModelSpec
 from mlenergy.diffusion.results.names import identity_digest
 from mlenergy.diffusion.tune.machine import Machine
-from mlenergy.diffusion.tune.options import Asked
-from mlenergy.diffusion.tune.parser import DEGREES
+from mlenergy.diffusion.tune.options import DEGREES, TuneArgs
 from mlenergy.diffusion.tune.settings import label_of, layout_of
 
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.
@@ -81,7 +80,7 @@ class _Combination:
     places: int  # sum of its places on the axes
 
 
-def axes_of(asked: Asked, args: BenchmarkArgs, processes: int) -> Axes:
+def axes_of(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> Axes:
     """The axes of a search.
 
     Args:
@@ -205,7 +204,7 @@ class Planner:
         return None, guess
 
 
-def _degrees(asked: Asked, args: BenchmarkArgs, processes: int) -> tuple[Mapping[str, int], ...]:
+def _degrees(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> tuple[Mapping[str, int], ...]:
     if asked.degrees is not None:
         return asked.degrees
     fixed = {name: option for name, option in _OPTION_OF.items() if option in asked.given}

@@ -1,0 +1,161 @@
+"""The one parser of every command line: groups of options, one spelling, mistakes as one line.
+
+tyro reads the dataclasses and prints help. `command_line` checks and orders the words first: the workload's
+name may stand anywhere, a flag may be `--x` or `--no_x`, and a misspelt name gets a suggestion.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import inspect
+import io
+import itertools
+import os
+import re
+import shutil
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from mlenergy.diffusion.config.command_line import CommandLine, unpacked, value_type_of
+from mlenergy.diffusion.errors import UserError
+
+HELP_COLUMNS = 120
+_METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+
+T = TypeVar("T")
+
+
+def option_group(title: str | None = None, *, prefixed: bool = False) -> Callable[[type[T]], type[T]]:
+    """Decorate a dataclass whose fields are options, each described by the docstring below it.
+
+    Args:
+        title: of the group in help, where other classes inherit it.
+        prefixed: call the options `--FIELD.NAME`, after the field that holds the group, instead of `--NAME`.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        descriptions = _descriptions(cls.__module__)[cls.__name__]
+        for field in fields(cls):  # type: ignore[arg-type]
+            hint, *metadata = unpacked(hints[field.name])
+            # The description says what happens without a value; True and False are what a flag changes.
+            says_default = isinstance(field.default, bool) or field.default in (None, "", ())
+            shown = tyro.conf.arg(
+                help=descriptions[field.name],
+                prefix_name=prefixed,
+                metavar=_metavar(hint),
+                help_behavior_hint="" if says_default else None,
+            )
+            cls.__annotations__[field.name] = Annotated[(hint, shown, *metadata)]  # type: ignore[index]
+        cls.group_title = title  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
+    """Parse a command line into a dataclass that is an option group, or inherits some.
+
+    Raises:
+        UserError: one line, where the command line cannot be understood.
+        SystemExit: after --help, or after a completion script.
+    """
+    complaint = io.StringIO()
+    try:
+        words = CommandLine.of(kind).in_order(argv)
+        with contextlib.redirect_stderr(complaint), _columns(HELP_COLUMNS if "--help" in words else None):
+            parsed = tyro.cli(
+                titled(kind),
+                args=words,
+                prog=prog,
+                description=kind.__doc__,
+                use_underscores=True,
+                config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise _with_help(_words_of_box(complaint.getvalue()), prog) from None
+    except UserError as error:
+        raise _with_help(str(error), prog) from None
+    own = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in vars(parsed).items():
+        values |= {name: value} if name in own else vars(value)
+    return kind(**values)
+
+
+def titled(kind: type[Any]) -> Any:
+    """The class that tyro parses: inherited groups become fields, which gives each a title in help."""
+    groups: list[Any] = [
+        base for base in reversed(kind.__mro__) if "group_title" in base.__dict__ and base is not kind
+    ]
+    if not groups:
+        return kind
+    hints = typing.get_type_hints(kind, include_extras=True)
+    inherited = {field.name for group in groups for field in fields(group)}
+    own = [(field.name, hints[field.name]) for field in fields(kind) if field.name not in inherited]
+    return make_dataclass(kind.__name__, [*own, *((group.group_title, group) for group in groups)])
+
+
+def _with_help(sentence: str, prog: str) -> UserError:
+    return UserError(
+        f"{sentence} See {prog} --help" if sentence.endswith("?") else f"{sentence}; see {prog} --help"
+    )
+
+
+def _words_of_box(box: str) -> str:
+    """One line of what tyro draws as a box: for a mistake that `CommandLine` does not know."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    text = " ".join(filter(None, (line.strip("╭╮╰╯│─ \t") for line in plain.splitlines()[1:])))
+    return re.split(r"For full helptext|Argument helptext", text)[0].strip(" ;.")
+
+
+@functools.cache
+def _descriptions(module: str) -> dict[str, dict[str, str]]:
+    """Docstrings below the fields of every class in a module, each as one line.
+
+    tyro would find them too, but keeps the line breaks of the source, which then stand in the middle of help.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if isinstance(node, ast.ClassDef):
+            of_class = found.setdefault(node.name, {})
+            for field, below in itertools.pairwise(node.body):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                        value=ast.Constant(value=str(text))
+                    ):
+                        of_class[name] = " ".join(text.split())
+    return found
+
+
+def _metavar(hint: Any) -> str | None:
+    """Placeholder of an option's value in help."""
+    value_type = value_type_of(hint)
+    if typing.get_origin(value_type) is Literal:
+        name = "{" + ",".join(map(str, typing.get_args(value_type))) + "}"
+    else:
+        name = _METAVARS.get(value_type, "")
+    return (f"{name} [{name} ...]" if typing.get_origin(hint) is tuple else name) or None
+
+
+@contextlib.contextmanager
+def _columns(most: int | None) -> Iterator[None]:
+    """Let tyro see a terminal of so many columns at most; None: so wide that an error keeps its words."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(min(most, shutil.get_terminal_size().columns) if most else 10_000)
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
