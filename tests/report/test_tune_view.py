@@ -55,7 +55,7 @@ def test_without_joules(space: SearchSpace, golden) -> None:  # type: ignore[no-
     for one, seconds in zip(trials, (SECONDS, StartSummary(3, 0.7, 0.01)), strict=True):
         start = measured(seconds, None, 2.0, 12.0, reason="no GPU takes part in this run")
         one.starts = [dataclasses.replace(start, peak_memory_bytes=None, peak_memory_reason="it is a CPU")]
-    known = record(setup_of(space), trials, 24.0, "stopped by SIGTERM; the same command goes on")
+    known = record(setup_of(space), trials, 24.0, "stopped by SIGTERM; the same command continues")
     assert known["objectives"] == ["seconds_per_image"]
     assert [entry["joules_per_image"] for entry in known["candidates"]] == [None, None]
     assert [entry["state"] for entry in known["candidates"]] == ["front", "dominated"]

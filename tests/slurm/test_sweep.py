@@ -43,7 +43,7 @@ def test_submit_ask_and_go_on(slurm: LocalSlurm, tmp_path: Path) -> None:
     assert found, submitted
     assert "3 submitted, 1 pruned" in submitted
     # What is in the queue is not submitted twice.
-    assert "there is nothing to submit" in sweep("--executor", "slurm").stdout
+    assert "nothing to submit" in sweep("--executor", "slurm").stdout
     states = [state for job in found.groups() for state in slurm.wait(job)]
     logs = "\n".join(file.read_text() for file in (tmp_path / "my sweep/slurm/001").glob("*.log"))
     assert sorted(states) == ["COMPLETED", "COMPLETED", "FAILED"], logs
@@ -55,7 +55,7 @@ def test_submit_ask_and_go_on(slurm: LocalSlurm, tmp_path: Path) -> None:
     assert sorted(len(result["environment"]["nodes"]) for result in results) == [1, 2]
     held = sweep("--executor", "slurm", code=1).stdout
     assert "run 3 was tried once and failed; --retries 1 submits it again" in held
-    assert "there is nothing to submit" in held
+    assert "nothing to submit" in held
     assert "2 complete, 1 failed, 1 pruned" in held
     # Going on means the failed run only.
     printed = sweep("--executor", "slurm", "--retries", "1", "--print").stdout

@@ -37,20 +37,20 @@ def _sweep(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_mistake_then_mended_then_skipped(sweep_file: Callable[[str], Path]) -> None:
+def test_a_mistake_then_fixed_then_skipped(sweep_file: Callable[[str], Path]) -> None:
     file = sweep_file(SWEEP)
     failed = _sweep(str(file))
     assert failed.returncode == 1
     assert "run 2 cannot work: --ulysses_degree 3 does not divide the 4 attention heads" in failed.stdout
     assert "1 failed, 1 pruned" in failed.stdout
-    assert "attempt 2" not in failed.stdout  # nobody mends it in between
+    assert "attempt 2" not in failed.stdout  # nobody fixes it in between
     [entry] = [e for e in Ledger.load(Path("sweep/state.json")).entries.values() if e.state == "failed"]
     assert "prompts.txt" in (entry.message or "")
 
     Path("prompts.txt").write_text("a cat\n")
-    mended = _sweep(str(file))
-    assert mended.returncode == 0, mended.stdout + mended.stderr
-    assert "2 runs: 1 complete, 1 pruned" in mended.stdout
+    fixed = _sweep(str(file))
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    assert "2 runs: 1 complete, 1 pruned" in fixed.stdout
     [results] = Path("sweep/results").glob("*/results.json")
     written = results.stat().st_mtime_ns
 
@@ -59,7 +59,7 @@ def test_a_mistake_then_mended_then_skipped(sweep_file: Callable[[str], Path]) -
     assert "started" not in skipped.stdout
     assert results.stat().st_mtime_ns == written
     assert "2 runs: 1 complete, 1 pruned" in _sweep(str(file), "--status").stdout
-    # A result that has gone is made again, whatever the state file says.
+    # A result that no longer exists is made again, whatever the state file says.
     printed = _sweep(str(file), "--print").stdout
     assert f"# run 1 is complete: {results.parent}" in printed
     results.unlink()

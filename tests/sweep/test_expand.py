@@ -88,7 +88,7 @@ def test_a_key_does_not_depend_on_the_place(sweep_spec: Make) -> None:
         ("{common: {model_id: a}, slurm: {gpu: 1}}", "slurm has no key 'gpu'"),
         ("{common: [1]}", "common must map options to values"),
         ("repeats: 3", "names no run; give common, grid or list"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("[1]", "must be a mapping"),
     ],
 )

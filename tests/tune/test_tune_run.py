@@ -52,7 +52,7 @@ def test_a_search_stopped_continued_and_done(environ: dict[str, str], tmp_path: 
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM
-    assert known(tmp_path)["ended"] == "stopped by SIGTERM; the same command goes on"
+    assert known(tmp_path)["ended"] == "stopped by SIGTERM; the same command continues"
     assert known(tmp_path)["counts"]["not measured"] == 2
 
     done = tune(environ, tmp_path, *words)

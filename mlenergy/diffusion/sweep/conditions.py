@@ -11,11 +11,11 @@ from typing import Any
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.sweep.options import full_name
 
-# What a filter may ask beside options: processes of the run, and which of the repeats it is (from 1).
+# Names that a filter may use beside options: the run's processes, and which of the repeats it is (from 1).
 PROCESSES = "processes"
 REPEAT = "repeat"
 
-_WORDS = {"true": True, "false": False, "null": None, "none": None}
+_LITERALS = {"true": True, "false": False, "null": None, "none": None}
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -48,7 +48,7 @@ class Condition:
         """From a text, or a mapping of option to value or list of values, all of which must hold.
 
         Raises:
-            UserError: it is no such condition, or names no option.
+            UserError: the condition is not understood, or names an unknown option.
         """
         text = _text_of(written)
         try:
@@ -60,7 +60,7 @@ class Condition:
         return cls(text, tree, frozenset(names))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether it holds for these options, by full name. Comparing null or unlike things is false."""
+        """True where it holds for these options, by full name; comparing null or unlike types is false."""
         return bool(_value(self.tree, values))
 
 
@@ -72,7 +72,7 @@ def _text_of(written: Any) -> str:
 
 
 def _check(node: ast.expr, text: str, names: set[str]) -> None:
-    """Only what `_value` knows may be in it; collects the options' full names."""
+    """Accept only nodes that `_value` evaluates, and collect the options' full names."""
     match node:
         case ast.Constant():
             return
@@ -80,7 +80,7 @@ def _check(node: ast.expr, text: str, names: set[str]) -> None:
             written = ast.unparse(node)
             if written in (PROCESSES, REPEAT):
                 names.add(written)
-            elif written not in _WORDS:
+            elif written not in _LITERALS:
                 names.add(full_name(written))
             return
         case ast.BoolOp() | ast.List() | ast.Tuple():
@@ -103,8 +103,8 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
             return node.value
         case ast.Name() | ast.Attribute():
             written = ast.unparse(node)
-            if written in _WORDS:
-                return _WORDS[written]
+            if written in _LITERALS:
+                return _LITERALS[written]
             return values.get(written if written in (PROCESSES, REPEAT) else full_name(written))
         case ast.List() | ast.Tuple():
             return [_value(part, values) for part in node.elts]
@@ -119,7 +119,7 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
             return None if left is None or right is None else _COMBINE[type(node.op)](left, right)
         case ast.Compare():
             return _compare(node, values)
-    raise AssertionError(f"parse let {ast.dump(node)} through")
+    raise AssertionError(f"parse accepted {ast.dump(node)}")
 
 
 def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:

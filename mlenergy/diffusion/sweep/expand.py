@@ -1,4 +1,4 @@
-"""From a sweep file to its runs, in the order written: grids first, then the explicit list."""
+"""The runs of a sweep file, in the order written: grids first, then the explicit list."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mlenergy.diffusion.sweep.spec import Axis, SweepSpec
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its options by full name, and which of the repeats it is."""
+    """One run of a sweep: options by full name, and its number among the repeats."""
 
     number: int  # from 1, in the order written
     options: Mapping[str, Any]
     repeat: int  # from 1
-    label: str  # what tells it from the sweep's other runs
+    label: str  # the options in which the sweep's runs differ
 
     @functools.cached_property
     def argv(self) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ class Run:
 
 
 def expand(spec: SweepSpec) -> list[Run]:
-    """All runs that the filters leave; equal ones once. Filters that ask for processes are not applied yet.
+    """All distinct runs that the filters leave. Filters by processes are applied later, to the planned runs.
 
     Raises:
         UserError: a run has no model.
@@ -56,10 +56,11 @@ def expand(spec: SweepSpec) -> list[Run]:
         if all(f.holds({**options, REPEAT: repeat}) for f in spec.filters if PROCESSES not in f.names)
     ]
     varied = _varied([options for options, _ in wanted])
-    return [
-        Run(number, _placed(spec, options, repeat), repeat, _label(options, varied, repeat, spec.repeats))
-        for number, (options, repeat) in enumerate(wanted, 1)
-    ]
+    runs = []
+    for number, (options, repeat) in enumerate(wanted, 1):
+        label = _label(options, varied, repeat, spec.repeats)
+        runs.append(Run(number, _with_base_dir(spec, options, repeat), repeat, label))
+    return runs
 
 
 def _own_options(spec: SweepSpec) -> Iterator[dict[str, Any]]:
@@ -85,8 +86,8 @@ def _combinations(grid: tuple[Axis, ...], common: Mapping[str, Any]) -> Iterator
         yield options
 
 
-def _placed(spec: SweepSpec, options: Mapping[str, Any], repeat: int) -> dict[str, Any]:
-    """With a base folder; repeats are the same set-up, so each needs a folder of its own."""
+def _with_base_dir(spec: SweepSpec, options: Mapping[str, Any], repeat: int) -> dict[str, Any]:
+    """Options with a base folder; repeats are the same set-up, so each needs a folder of its own."""
     base = str(options.get(BASE_DIR) or spec.folder / "results")
     return {**options, BASE_DIR: f"{base}/repeat-{repeat}" if spec.repeats > 1 else base}
 

@@ -14,7 +14,7 @@ from mlenergy.diffusion.errors import UserError
 BASE_DIR = "workload.base_dir"
 MODEL = "workload.model_id"
 
-# These decide about a run from outside; a sweep decides them itself.
+# Options that a sweep sets itself.
 _NOT_IN_A_SWEEP = {
     "dry_run": "use mlenergy sweep --print",
     "overwrite_results": "use mlenergy sweep --no-resume",
@@ -34,7 +34,7 @@ def full_name(name: str) -> str:
     """An option's full name: hyphens become underscores, and `workload.` may be left out.
 
     Raises:
-        UserError: there is no such option, or a sweep cannot set it.
+        UserError: the option does not exist, or a sweep cannot set it.
     """
     plain = str(name).strip().lstrip("-").replace("-", "_")
     for candidate in (plain, f"{WORKLOAD}.{plain}"):

@@ -1,4 +1,4 @@
-"""What one call of `mlenergy sweep` does: run here, submit, print, or show the state."""
+"""One call of `mlenergy sweep`: run here, submit, print, or show the state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_
 
 _SHOWN_PRUNED = 5
 _ENDED = {"failed": "failed", "interrupted": "was interrupted"}
-_PIPED_WIDTH = 160  # where there is no terminal that has a width
+_PIPED_WIDTH = 160  # without a terminal, which would have one
 
 
 class Session:
@@ -51,14 +51,14 @@ class Session:
             retries=self.spec.retries,
             is_done=lambda job: job.folder is not None and has_result(job.folder),
             command=lambda job: command_of(job, self.extra),
-            log=log.say,
+            log=log.print,
         )
         code = 0
         try:
             with live_table(executor, self.numbers, self.console) as refresh:
                 executor.run(todo.jobs, refresh)
         except Stopped as stopped:
-            log.say(f"stopped by {stopped}; the same command goes on")
+            log.print(f"stopped by {stopped}; the same command continues")
             code = 128 + stopped.number
         self._end()
         return code or int(self.ledger.counts(self.numbers)["failed"] > 0)
@@ -74,7 +74,7 @@ class Session:
         todo, held = self._to_do_on_cluster()
         self._begin(todo, log)
         for job in held:
-            log.say(self._why_held(job))
+            log.print(self._why_held(job))
         ids = slurm.submit(
             todo.jobs,
             self.spec.slurm,
@@ -83,11 +83,7 @@ class Session:
             self.ledger,
             self.extra,
         )
-        log.say(
-            f"submitted {len(todo.jobs)} runs as job {', '.join(ids)}"
-            if ids
-            else "there is nothing to submit"
-        )
+        log.print(f"submitted {len(todo.jobs)} runs as job {', '.join(ids)}" if ids else "nothing to submit")
         self._end()
         return int(bool(held))
 
@@ -102,7 +98,7 @@ class Session:
         return 0
 
     def print_commands(self, executor: str, gpus: Sequence[str] | None, slots: int | None) -> int:
-        """Print exactly what would run, or be submitted, in order; nothing is started or written."""
+        """Print exactly what would run, or be submitted, in order, without starting or writing anything."""
         held: list[Job] = []
         if executor == "local":
             todo, _ = self._to_do_here(gpus, slots)
@@ -137,7 +133,7 @@ class Session:
         return prune(todo, self.ledger, reasons), places
 
     def _to_do_on_cluster(self) -> tuple[ToDo, list[Job]]:
-        """What is left to submit, and what has been submitted too often."""
+        """Jobs to submit, and those that were submitted too often."""
         earlier = dict(self.ledger.entries)
         todo = what_is_left(self.spec, self.runs, self.ledger, "cluster", self.resume)
         shapes = {job.key: slurm.reason_against(job, self.spec.slurm) for job in todo.jobs}
@@ -153,7 +149,7 @@ class Session:
         )
 
     def _begin(self, todo: ToDo, log: SweepLog) -> None:
-        """Into the ledger and the log, before anything starts."""
+        """Save the ledger and log the pruned runs, before anything starts."""
         self.ledger.save()
         for one in todo.pruned:
             log.write(f"run {one.number} cannot work: {one.reason} ({one.label})")
@@ -165,7 +161,7 @@ class Session:
             self._print(f"and {more} more cannot work: see {self.spec.folder}/sweep.log")
 
     def _end(self) -> None:
-        """The runs that failed or were interrupted, the counts, and where the results are."""
+        """Print the runs that failed or were interrupted, the counts, and the folder."""
         unfinished = [row for row in self._entries() if row[1].state in ("failed", "interrupted")]
         if unfinished:
             self.console.print(run_table(unfinished))
@@ -182,7 +178,7 @@ class Session:
 
 
 def _places(jobs: Sequence[Job], gpus: Sequence[str] | None, slots: int | None) -> Slots:
-    """This machine's GPUs; on a CPU one run at a time, unless slots say otherwise."""
+    """This machine's GPUs; on a CPU so many slots, or by default room for one run at a time."""
     if any(job.device == "cuda" for job in jobs):
         return Slots(gpus or visible_gpu_ids())
     if slots is not None:

@@ -1,4 +1,4 @@
-"""A sweep file, read and checked: which runs there are to be, not yet which can work."""
+"""Reader of a sweep file: the runs that it asks for, whether they can work or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SLURM_KEYS = ("processes_per_node", "gpus", "options", "setup", "container", "m
 
 @dataclass(frozen=True)
 class Axis:
-    """One dimension of a grid: options that change together, their values, and when they are set at all."""
+    """One dimension of a grid: options that change together, their values, and the condition to set them."""
 
     names: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...]
@@ -46,7 +46,7 @@ def read_sweep(file: Path) -> SweepSpec:
     """Read a sweep file.
 
     Raises:
-        UserError: it is missing, is no YAML, or something in it is wrong; with the place.
+        UserError: it is missing or not valid YAML, or something in it is wrong; with the place.
     """
     content = _load(file)
     _only(content, _KEYS, str(file))
@@ -72,7 +72,7 @@ def _load(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; name a sweep file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}; mend it") from None
+        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}; fix it") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} must be a mapping with some of the keys {', '.join(_KEYS)}")
     if not any(content.get(key) for key in ("common", "grid", "list")):

@@ -1,4 +1,4 @@
-"""A sweep for people: a live table on a terminal, lines where output is piped, and the lists they end in."""
+"""The output of a sweep: a live table on a terminal, lines where output is piped, and the final lists."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SHOWN_ENDED = 8  # of the runs that have ended, the latest
 
 
 class SweepLog(LogFile):
-    """The sweep's own log file, and its lines on the terminal where there is no live table."""
+    """The sweep's own log file, whose lines are printed too where no live table is."""
 
     def __init__(self, file: Path, console: Console) -> None:
         super().__init__(file)
         self._console = console
 
-    def say(self, line: str) -> None:
-        """To the file, and to the terminal unless a table is there."""
+    def print(self, line: str) -> None:
+        """Append a line to the file, and print it unless a live table is shown."""
         self.write(line)
         if not self._console.is_terminal:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -43,7 +43,7 @@ class SweepLog(LogFile):
 def live_table(
     executor: LocalExecutor, numbers: dict[str, int], console: Console
 ) -> Iterator[Callable[[], None]]:
-    """A table that is redrawn by the yielded function, at most four times a second."""
+    """Yield a function that redraws a table on the terminal, at most four times a second."""
     if not console.is_terminal:
         yield lambda: None
         return
@@ -59,7 +59,7 @@ def live_table(
 
 
 def progress(executor: LocalExecutor, numbers: dict[str, int]) -> Group:
-    """What runs now, what ended last, and the counts."""
+    """The running jobs, those that ended last, and the counts."""
     ended = [(key, entry) for key, entry in executor.ledger.entries.items() if key in numbers and entry.ended]
     ended.sort(key=lambda pair: pair[1].ended or "")
     table = run_table([])
@@ -74,7 +74,7 @@ def progress(executor: LocalExecutor, numbers: dict[str, int]) -> Group:
 
 
 def run_table(rows: Sequence[tuple[int, Entry]]) -> Table:
-    """One row a run."""
+    """A table with one row for each run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, side in (("run", "right"), ("set-up", "left"), ("processes", "right"), ("state", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]  # a literal of rich's
@@ -102,7 +102,7 @@ def _add(table: Table, number: int, entry: Entry, seconds: float | None, places:
 
 
 def count_line(ledger: Ledger, numbers: dict[str, int], waiting: int | None = None) -> str:
-    """`12 runs: 7 complete, 1 failed, 2 running, 2 waiting`."""
+    """One line such as `12 runs: 7 complete, 1 failed, 2 running, 2 waiting`."""
     counts = ledger.counts(numbers)
     order = ("complete", "failed", "interrupted", "running", "submitted", "pruned", "filtered", "planned")
     parts = [f"{counts[state]} {state}" for state in order if counts[state]]

@@ -1,1 +1,1 @@
-"""Which settings cost least: the Pareto front of seconds and joules per image, within a time budget."""
+"""`mlenergy tune`: the Pareto front of seconds and joules per image, searched within a time budget."""

@@ -32,7 +32,7 @@ from mlenergy.diffusion.tune.search import Limits, Step, earlier_trials, search
 from mlenergy.diffusion.tune.space import Planner, SearchSpace, axes_of, search_space
 from mlenergy.diffusion.tune.trials import Failed, Measured, Trial
 
-_PIPED_WIDTH = 160  # where there is no terminal that has a width
+_PIPED_WIDTH = 160  # without a terminal, which would have one
 
 
 def main(argv: list[str]) -> int:
@@ -100,7 +100,7 @@ def _search(asked: TuneArgs, setup: SearchSetup, begin_s: float) -> int:
         with _signals_stop():
             ended: str = search(trials, limits, runner.start, elapsed_s, after, log.before)
     except Stopped as stopped:
-        ended, code = f"stopped by {stopped}; the same command goes on", 128 + stopped.number
+        ended, code = f"stopped by {stopped}; the same command continues", 128 + stopped.number
     found = save(ended)
     if not code and not any(trial.starts for trial in trials):
         raise _nothing_measured(found)

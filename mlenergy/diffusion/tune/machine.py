@@ -49,7 +49,7 @@ def slots_of(machine: Machine) -> Slots:
 
 
 def _least_gpu_memory_gib(count: int) -> float | None:
-    """Memory of the smallest of the first visible GPUs; None where the driver does not tell."""
+    """Memory of the smallest of the first visible GPUs; None where the driver does not report it."""
     gpus = visible_gpus(list_gpus().gpus)[:count]
     if not gpus:
         return None

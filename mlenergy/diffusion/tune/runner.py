@@ -25,7 +25,7 @@ class Runner:
         folder: state and runs.
         slots: devices of the machine.
         save_images: whether the runs write their images.
-        log: takes what the executor says.
+        log: takes the lines of the executor.
     """
 
     def __init__(self, folder: Path, slots: Slots, save_images: bool, log: Callable[[str], None]) -> None:
@@ -43,7 +43,7 @@ class Runner:
         )
 
     def earlier(self, candidate: Candidate, start: int, iterations: int) -> Measured | Failed | None:
-        """What an earlier call of the program left of a start; None where it has to be made."""
+        """The outcome of a start in an earlier call of the program; None where it has to be made."""
         job = self._job(candidate, start, iterations)
         entry = self._ledger.entries.get(job.key)
         if _is_done(job):
@@ -53,7 +53,7 @@ class Runner:
         return Failed(entry.message or "it failed", entry.duration_s)
 
     def start(self, candidate: Candidate, start: int, iterations: int) -> Measured | Failed:
-        """Measure in whole new processes, and wait for them.
+        """Measure in new processes, and wait for them.
 
         Raises:
             Stopped: by a signal; the run has ended and is recorded.
@@ -73,7 +73,7 @@ class Runner:
         return Failed(entry.message or f"it ended as {entry.state}", entry.duration_s)
 
     def _job(self, candidate: Candidate, start: int, iterations: int) -> Job:
-        """The run of one start: a folder of its own, since starts are otherwise the same set-up."""
+        """The job of one start, with a folder of its own, since starts are otherwise the same set-up."""
         base = str(self._folder / "runs" / f"start-{start}")
         args = replace(
             candidate.args,

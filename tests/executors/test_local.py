@@ -28,7 +28,7 @@ print("working", flush=True)
 time.sleep(seconds)
 gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
 (out / "ran.json").write_text(json.dumps([begin, time.monotonic(), gpus]))
-if code: print("mlenergy: error: it broke; mend it", file=sys.stderr)
+if code: print("mlenergy: error: it broke; fix it", file=sys.stderr)
 sys.exit(code)
 """
 
@@ -113,7 +113,7 @@ def test_tries_a_crash_again_but_not_a_mistake(bench: Bench) -> None:
     bench.executor(Slots(unnamed=1), retries=2).run(bench.jobs)
     assert [bench.entry(job).attempts for job in (crash, mistake, good)] == [3, 1, 1]
     entry = bench.entry(crash)
-    assert (entry.state, entry.exit_code, entry.message) == ("failed", 1, "it broke; mend it")
+    assert (entry.state, entry.exit_code, entry.message) == ("failed", 1, "it broke; fix it")
     assert len(list((bench.folder / "logs").glob("0001-*"))) == 3
 
 
