@@ -133,7 +133,7 @@ def test_a_run_that_somebody_interrupts_is_not_tried_again(bench: Bench) -> None
 
 def _writes_status(code: int, planned: str, **status: object) -> str:
     """A run that ends as its status.json says, and prints something else."""
-    content = {"planned": planned, "rank": 1, "traceback": "Traceback …", **status}
+    content = {"planned": planned, "exit_code": code, **status}
     return (
         "import pathlib, sys; print('mlenergy: error: a line of the log'); "
         f"pathlib.Path(sys.argv[1], 'status.json').write_text({json.dumps(content)!r}); sys.exit({code})"
@@ -141,27 +141,22 @@ def _writes_status(code: int, planned: str, **status: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "expected"),
+    ("code", "status", "state", "message"),
     [
-        (2, "failed", ("failed", "no such file; name another")),
-        (
-            1,
-            "failed",
-            ("failed", "no such file; name another on rank 1; {folder}/status.json has the traceback"),
-        ),
-        (1, "interrupted", ("interrupted", "no such file; name another")),
+        (2, "failed", "failed", "of the status"),
+        (1, "failed", "failed", "of the status; see {folder}/status.json"),
+        (2, "effects_failed", "failed", "of the status"),
+        (143, "interrupted", "interrupted", "of the status"),
     ],
 )
 def test_a_runs_status_says_how_it_ended(
-    bench: Bench, code: int, state: str, expected: tuple[str, str]
+    bench: Bench, code: int, status: str, state: str, message: str
 ) -> None:
-    message = "no such file; name another"
-    job = bench.add(
-        1, command=_writes_status(code, "2100-01-01T00:00:00+00:00", state=state, message=message)
-    )
+    command = _writes_status(code, "2100-01-01T00:00:00+00:00", state=status, message="of the status")
+    job = bench.add(1, command=command)
     bench.executor(Slots(unnamed=1), retries=0).run(bench.jobs)
     entry = bench.entry(job)
-    assert (entry.state, entry.message) == (expected[0], expected[1].format(folder=job.folder))
+    assert (entry.state, entry.message) == (state, message.format(folder=job.folder))
 
 
 @pytest.mark.parametrize(

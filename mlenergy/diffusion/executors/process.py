@@ -9,15 +9,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import State
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.supervision.exit_codes import USER_ERROR
-from mlenergy.diffusion.supervision.status import ENDED, read_status
+from mlenergy.diffusion.supervision.exit_codes import UNEXPECTED
+from mlenergy.diffusion.supervision.status import read_ending
 
 _ERROR = "mlenergy: error: "
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
@@ -31,7 +29,7 @@ class Attempt:
     places: tuple[str, ...]
     log: Path
     process: subprocess.Popen[bytes]
-    started: datetime  # by the clock that status files are written by
+    began_s: float  # since the epoch, as status files tell the time
     started_s: float  # by the monotonic clock
 
     @classmethod
@@ -50,7 +48,7 @@ class Attempt:
         if job.processes > 1:
             environ.setdefault("OMP_NUM_THREADS", "1")
         log.parent.mkdir(parents=True, exist_ok=True)
-        started, started_s = datetime.now(UTC), time.monotonic()
+        began_s, started_s = time.time(), time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 list(command),
@@ -61,7 +59,7 @@ class Attempt:
                 # A Ctrl-C reaches the executor alone, which then asks each run to stop.
                 start_new_session=True,
             )
-        return cls(job, places, log, process, started, started_s)
+        return cls(job, places, log, process, began_s, started_s)
 
     @property
     def elapsed_s(self) -> float:
@@ -89,26 +87,14 @@ class Attempt:
         The run's own status.json says both. The log's last line is the fallback for a run that ended before
         it had a status (a mistake in its options, a failed import) or could not finish it (killed).
         """
-        code = self.process.returncode
-        status = self._status()
-        if status is None:
+        code, folder = self.process.returncode, self.job.folder
+        ending = None if folder is None else read_ending(RunPaths(folder, "").status, self.began_s)
+        if ending is None or ending.message is None:
             return failure_in_log(code, self.log)
-        message = str(status["message"])
-        if status["state"] == "interrupted" or code in _INTERRUPTED:
-            return "interrupted", message
-        if code == USER_ERROR or not status.get("traceback"):
-            return "failed", message
-        where = "" if status["rank"] is None else f" on rank {status['rank']}"
-        return "failed", f"{message}{where}; {self.job.folder}/status.json has the traceback"
-
-    def _status(self) -> dict[str, Any] | None:
-        """How the run says that it ended; None where its folder has an earlier attempt's status only."""
-        if self.job.folder is None:
-            return None
-        status = read_status(RunPaths(self.job.folder, model_slug="").status)
-        if status is None or status.get("state") not in ENDED or not status.get("message"):
-            return None
-        return status if datetime.fromisoformat(status["planned"]) >= self.started else None
+        if ending.state == "interrupted" or code in _INTERRUPTED:
+            return "interrupted", ending.message
+        where = f"; see {folder}/status.json" if ending.exit_code == UNEXPECTED else ""
+        return "failed", f"{ending.message}{where}"
 
 
 def failure_in_log(exit_code: int, log: Path) -> tuple[State, str]:
