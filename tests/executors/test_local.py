@@ -70,7 +70,7 @@ class Bench:
         return tuple(json.loads((job.folder / "ran.json").read_text()))
 
     def entry(self, job: Job) -> Entry:
-        """What the file says, not what the process holds."""
+        """The record in the file, not the one in memory."""
         return Ledger.load(self.ledger.file).entries[job.key]
 
 

@@ -19,7 +19,7 @@ FLUX = ["workload:t2i", "--workload.model_id", "black-forest-labs/FLUX.1-dev"]
 
 
 def space_of(words: Sequence[str], machine: Machine = H200, model: Sequence[str] = FLUX) -> SearchSpace:
-    """What `mlenergy tune` would try with these options."""
+    """The search space of `mlenergy tune` with these options."""
     asked = read_command([*words, *model])
     args = parse_args(asked.words)
     spec = resolve_model(args.workload.model_id)

@@ -1,4 +1,4 @@
-"""What the slurm executor would submit, as text; tests/slurm submits it."""
+"""The text that the slurm executor would submit; tests/slurm submits it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search finds on a machine with GPUs: the driver double has two of 80 GiB. Nothing is started."""
+"""The search space on a machine with GPUs: the driver double has two of 80 GiB. Nothing is started."""
 
 from __future__ import annotations
 

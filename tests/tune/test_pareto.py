@@ -1,4 +1,4 @@
-"""What may be said of points with intervals; the properties are tried on many random ones."""
+"""Verdicts on points with intervals; the properties are tried on many random ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def draw(chance: random.Random, points: list[Point]) -> dict[int, tuple[float, .
 
 
 def is_beaten(true: dict[int, tuple[float, ...]], number: int) -> bool:
-    """Whether another point is at least as good everywhere and better somewhere."""
+    """True where another point is at least as good everywhere and better somewhere."""
     return any(
         other != true[number] and all(a <= b for a, b in zip(other, true[number], strict=True))
         for other in true.values()

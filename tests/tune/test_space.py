@@ -1,4 +1,4 @@
-"""What is searched, what the plan prunes, and in which order: by the real plan of FLUX.1-dev."""
+"""The searched combinations, the pruned ones, and their order: by the real plan of FLUX.1-dev."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from a start's results.json, as the program writes it."""
+"""Figures of a start, read from a results.json as the program writes it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "
 
 @dataclass(frozen=True)
 class SlurmSettings:
-    """How to ask for nodes."""
+    """Settings of the request for nodes."""
 
     processes_per_node: int = 8
     gpus: bool = True  # False: a CPU partition, so ask for CPUs instead

@@ -134,7 +134,7 @@ def _listed(name: str, entries: Sequence[Entry], key: str | None) -> list[Text]:
 def _pruned(record: Mapping[str, Any]) -> list[Text]:
     groups = record["pruned"]
     lines = [
-        _line("cannot work", f"{group['settings'][0]}{_others(group)}: {group['reason']}") for group in groups
+        _line("cannot work", f"{_first_and_more(group['settings'])}: {group['reason']}") for group in groups
     ]
     more = len(lines) - _SHOWN
     if more > 0:
@@ -150,16 +150,16 @@ def _warnings(front: Sequence[Entry]) -> list[Text]:
     ]
 
 
-def _others(group: Mapping[str, Any]) -> str:
-    others = len(group["settings"]) - 1
-    return "" if others == 0 else f" and {others} more"
+def _first_and_more(texts: Sequence[str]) -> str:
+    others = len(texts) - 1
+    return texts[0] if others == 0 else f"{texts[0]} and {others} more"
 
 
 def _ending(record: Mapping[str, Any]) -> list[Text]:
     limits = record["limits"]
     known = _ENDINGS.get(record["ended"], record["ended"]).format(rounds=limits["rounds"])
     spent = f"{number(record['spent_s'])} of {number(limits['budget_s'])} s"
-    return [_line("ended", f"after {spent}: {known}"), _line("all of it", f"{record['folder']}/tune.json")]
+    return [_line("ended", f"after {spent}: {known}"), _line("full record", f"{record['folder']}/tune.json")]
 
 
 def _sure(entry: Entry) -> str:
