@@ -1,4 +1,4 @@
-"""Mends go in and out whole; the scheduler's is right by arithmetic; parallel VAE forms no groups."""
+"""Patches are applied and reverted whole; with its own, a parallel VAE forms no groups in a call."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def run(scene: str, processes: int = 1) -> list[str]:
     return done.stdout.split()
 
 
-def test_mends_go_in_once_and_come_out_whole() -> None:
+def test_patches_are_applied_once_and_reverted_whole() -> None:
     assert run("in-and-out") == ["same", "changed", "same"]
 
 
-def test_parallel_vae_forms_no_group_in_a_call_and_would_without_its_mend() -> None:
-    mended, unmended = (int(count) for count in run("groups", processes=2))
-    assert mended == 0
-    assert unmended > 0
+def test_parallel_vae_forms_no_group_in_a_call_and_would_without_its_patch() -> None:
+    patched, unpatched = (int(count) for count in run("groups", processes=2))
+    assert patched == 0
+    assert unpatched > 0

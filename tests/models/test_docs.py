@@ -1,6 +1,6 @@
 """docs/models.md says what the architecture files and the list of models say.
 
-`python tests/architectures/test_docs.py` prints the table's rows, to be pasted after a change.
+`python tests/models/test_docs.py` prints the table's rows, to be pasted after a change.
 """
 
 from pathlib import Path

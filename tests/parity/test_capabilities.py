@@ -49,9 +49,9 @@ def test_offered_modes_are_the_proven_ones(
     assert family.modes.get(engine, frozenset()) == shown
 
 
-def test_every_mend_has_a_test_that_shows_its_fault() -> None:
+def test_every_patch_has_a_test_that_shows_its_fault() -> None:
     shown = {name for case in FAULTS for name in case.without_patches}
-    elsewhere = {"parallel-vae-groups"}  # tests/engines/test_xdit_mends.py counts the groups
+    elsewhere = {"parallel-vae-groups"}  # tests/engines/test_xdit_patches.py counts the groups
     assert {fault.name for fault in KNOWN_FAULTS} == shown | elsewhere
 
 

@@ -43,7 +43,7 @@ def test_what_is_refused_would_give_a_wrong_image(case: Case, parity_results: Re
 
 
 @pytest.mark.parametrize("case", FAULTS, ids=lambda case: case.name)
-def test_the_fault_is_still_there_without_its_mend(case: Case, parity_results: Results) -> None:
-    """Where this fails, xfuser has mended the fault itself: drop the mend."""
+def test_the_fault_is_still_there_without_its_patch(case: Case, parity_results: Results) -> None:
+    """Where this fails, xfuser has fixed the fault itself: drop the patch."""
     found = parity_results(case.world_size)[case.name]
     assert "error" in found or max(found["differences"]) > 20 * case.threshold

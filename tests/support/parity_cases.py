@@ -258,19 +258,19 @@ APPROXIMATE: tuple[Case, ...] = tuple(
 BROKEN: tuple[Case, ...] = (Case("flux shifted slice", "tiny/flux", TWO["ulysses 2"], shifted_rank=1),)
 
 
-def _fault(mend: str, model: str, degrees: Parallelism = TWO["ulysses 2"], **fields: object) -> Case:
+def _fault(fault: str, model: str, degrees: Parallelism = TWO["ulysses 2"], **fields: object) -> Case:
     case = Case(
-        f"{model.removeprefix('tiny/')} without the mend {mend}", model, degrees, without_patches=(mend,)
+        f"{model.removeprefix('tiny/')} without the patch {fault}", model, degrees, without_patches=(fault,)
     )
     return replace(case, **fields)  # type: ignore[arg-type]  # the caller names Case's own fields
 
 
-# Faults that are refused, not mended: run all the same, the image is wrong.
+# Faults that are refused, not patched: run all the same, the image is wrong.
 REFUSED: tuple[Case, ...] = (
     Case("flux tensor 2 x ulysses 2", "tiny/flux", Parallelism(tensor=2, ulysses=2), refused=True),
 )
 
-# xfuser's faults, each without its mend: it gives a wrong image, or an error.
+# xfuser's faults, each without its patch: it gives a wrong image, or an error.
 FAULTS: tuple[Case, ...] = (
     _fault("sd3-pipefusion-cache", "tiny/sd3", PIPEFUSION, steps=4),
     _fault("sd3.5-dual-attention", "tiny/sd3.5"),

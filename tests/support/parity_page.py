@@ -125,10 +125,10 @@ def _approximate_table(cases: Cases) -> str:
 
 def _faults_table(cases: Cases) -> str:
     rows = []
-    for mend in KNOWN_FAULTS:
-        seen = [case for case in FAULTS if mend.name in case.without_patches]
+    for fault in KNOWN_FAULTS:
+        seen = [case for case in FAULTS if fault.name in case.without_patches]
         found = "; ".join(f"{case.short}: {_outcome(cases[case.name])}" for case in seen)
-        rows.append([mend.fault, found or "a test counts them", str(mend.versions), f"`{mend.upstream}`"])
+        rows.append([fault.fault, found or "a test counts them", str(fault.versions), f"`{fault.upstream}`"])
     return _table(["fault", "without the patch", "xfuser", "where"], rows)
 
 

@@ -1,4 +1,4 @@
-"""What test_xdit_mends.py starts: scenes that need xfuser in a process of their own."""
+"""Scenes of test_xdit_patches.py that need xfuser in a process of their own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mlenergy.diffusion.engines.xdit.patches import registry
 
 
 def in_and_out() -> None:
-    """Everything that mends replace, before, with and after them."""
+    """Everything that patches replace, before, with and after them."""
     importing.use_our_logging()
     cpu.adapt()
     before = attributes()
     registry.apply_patches()
-    mended = attributes()
+    patched = attributes()
     registry.apply_patches()
-    print("same" if attributes() == mended else "changed")  # twice is once
-    print("changed" if all(mended[key] is not before[key] for key in before) else "same")
+    print("same" if attributes() == patched else "changed")  # twice is once
+    print("changed" if all(patched[key] is not before[key] for key in before) else "same")
     registry.apply_patches(without=[fault.name for fault in registry.KNOWN_FAULTS])
     print("same" if attributes() == before else "changed")
 

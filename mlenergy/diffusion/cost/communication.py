@@ -78,7 +78,7 @@ def _ring(shape: Shape, attention: Attention | None, parallel: Parallelism, item
 
 
 def _pipefusion(shape: Shape, attention: Attention | None, parallel: Parallelism, item: int) -> int:
-    """The hidden states of all patches, once, to the next stage; their number of patches is no matter.
+    """The hidden states of all patches, once, to the next stage; the number of patches does not matter.
 
     HunyuanDiT's skips between the halves of its blocks come on top and are not counted.
     """

@@ -25,7 +25,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What the FLOPs say of measured seconds and joules; None where an ingredient is unknown."""
+    """Rates by FLOPs, measured seconds and joules; None where one of them is unknown."""
 
     tflops_per_iteration: float
     tflops_per_gpu: float  # TFLOP/s of each GPU, mean over the window
@@ -49,7 +49,7 @@ def efficiency(
     Args:
         flops: of the iteration.
         duration_s: its measured seconds.
-        energy_j: its joules over all devices, None where there is no counter.
+        energy_j: its joules over all devices, None where they were not read.
         devices: GPUs (or CPUs) that took part.
         device_name: as the driver names it.
         dtype: of the denoiser: float32, float16, bfloat16, tfloat32 or float8.

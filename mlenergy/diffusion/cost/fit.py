@@ -1,4 +1,4 @@
-"""Counts -> polynomials: what one architecture costs at any size, so that planning needs no torch.
+"""Counts fitted by polynomials: the costs of one architecture at any size, so that planning needs no torch.
 
 FLOPs of these models are exactly a polynomial of second degree in the latent cells of the
 image and the tokens of the text (attention is the square, all else is linear), and the peak of
@@ -121,7 +121,7 @@ def _decode_peak(counter: Counter, dtype: torch.dtype) -> Callable[[int, int], i
 
 
 def _text_is_free(architecture: Architecture) -> bool:
-    """Whether the denoiser takes text of any length (UNets take CLIP's 77, HunyuanDiT 77 and 256)."""
+    """True where the denoiser takes text of any length (UNets take CLIP's 77, HunyuanDiT 77 and 256)."""
     has_t5 = any(part.class_name == "T5EncoderModel" for part in architecture.text_encoders)
     return has_t5 and "text_len_t5" not in architecture.denoiser.config
 

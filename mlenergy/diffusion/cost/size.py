@@ -1,4 +1,4 @@
-"""A plan -> what it needs: memory, arithmetic, communication, and how else it could be shared out."""
+"""Sizing of a plan: memory, arithmetic, communication, and how else it could be shared out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ShareOut:
 
 @dataclass(frozen=True)
 class Sizing:
-    """What a plan needs."""
+    """Needs of a plan, and how else its work could be shared out."""
 
     parameters: dict[str, int]  # component -> count
     tflops: dict[str, float]  # stage -> of one iteration, all ranks; a step's stands as denoise_step
@@ -170,6 +170,6 @@ def _rank_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCo
 
 
 def _rank(way: ShareOut, steps: int) -> tuple[bool, bool, float]:
-    """What does not fit goes last, what is approximate before it; then by arithmetic and bytes."""
+    """Sort key: plans that do not fit last, approximate ones before them; then by arithmetic and bytes."""
     moved = way.communication.total_bytes * steps * FLOPS_PER_BYTE / _TERA
     return way.memory.fits is False, way.approximate, way.tflops_per_rank + moved

@@ -1,1 +1,1 @@
-"""What is known of a model, as data: families, listed models, architectures, files on the hub. No torch."""
+"""Models as data: families, listed models, architectures, files in a folder or on the hub. No torch."""

@@ -23,7 +23,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
         return BY_ID[model_id]
     if is_tiny(model_id):
         known = ", ".join(spec.model_id for spec in TINY)
-        raise UserError(f"there is no {model_id}; the tiny models are: {known}")
+        raise UserError(f"no tiny model is called {model_id}; use one of: {known}")
     model = read_model(model_id, revision)
     class_name = str(model.index["_class_name"])
     family = FAMILIES.get(class_name)

@@ -1,4 +1,4 @@
-"""How far a run's images are from those of a reference run: PSNR and SSIM."""
+"""Distance of a run's images from those of a reference run: PSNR and SSIM."""
 
 from __future__ import annotations
 

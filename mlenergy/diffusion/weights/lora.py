@@ -26,7 +26,9 @@ def merge_lora(pipeline: Any, lora: str, allow_pickle: bool) -> None:
     path = Path(lora).expanduser()
     is_file = path.is_file()
     if is_file and path.suffix != ".safetensors" and not allow_pickle:
-        raise UserError(f"{lora} is no safetensors file; convert it, or give --allow_pickle if you trust it")
+        raise UserError(
+            f"{lora} is not a safetensors file; convert it, or give --allow_pickle if you trust it"
+        )
     options = {"weight_name": path.name} if is_file else {}
     try:
         pipeline.load_lora_weights(
@@ -38,6 +40,7 @@ def merge_lora(pipeline: Any, lora: str, allow_pickle: bool) -> None:
         raise (_unfit(lora, name, error) if path.exists() else explain(error, lora, None)) from error
     if not pipeline.get_list_adapters():  # diffusers only warns when no key of the file fits a layer
         raise _unfit(lora, name, None)
+    # Merged and not kept as an adapter: an adapter adds two small products to every layer of every step.
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
 

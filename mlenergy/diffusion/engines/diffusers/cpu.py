@@ -1,4 +1,4 @@
-"""What diffusers' parallelism needs on a CPU; on CUDA nothing here is called.
+"""Adapters that diffusers' parallelism needs on a CPU; on CUDA nothing here is called.
 
 Seen with diffusers 0.42.1 and torch 2.13.
 """

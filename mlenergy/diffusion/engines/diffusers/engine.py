@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import diffusers
@@ -15,7 +16,6 @@ from mlenergy.diffusion.engines.call import call_arguments, group_rows, noise_ge
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition, position_in_mesh
-from mlenergy.diffusion.engines.diffusers.tensor_parallel import shard_weights
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
@@ -101,7 +101,28 @@ def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:
     if plan.parallel.sequence > 1:
         facts |= enable_context_parallel(denoiser, plan, position)
     if plan.parallel.tensor > 1:
-        shard_weights(denoiser, plan, position)
+        _shard_weights(denoiser, plan, position)
     if plan.parallel.cfg > 1:
         split_guidance(denoiser, position.group("cfg"))
     return facts
+
+
+def _shard_weights(denoiser: Any, plan: Plan, position: MeshPosition) -> None:
+    """Replace large weights of `denoiser` by this rank's slices: diffusers' tensor parallelism, by DTensor.
+
+    The whole denoiser is on the device for a moment before. Its class has a plan of its own;
+    models/families.py offers the mode only where there is one.
+    """
+    # The loader notes that it placed the model, and diffusers then refuses to shard it. The note
+    # is about one device, with no hook of accelerate left on any module.
+    denoiser.__dict__.pop("hf_device_map", None)
+    assert position.mesh is not None
+    config = diffusers.TensorParallelConfig(mesh=position.mesh["tensor"])
+    adapted: AbstractContextManager[None] = nullcontext()
+    if plan.device == "cpu":
+        from mlenergy.diffusion.engines.diffusers import cpu  # only here: nothing of it may reach a GPU run
+
+        cpu.allow_tensor_parallel()
+        adapted = cpu.countable_device()
+    with adapted:
+        denoiser.enable_parallelism(config=config)

@@ -1,9 +1,10 @@
-"""Lead the self-attention of older diffusers models through its attention dispatcher.
+"""Routing of older diffusers models' self-attention through diffusers' attention dispatcher.
 
-The processors of SD3, PixArt and HunyuanDiT call torch's attention themselves, so that context
-parallelism, which lives in the dispatcher, passes them by: each rank would attend to its own
-tokens only, without an error, and the image would be wrong. Their code is kept as it is; what is
-replaced is what they call.
+The processors of SD3, PixArt and HunyuanDiT (diffusers 0.42.1, models/attention_processor.py) call
+torch's attention themselves, so that context parallelism, which works in the dispatcher
+(models/attention_dispatch.py), does not see them: each rank would attend to its own tokens only,
+without an error, and the image would be wrong. Their code is kept as it is; only the function that
+they call is replaced. A test holds that the routing is still needed.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def _routed(processor: Any) -> Any:
     # A module, as the one that it stands for: the compiler follows its attributes.
     functional = types.ModuleType("routed_functional")
     functional.__dict__.update(vars(torch.nn.functional))
-    # The very code object, so that its signature (which Attention.forward reads) stays too.
+    # The very code object with other globals: a copy of the processor's source would have to follow every
+    # change of diffusers, and a wrapper would hide the signature, by which Attention.forward decides which
+    # arguments the processor gets.
     rebound = types.FunctionType(
         call.__code__,
         _module_like(call.__globals__, F=functional),

@@ -43,7 +43,7 @@ class AppliedOptimizations:
 
     @property
     def load_device(self) -> torch.device:
-        """Where the weights are to be loaded: the host, where they are then moved as they are needed."""
+        """Device to load to: under offloading the host, from which weights move as they are needed."""
         return torch.device("cpu") if self.plan.optimizations.offload is not None else self.device
 
     def before_split(self, pipeline: Any) -> None:

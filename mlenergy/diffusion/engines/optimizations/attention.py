@@ -79,7 +79,7 @@ def set_attention(pipeline: Any, plan: Plan) -> None:
 
 
 def is_split(plan: Plan) -> bool:
-    """Whether the engine's own parallel attention runs, which takes the kernel's name itself."""
+    """True where the engine's own parallel attention runs, which takes the kernel's name itself."""
     if plan.engine == "xdit" and plan.spec.family.denoiser == "transformer":
         return plan.parallel.world_size > 1
     return plan.engine == "diffusers" and plan.parallel.sequence > 1

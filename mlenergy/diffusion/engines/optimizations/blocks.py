@@ -1,4 +1,4 @@
-"""Where a denoiser's repeated blocks, attention and feed-forward layers are."""
+"""A denoiser's repeated blocks, attention layers and feed-forward layers."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ class CacheWork:
         denoiser = getattr(pipeline, plan.spec.family.denoiser)
         self._computed = Computed(denoiser, _units(denoiser, self._method))
         if plan.engine == "xdit":
-            from mlenergy.diffusion.engines.optimizations.caches_xfuser import turn_on
+            from mlenergy.diffusion.engines.optimizations.caches_xfuser import enable_cache
         else:
-            from mlenergy.diffusion.engines.optimizations.caches_diffusers import turn_on
-        self._forget: Callable[[], None] = turn_on(pipeline, plan)
+            from mlenergy.diffusion.engines.optimizations.caches_diffusers import enable_cache
+        self._forget: Callable[[], None] = enable_cache(pipeline, plan)
 
     def begin_call(self) -> None:
         """Begin an image: nothing of the one before may be reused for it."""

@@ -45,7 +45,7 @@ _GUIDANCE_BATCH = [
 ]
 
 
-def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
+def enable_cache(pipeline: Any, plan: Plan) -> Callable[[], None]:
     """Hook the plan's cache into the denoiser; the returned function makes it forget."""
     denoiser = getattr(pipeline, plan.spec.family.denoiser)
     if isinstance(denoiser, SD3Transformer2DModel):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
 
 
-def turn_on(pipeline: Any, plan: Plan) -> Callable[[], None]:
+def enable_cache(pipeline: Any, plan: Plan) -> Callable[[], None]:
     """Put xfuser's cached blocks in the place of the transformer's; the returned function makes them forget.
 
     xfuser itself leaves a cache out, with a line in its log, where guidance, PipeFusion or tensor

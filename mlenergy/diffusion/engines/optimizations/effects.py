@@ -1,4 +1,4 @@
-"""Whether optimizations did anything, from what an engine observed; no torch."""
+"""Optimizations that changed nothing, by what the engine observed; no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KERNEL_WORDS: dict[AttentionName, tuple[str, ...]] = {
 
 
 def has_checked_effect(optimizations: Optimizations) -> bool:
-    """Whether `optimizations_without_effect` may find that one of these changed nothing."""
+    """True where `optimizations_without_effect` can judge at least one of these."""
     asked = (optimizations.cache, optimizations.compile_mode, optimizations.quantization)
     stored = (optimizations.layerwise_fp8, optimizations.fp8_t5_encoder, optimizations.vae_tiling)
     return any((*asked, *stored)) or optimizations.attention in _KERNEL_WORDS

@@ -106,7 +106,7 @@ class XditEngine:
         return Generated(output.images, rows.start)
 
     def _is_output_rank(self) -> bool:
-        """Whether images are taken from this rank, where several of a group hold the same ones.
+        """True where images are taken from this rank, of several in a group that hold the same ones.
 
         xfuser gives images on every rank of a tensor-parallel group, and on both guidance ranks of a UNet.
         """

@@ -16,7 +16,7 @@ BACKENDS: dict[DeviceType, str] = {"cpu": "gloo", "cuda": "nccl"}
 
 @dataclass
 class _Formed:
-    """What this process has formed so far: xfuser keeps its groups in module globals."""
+    """Degrees of the groups that this process has formed: xfuser keeps the groups in module globals."""
 
     shape: tuple[int | bool, ...] | None = None
 

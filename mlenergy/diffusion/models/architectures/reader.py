@@ -50,7 +50,7 @@ class Component:
 
     @property
     def is_module(self) -> bool:
-        """Whether it holds weights (a scheduler does not)."""
+        """True where it holds weights (a scheduler does not)."""
         return not self.class_name.endswith("Scheduler")
 
 
@@ -113,7 +113,7 @@ def tiny_ids() -> tuple[str, ...]:
 
 
 def has_architecture(model_id: str) -> bool:
-    """Whether the model can be built without its weights."""
+    """True where the model can be built without weight files."""
     return model_id in _files()
 
 
@@ -127,7 +127,7 @@ def architecture(model_id: str) -> Architecture:
     path = _files().get(model_id)
     if path is None:
         raise UserError(
-            f"there is no architecture of {model_id} in this package, so it cannot be built without weights; "
+            f"this package has no architecture of {model_id}, so it cannot be built without weights; "
             f"use one of: {', '.join(architecture_ids())}"
         )
     return _parse(json.loads(path.read_text(encoding="utf-8")))
@@ -157,7 +157,7 @@ def find_architecture(weights: str, revision: str | None = None) -> Architecture
     """The architecture of an id or a folder: this package's, or that of its own files.
 
     Raises:
-        UserError: there is none, or the hub cannot be reached.
+        UserError: its files cannot be had, or are not those of a pipeline.
     """
     if has_architecture(weights):
         return architecture(weights)

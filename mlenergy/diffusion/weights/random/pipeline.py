@@ -25,7 +25,7 @@ _SAMPLED = 256  # values of each parameter that the fingerprint reads
 
 @dataclass(frozen=True)
 class RandomStart:
-    """What building a random pipeline took."""
+    """The cost of building a random pipeline."""
 
     build_s: float
     component_s: dict[str, float]
@@ -50,7 +50,7 @@ def build_random_pipeline(
     """The pipeline of a listed model id (or of an architecture) with seeded random weights.
 
     Components are built one after the other: shapes on the meta device, then each parameter
-    straight on `device` in `dtype`. Nothing is held twice. `start_report` tells what it took.
+    straight on `device` in `dtype`. Nothing is held twice. `start_report` has the seconds and bytes.
     seed: of all components but a tiny model's, which have seeds of their own.
     tokenizers: name -> tokenizer; None builds those of the architecture.
 
@@ -58,18 +58,18 @@ def build_random_pipeline(
         UserError: no architecture of that id; a class that the installed libraries do not have.
     """
     started = time.perf_counter()
-    plan = architecture(model) if isinstance(model, str) else model
+    model = architecture(model) if isinstance(model, str) else model
     place = torch.device(device)
     parts: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    for name, part in plan.modules.items():
+    for name, part in model.modules.items():
         begun = time.perf_counter()
-        parts[name] = _module(plan, part, place, dtype, seed)
+        parts[name] = _module(model, part, place, dtype, seed)
         seconds[name] = time.perf_counter() - begun
     modules = dict(parts)
-    parts |= tokenizers or {name: build_tokenizer(wanted) for name, wanted in plan.tokenizers.items()}
-    parts["scheduler"] = _scheduler(plan)
-    pipeline = component_class(f"diffusers.{plan.pipeline_class}")(**_accepted(plan, parts))
+    parts |= tokenizers or {name: build_tokenizer(wanted) for name, wanted in model.tokenizers.items()}
+    parts["scheduler"] = _scheduler(model)
+    pipeline = component_class(f"diffusers.{model.pipeline_class}")(**_accepted(model, parts))
     _synchronize(place)
     report = _report(started, seconds, modules, seed)
     setattr(pipeline, _REPORT, report)
@@ -78,39 +78,39 @@ def build_random_pipeline(
 
 
 def start_report(pipeline: object) -> RandomStart | None:
-    """What building took; None for a pipeline that was loaded."""
+    """The cost of building it; None for a pipeline that was loaded."""
     found = getattr(pipeline, _REPORT, None)
     return found if isinstance(found, RandomStart) else None
 
 
 def _module(
-    plan: Architecture, part: Component, device: torch.device, dtype: torch.dtype, seed: int
+    model: Architecture, part: Component, device: torch.device, dtype: torch.dtype, seed: int
 ) -> torch.nn.Module:
     if part.seed is not None:
         return materialise(empty_module(part), device, dtype, draw_in_order(part.seed))
     module = materialise(empty_module(part), device, dtype, draw_by_name(seed, part.name))
-    if part is plan.denoiser and _predicts_noise(plan):
+    if part is model.denoiser and _predicts_noise(model):
         follow_input(module)
     return module
 
 
-def _predicts_noise(plan: Architecture) -> bool:
-    scheduler = plan.components["scheduler"]
+def _predicts_noise(model: Architecture) -> bool:
+    scheduler = model.components["scheduler"]
     flow = scheduler.class_name.startswith("FlowMatch")
     return not flow and scheduler.config.get("prediction_type", "epsilon") == "epsilon"
 
 
-def _scheduler(plan: Architecture) -> Any:
-    part = plan.components["scheduler"]
+def _scheduler(model: Architecture) -> Any:
+    part = model.components["scheduler"]
     return component_class(part.class_path)(**part.config)
 
 
-def _accepted(plan: Architecture, parts: dict[str, Any]) -> dict[str, Any]:
+def _accepted(model: Architecture, parts: dict[str, Any]) -> dict[str, Any]:
     """The parts and options; what the class wants beside them (a safety checker) is left out as None."""
-    cls = component_class(f"diffusers.{plan.pipeline_class}")
+    cls = component_class(f"diffusers.{model.pipeline_class}")
     required, optional = cls._get_signature_keys(cls)
     missing = {name: None for name in required if name not in parts}
-    options = {name: value for name, value in plan.options.items() if name in optional}
+    options = {name: value for name, value in model.options.items() if name in optional}
     return {**missing, **parts, **options}
 
 
