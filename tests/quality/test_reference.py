@@ -91,7 +91,7 @@ def test_a_reference_is_found_and_compared_image_by_image(reference):
         (lambda r: r["configuration"].update(width_px=64), "its image size is 64x24"),
         (lambda r: r["configuration"].update(model_id="tiny/sd3"), "its model is tiny/sd3"),
         (lambda r: r.update(weights="pretrained"), "its kind of weights is pretrained, this run's is random"),
-        (lambda r: r.pop("configuration"), "not one of this program"),
+        (lambda r: r.pop("configuration"), "not written by this program"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_refused(reference, change, complaint):

@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from hub_double import SHA
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.hub import explain, read_model
@@ -215,6 +216,20 @@ def test_what_the_hub_refuses(tmp_path, model_hub, status, code, words):
     with model_hub("owner/name", {}) as hub:
         hub.status, hub.error = status, code
         assert words.format(hub=hub.url) in ask_hub(tmp_path, HF_ENDPOINT=hub.url)
+
+
+def test_the_files_of_one_model_on_the_hub_are_of_one_commit(tmp_path, model_hub):
+    index = {"_class_name": "X", "unet": ["diffusers", "Y"]}
+    files = {"model_index.json": json.dumps(index).encode(), "unet/config.json": b"{}"}
+    code = (
+        "from mlenergy.diffusion.models.hub import read_model; "
+        "read_model('owner/name').component_config('unet')"
+    )
+    with model_hub("owner/name", files) as hub:
+        env = {"HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HF_ENDPOINT": hub.url}
+        subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    asked = {request.split("/resolve/")[1].split()[0] for request in hub.requests if "/resolve/" in request}
+    assert asked == {"main/model_index.json", f"{SHA}/unet/config.json"}
 
 
 class OneRank:

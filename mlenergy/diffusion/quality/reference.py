@@ -31,7 +31,7 @@ class Reference:
     images: tuple[Path, ...]  # in the order of the requests
 
 
-def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Reference:
+def find_reference(path: str, plan: Plan, requests: Sequence[Request]) -> Reference:
     """The reference's images for these requests, before anything is measured.
 
     requests: those that the run makes whatever its stop rule says.
@@ -39,10 +39,10 @@ def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Refe
     Raises:
         UserError: no complete result with images is there, or it is of another model, size, prompt or seed.
     """
-    place = Path(folder).expanduser()
+    folder = Path(path).expanduser()
     if not plan.save_images:
         raise UserError("--reference compares images; leave --no-save_images out")
-    result = _read(place)
+    result = _read(folder)
     configuration = result["configuration"]
     of_run = {
         "model": plan.spec.model_id,
@@ -56,8 +56,8 @@ def find_reference(folder: str, plan: Plan, requests: Sequence[Request]) -> Refe
     }
     for what, value in of_run.items():
         if of_reference[what] != value:
-            raise _unfit(place, f"its {what} is {of_reference[what]}, this run's is {value}")
-    return Reference(place, tuple(_images(place, result["generation_results"], requests)))
+            raise _unfit(folder, f"its {what} is {of_reference[what]}, this run's is {value}")
+    return Reference(folder, tuple(_images(folder, result["generation_results"], requests)))
 
 
 def similarity(reference: Reference, pixels: Pixels) -> dict[str, Any]:
@@ -109,9 +109,9 @@ def ssim(image: Pixels, exact: Pixels) -> float:
     variance_x = _blurred(x * x) - mean_x**2
     variance_y = _blurred(y * y) - mean_y**2
     covariance = _blurred(x * y) - mean_x * mean_y
-    likeness = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    norm = (mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2)
-    return float(np.mean(likeness / norm))
+    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    denominator = (mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2)
+    return float(np.mean(numerator / denominator))
 
 
 def _blurred(values: Any) -> Any:
@@ -127,28 +127,28 @@ def _compare(index: int, image: Pixels, exact: Pixels) -> dict[str, Any]:
     return {"index": index, "psnr_db": psnr_db(image, exact), "ssim": ssim(image, exact)}
 
 
-def _read(place: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, Any]:
     try:
-        result = json.loads((place / "results.json").read_bytes())
+        result = json.loads((folder / "results.json").read_bytes())
         _ = result["configuration"]["model_id"], result["weights"], result["generation_results"]
     except OSError as error:
-        raise _unfit(place, f"it has no results.json that can be read ({error.strerror})") from error
+        raise _unfit(folder, f"it has no results.json that can be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise _unfit(place, "its results.json is not one of this program") from error
+        raise _unfit(folder, "its results.json was not written by this program") from error
     return dict(result)
 
 
-def _images(place: Path, entries: Sequence[dict[str, Any]], requests: Sequence[Request]) -> list[Path]:
+def _images(folder: Path, entries: Sequence[dict[str, Any]], requests: Sequence[Request]) -> list[Path]:
     if len(entries) < len(requests):
-        raise _unfit(place, f"it has {len(entries)} images, this run makes {len(requests)}")
+        raise _unfit(folder, f"it has {len(entries)} images, this run makes {len(requests)}")
     files = []
     for request, entry in zip(requests, entries, strict=False):
         for what, value in (("prompt", request.prompt), ("seed", request.seed)):
             if entry[what] != value:
-                raise _unfit(place, f"{what} {request.index} is {entry[what]!r}, this run's is {value!r}")
-        if entry["image"] is None or not (place / entry["image"]).is_file():
-            raise _unfit(place, f"image {request.index} was not saved")
-        files.append(place / entry["image"])
+                raise _unfit(folder, f"{what} {request.index} is {entry[what]!r}, this run's is {value!r}")
+        if entry["image"] is None or not (folder / entry["image"]).is_file():
+            raise _unfit(folder, f"image {request.index} was not saved")
+        files.append(folder / entry["image"])
     return files
 
 
@@ -160,5 +160,5 @@ def _pixels(file: Path) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def _unfit(place: Path, reason: str) -> UserError:
-    return UserError(f"--reference {place}: {reason}; give the folder of an exact run that fits this one")
+def _unfit(folder: Path, reason: str) -> UserError:
+    return UserError(f"--reference {folder}: {reason}; give the folder of an exact run that fits this one")
