@@ -61,7 +61,7 @@ def reference(tmp_path):
 
 class Plan:
     width_px, height_px, save_images = 32, 24, True
-    has_random_weights = True
+    weights_kind = "random"
 
     class spec:
         model_id = "tiny/flux"
