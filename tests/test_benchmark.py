@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +21,7 @@ TINY += ["--workload.width", "64", "--workload.inference_steps", "2"]
 def run(command, base_dir, *options, cwd=None, **environ):
     words = [*command, "workload:text-to-image", *TINY, "--workload.base_dir", str(base_dir), *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environ}
-    return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    return forked.run(words, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
 
 def torchrun(processes, entry):

@@ -1,10 +1,10 @@
 """A whole run on the driver double: its joules come out as the double's formula says."""
 
 import json
-import subprocess
 import sys
 
 import driver_double
+import forked
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +20,7 @@ def double(tmp_path_factory):
 
 def run(double, base, *options, **controls):
     environ = driver_double.environment(double, **controls)
-    return subprocess.run(
+    return forked.run(
         [*RUN, str(base), *options], env=environ, capture_output=True, text=True, check=False, timeout=300
     )
 

@@ -1,5 +1,8 @@
 """Plans without a command line, and what torch's allocator says of a call."""
 
+import subprocess
+
+import forked
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -7,6 +10,12 @@ from torch.profiler import ProfilerActivity, profile
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.models.resolve import resolve_model
+
+
+@pytest.fixture(autouse=True)
+def counting_is_forked(monkeypatch):
+    """The process that counts imports torch and diffusers."""
+    monkeypatch.setattr(subprocess, "run", forked.run)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from mlenergy.diffusion.distributed.cluster import read_rank
@@ -21,7 +21,7 @@ def torchrun(program):
         "--nproc_per_node=2",
         str(WORKER),
     ]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    return forked.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
 
 
 def our_lines(done):

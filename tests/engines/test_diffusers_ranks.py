@@ -5,10 +5,10 @@ Every mode of every family is proven in tests/parity; here is shown that such a 
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 EQUAL = 1e-5
@@ -20,7 +20,7 @@ def differences(tmp_path_factory):
     output = tmp_path_factory.mktemp("native") / "differences.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*torchrun, str(Path(__file__).parents[1] / "support" / "diffusers_worker.py"), str(output)]
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=300)
+    forked.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=300)
     return json.loads(output.read_text())
 
 

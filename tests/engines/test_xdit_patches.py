@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+
+import forked
 
 WORKER = Path(__file__).parents[1] / "support" / "xdit_patches_worker.py"
 
 
 def run(scene: str, processes: int = 1) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run([*command, str(WORKER), scene], capture_output=True, text=True, timeout=240)
+    done = forked.run([*command, str(WORKER), scene], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.split()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+
+import forked
 
 SECRETS = {
     "HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz012345",
@@ -28,7 +29,7 @@ def test_no_secret_is_in_any_file_of_a_run(tmp_path):
         *("--workload.base_dir", str(tmp_path / "run")),
     ]
     environment = {**os.environ, **SECRETS, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = forked.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {"results.json", "requests.json", "driver_log.txt"} <= {path.name for path in files}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import driver_double
+import forked
 import pytest
 import torch
 
@@ -151,7 +151,7 @@ def on_double(driver: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]
             "OMP_NUM_THREADS": "1",
         }
         worker = Path(__file__).parents[1] / "support" / "energy_worker.py"
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, str(worker)],
             env=environment,
             capture_output=True,

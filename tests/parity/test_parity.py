@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from parity_cases import APPROXIMATE, BROKEN, CASES, FAULTS, REFUSED, Case
+from parity_cases import APPROXIMATE, BROKEN, CASES, FAULTS, QUICK, REFUSED, Case
 from parity_run import RESULTS
 
 Results = Callable[[int], dict[str, Any]]
+
+
+def each(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    """A test for every case; `make test` runs those in which every two factors meet."""
+    params = (pytest.param(case, marks=() if case.name in QUICK else pytest.mark.full) for case in cases)
+    return pytest.mark.parametrize("case", params, ids=lambda case: case.name)
 
 
 def differences(case: Case, results: Results) -> list[float]:
@@ -20,29 +26,29 @@ def differences(case: Case, results: Results) -> list[float]:
     return list(found["differences"])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@each(CASES)
 def test_image_equals_the_one_rank_image(case: Case, parity_results: Results) -> None:
     assert max(differences(case, parity_results)) <= case.threshold
 
 
-@pytest.mark.parametrize("case", APPROXIMATE, ids=lambda case: case.name)
+@each(APPROXIMATE)
 def test_an_approximate_image_is_as_far_as_published(case: Case, parity_results: Results) -> None:
     published = json.loads(RESULTS.read_text())["cases"][case.name]["differences"]
     assert differences(case, parity_results) == pytest.approx(published, rel=0.1)
     assert min(published) > 10 * case.threshold
 
 
-@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
+@each(BROKEN)
 def test_a_broken_case_is_seen(case: Case, parity_results: Results) -> None:
     assert min(differences(case, parity_results)) > 100 * case.threshold
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+@each(REFUSED)
 def test_what_is_refused_would_give_a_wrong_image(case: Case, parity_results: Results) -> None:
     assert min(differences(case, parity_results)) > 100 * case.threshold
 
 
-@pytest.mark.parametrize("case", FAULTS, ids=lambda case: case.name)
+@each(FAULTS)
 def test_the_fault_is_still_there_without_its_patch(case: Case, parity_results: Results) -> None:
     """Where this fails, xfuser has fixed the fault itself: drop the patch."""
     found = parity_results(case.world_size)[case.name]

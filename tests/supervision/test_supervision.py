@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from mlenergy.diffusion.config.resolve import plan_from
@@ -27,7 +28,7 @@ class Started:
     def __init__(self, base, *options, preexec=None, **environ):
         self.base = base
         words = [*MLENERGY, *options, "workload:t2i", *TINY, "--workload.base_dir", str(base)]
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             words,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
             stdout=subprocess.PIPE,
@@ -60,18 +61,12 @@ class Started:
 
     def workers(self):
         """Process ids of the ranks, in rank order."""
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                environ = dict(
-                    word.split("=", 1) for word in (entry / "environ").read_text().split("\0") if "=" in word
-                )
-                command = (entry / "cmdline").read_text()
-            except (OSError, UnicodeDecodeError):
-                continue
-            if str(self.base) in command and "RANK" in environ:
-                found[int(environ["RANK"])] = int(entry.name)
-        return [pid for _, pid in sorted(found.items())]
+        ranks = {
+            int(asked["environ"]["RANK"]): pid
+            for pid, asked in forked.running().items()
+            if str(self.base) in asked["words"] and "RANK" in asked["environ"]
+        }
+        return [pid for _, pid in sorted(ranks.items())]
 
     def finish(self, timeout_s=60):
         begin = time.monotonic()

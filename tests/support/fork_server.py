@@ -51,6 +51,7 @@ def main(path: str) -> None:
     added = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()
+    os.environ[forked.SOCKET] = path
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{path}.new")
         listener.listen(64)
@@ -129,6 +130,7 @@ class Server:
             if not pid:
                 return {**asked, "descriptors": descriptors}
             self.running[pid] = connection
+            forked.note(pid, asked)
         for descriptor in descriptors:
             os.close(descriptor)
         return None
@@ -139,6 +141,7 @@ class Server:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
+            forked.note(pid, None)
             # Nobody may wait for it any more.
             with self.running.pop(pid) as connection, contextlib.suppress(OSError):
                 connection.sendall(forked.LENGTH.pack(status))
@@ -199,9 +202,12 @@ def become(asked: dict[str, Any]) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Run the words of a command line after ``python``: a module or a script."""
+    """Run the words of a command line after ``python``: a module, a script or code."""
     forked.inside()
-    if words[0] == "-m":
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1], sys.modules["__main__"].__dict__)
+    elif words[0] == "-m":
         sys.path.insert(0, str(Path.cwd()))
         sys.argv = words[1:]
         sys.modules.pop(words[1], None)

@@ -8,6 +8,7 @@ fork is torchrun with its workers, or a sweep with its runs.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import json
 import os
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 LENGTH = struct.Struct("!Q")
-_SOCKET = "FORK_SERVER"  # environment variable; its absence makes all starts real
+SOCKET = "FORK_SERVER"  # environment variable; its absence makes all starts real
 _REAL = subprocess.Popen
 _MODULES = ("mlenergy.diffusion.", "torch.distributed.run")
 _CONSOLE = str(Path(sys.executable).with_name("mlenergy"))
@@ -33,6 +34,7 @@ _START_LIMIT_S = 120
 def run(
     command: Sequence[str],
     *,
+    input: Any = None,
     capture_output: bool = False,
     check: bool = False,
     timeout: float | None = None,
@@ -42,9 +44,11 @@ def run(
     _serve()
     if capture_output:
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
     with Popen(command, **options) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(input, timeout=timeout)
         except BaseException:
             process.kill()
             raise
@@ -70,7 +74,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
                 "environ": dict(os.environ if env is None else env),
                 "new_session": bool(new_session),
             }
-            asked["environ"][_SOCKET] = _serve()
+            asked["environ"][SOCKET] = _serve()
             ends = [end if end != -1 else number for number, end in enumerate(pipes[::2][:1] + pipes[3::2])]
             self._connection = _start(asked, ends)
         if self._connection is None:
@@ -104,6 +108,24 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         return self.returncode
 
 
+def running() -> dict[int, dict[str, Any]]:
+    """Process id -> words and environment of each forked process that has not ended."""
+    notes = {}
+    for note in Path(_serve()).parent.glob("*.running"):
+        with contextlib.suppress(OSError, ValueError):  # ended, or begins, at this moment
+            notes[int(note.stem)] = json.loads(note.read_text())
+    return notes
+
+
+def note(pid: int, asked: dict[str, Any] | None) -> None:
+    """In the server: a process begins with what was asked for, or ends with None."""
+    path = Path(os.environ[SOCKET]).with_name(f"{pid}.running")
+    if asked is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps(asked))
+
+
 def inside() -> None:
     """In a forked process: what it starts is forked too."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
@@ -116,7 +138,7 @@ def _words_for_server(args: Any) -> dict[str, Any] | None:
     """Options and words of a command that the server can run, or None."""
     if isinstance(args, (str, bytes, os.PathLike)):
         return None
-    words = [os.fspath(word) for word in args]
+    words = [os.fspath(word) for word in args]  # paths among them
     if words[0] == _CONSOLE:
         return {"options": [], "words": words}
     if words[0] != sys.executable:
@@ -133,7 +155,7 @@ def _words_for_server(args: Any) -> dict[str, Any] | None:
 def _start(asked: dict[str, Any], descriptors: list[int]) -> socket.socket | None:
     """The connection that tells the process's id, then how it ended; None where the server refuses."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(asked["environ"][_SOCKET])
+    connection.connect(asked["environ"][SOCKET])
     body = json.dumps(asked).encode()
     socket.send_fds(connection, [LENGTH.pack(len(body))], descriptors)
     connection.sendall(body)
@@ -148,8 +170,8 @@ _users: list[socket.socket] = []
 
 def _serve() -> str:
     """The server's socket. The first of a session's processes that asks starts the server."""
-    if _SOCKET in os.environ:
-        return os.environ[_SOCKET]
+    if SOCKET in os.environ:
+        return os.environ[SOCKET]
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     folder = Path(tempfile.gettempdir()) / f"fork-{session[:16]}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -164,7 +186,7 @@ def _serve() -> str:
             user.connect(str(path))
         user.sendall(LENGTH.pack(0))
     _users.append(user)
-    os.environ[_SOCKET] = str(path)
+    os.environ[SOCKET] = str(path)
     return str(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.models.listed import BY_ID
@@ -293,6 +294,58 @@ FAULTS: tuple[Case, ...] = (
 )
 
 EVERYTHING = (*CASES, *APPROXIMATE, *BROKEN, *REFUSED, *FAULTS)
+
+
+def _traits(case: Case) -> dict[str, object]:
+    """Factors of a case, by name."""
+    degrees = case.degrees
+    axes = ("ulysses", "ring", "cfg", "data", "tensor", "pipefusion")
+    return {
+        "model": case.model,
+        "engine": case.engine,
+        **{axis: getattr(degrees, axis) > 1 for axis in axes},
+        "patches": degrees.pipefusion > 1 and (degrees.num_pipeline_patch, degrees.pipefusion_warmup_steps),
+        "parallel vae": degrees.parallel_vae,
+        "text": case.text_tokens is not None,
+        "guidance": case.guidance,
+        "calls": len(case.calls) > 2,
+        "compared": case.against is not None,
+    }
+
+
+def _pairs(case: Case) -> set[tuple[object, ...]]:
+    pairs: set[tuple[object, ...]] = set(
+        combinations(sorted(_traits(case).items(), key=lambda one: one[0]), 2)
+    )
+    # A degree of 4 meets every other axis, and not every model as well.
+    return pairs | {
+        ("degree", axis) for axis in ("ulysses", "ring", "pipefusion") if getattr(case.degrees, axis) > 2
+    }
+
+
+def pairwise(cases: Iterable[Case]) -> list[Case]:
+    """Few cases in which every two factors meet in every way in which they meet in any of the cases."""
+    pairs = {case.name: (case, _pairs(case)) for case in cases}
+    left = set().union(*(own for _, own in pairs.values()))
+    chosen = []
+    while left:
+        # A case of four ranks takes twice as long as one of two.
+        case, own = max(
+            pairs.values(), key=lambda one: len(one[1] & left) / (2 if one[0].world_size > 2 else 1)
+        )
+        chosen.append(case)
+        left -= own
+    return chosen
+
+
+# What `make test` serves; the others carry the mark full.
+QUICK = frozenset(
+    case.name
+    for case in (
+        *pairwise(CASES),
+        *(case for case in (*APPROXIMATE, *BROKEN, *REFUSED, *FAULTS[:-2])),
+    )
+)
 
 
 def cases_of(world_size: int) -> list[Case]:

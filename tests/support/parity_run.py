@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 from parity_cases import EVERYTHING
 
 from mlenergy.diffusion.weights.tiny import tiny_folder
@@ -37,7 +38,7 @@ def run_worker(world_size: int, output: Path, pattern: str = "") -> dict[str, An
     log = output.with_suffix(".log")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as stream:
-        done = subprocess.run(
+        done = forked.run(
             command, stdout=stream, stderr=subprocess.STDOUT, timeout=TIME_LIMIT_S, env=environment
         )
     if done.returncode:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 
 from mlenergy.diffusion.errors import UserError
@@ -32,9 +33,7 @@ grid: {ulysses_degree: [1, 3]}
 
 def _sweep(*words: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [MLENERGY, "sweep", *words], capture_output=True, text=True, env=environ, timeout=300
-    )
+    return forked.run([MLENERGY, "sweep", *words], capture_output=True, text=True, env=environ, timeout=300)
 
 
 def test_a_mistake_then_fixed_then_skipped(sweep_file: Callable[[str], Path]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import driver_double
+import forked
 import pytest
 
 TUNE = [str(Path(sys.executable).with_name("mlenergy")), "tune", "--folder", "tuned", "--processes", "2"]
@@ -29,9 +30,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def tune(environ: dict[str, str], cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [*TUNE, *words, *TINY]
-    return subprocess.run(
-        command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=300
-    )
+    return forked.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=300)
 
 
 def known(folder: Path) -> dict[str, Any]:
@@ -42,13 +41,13 @@ def known(folder: Path) -> dict[str, Any]:
 
 def test_a_search_stopped_continued_and_done(environ: dict[str, str], tmp_path: Path) -> None:
     words = ["--batch_sizes", "1", "2", "--rounds", "1"]
-    process = subprocess.Popen(
+    process = forked.Popen(
         [*TUNE, *words, *TINY], cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     while "start 1, 2 iterations" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(0.5)
+    time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM

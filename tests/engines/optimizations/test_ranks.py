@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from optimization_batches import FOX, WHALE, words_of
@@ -80,7 +80,7 @@ def found(cluster, tmp_path_factory):
         torch.save(engine.generate(WHALE if plan.batch_size == 2 else FOX).images, folder / f"{name}.pt")
         engine.close()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
+    done = forked.run(
         [*command, str(SUPPORT / "optimization_worker.py"), str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

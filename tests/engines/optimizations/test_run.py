@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 
+import forked
 import jsonschema
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from PIL import Image
 
 def run(base, *words):
     options = ["--workload.inference_steps", "6", "--workload.base_dir", str(base), "--benchmark_iters", "2"]
-    return subprocess.run(
+    return forked.run(
         [
             *(sys.executable, "-m", "mlenergy.diffusion.benchmark", "--engine", "diffusers"),
             *words_of("tiny/flux", [*options, *words]),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import driver_double
+import forked
 import pytest
 from driver_double import uuid
 
@@ -41,7 +42,7 @@ def two_nodes(driver, tmp_path):
                 "OMP_NUM_THREADS": "1",
             }
             children.append(
-                subprocess.Popen(
+                forked.Popen(
                     [sys.executable, str(WORKER)], env=environment, stderr=subprocess.PIPE, text=True
                 )
             )

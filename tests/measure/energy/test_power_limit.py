@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import driver_double
+import forked
 import pytest
 from driver_double import double_controls, uuid
 
@@ -78,7 +79,7 @@ def test_a_run_that_is_ended_by_a_signal_leaves_the_limits_restored(driver, limi
         "CASES": json.dumps([case]),
         "RESULTS": str(tmp_path / "results.json"),
     }
-    child = subprocess.Popen([sys.executable, str(WORKER)], env=environment, stderr=subprocess.DEVNULL)
+    child = forked.Popen([sys.executable, str(WORKER)], env=environment, stderr=subprocess.DEVNULL)
     _wait(lambda: read()[0] == 300, "the limit was never set")
     child.send_signal(number)
     child.wait(timeout=30)
