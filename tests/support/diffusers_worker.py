@@ -5,6 +5,7 @@ Rank 0 writes a JSON object: case -> largest difference of a pixel from the one-
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -50,9 +51,14 @@ def plan_for(model: str, degrees: Parallelism) -> Plan:
     return replace(make_plan(args, resolve_model(model), 1, "cpu", "cpu"), parallel=degrees)
 
 
+@functools.cache
+def one_rank_images(model: str, cluster: Cluster) -> torch.Tensor:
+    return DiffusersEngine.load(plan_for(model, Parallelism()), cluster).generate(BATCH).images
+
+
 def difference(model: str, degrees: Parallelism, cluster: Cluster, change: Change | None = None) -> float:
     """From the same batch on one rank; `change` breaks the engine on rank 1 before it generates."""
-    expected = DiffusersEngine.load(plan_for(model, Parallelism()), cluster).generate(BATCH).images
+    expected = one_rank_images(model, cluster)
     engine = DiffusersEngine.load(plan_for(model, degrees), cluster)
     if change is not None and cluster.rank.rank == 1:
         with torch.no_grad():
