@@ -22,6 +22,10 @@ from mlenergy.diffusion.models.listed import BY_ID
 
 FLUX = "black-forest-labs/FLUX.1-dev"
 CELLS_1024 = 128 * 128
+ONE_A_FAMILY = {
+    *(FLUX, "stabilityai/stable-diffusion-3-medium-diffusers", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
+    *("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", "stabilityai/stable-diffusion-xl-base-1.0"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +100,14 @@ def test_the_key_of_an_entry_covers_the_code_that_counts():
     assert imported == set(costs.COUNTING_CODE)
 
 
-@pytest.mark.parametrize("model_id", architecture_ids())
+# Of models of one family `make test` takes one.
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        pytest.param(name, marks=() if name in ONE_A_FAMILY else pytest.mark.full)
+        for name in architecture_ids()
+    ],
+)
 def test_shipped_costs_are_what_counting_gives_at_other_sizes(model_id):
     import torch
 

@@ -70,6 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[image_build.Imag
         shutil.rmtree(built.folder)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(2400)
 def test_the_cpu_image_runs_its_demo_as_any_user(store: image_build.ImageStore) -> None:
     assert store.configured("User") == "1000"

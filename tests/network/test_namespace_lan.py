@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from namespace_lan import Lan, why_not
 
+pytestmark = pytest.mark.full
+
 _CONNECT = "import socket; socket.create_connection(('n0', 5555), timeout=2).close()"
 _LISTEN = (
     "import socket; s = socket.create_server(('', 5555)); print('ready', flush=True)\nwhile True: s.accept()"

@@ -130,7 +130,7 @@ def test_a_killed_rank_ends_the_others_and_is_on_record(start, victim):
 
 def test_a_hang_is_found_and_leaves_the_stacks_of_all_ranks(start):
     run = start(
-        *("--ulysses_degree", "2", "--benchmark_iters", "4", "--hang_timeout_s", "25"),
+        *("--ulysses_degree", "2", "--benchmark_iters", "4", "--hang_timeout_s", "12"),
         HANGING_RANK="1",
         PYTHONPATH=str(SUPPORT / "hanging_site"),
     )

@@ -2,9 +2,8 @@
 
 Importing torch, transformers and diffusers takes five seconds of a core; a fork takes some milliseconds. A
 forked process gets the words, environment, folder and descriptors of a real start, runs the module or the
-script as ``__main__``, and gives its exit code. What it does not get is what happens before ``__main__``:
-sitecustomize, variables that a library reads as it is imported (such starts are refused, and `forked` makes
-them real), and the interpreter's own end. xfuser is not imported here: its import is part of what is tested.
+script as ``__main__``, and gives its exit code. What it does not get are variables that a library reads as it is
+imported (such starts are refused, and `forked` makes them real), and the interpreter's own end. xfuser is not imported here: its import is part of what is tested.
 
     python tests/support/fork_server.py SOCKET        # started by forked.py, ends with the last of its users
 """
@@ -149,7 +148,9 @@ class Server:
 
 def early(environ: Any) -> dict[str, str]:
     """The variables that only a real start can change."""
-    return {name: value for name, value in environ.items() if name.startswith(READ_EARLY)}
+    return {
+        name: value for name, value in environ.items() if name.startswith(READ_EARLY) and name != "PYTHONPATH"
+    }
 
 
 def run_and_exit(asked: dict[str, Any], connection: socket.socket) -> None:
@@ -204,6 +205,10 @@ def become(asked: dict[str, Any]) -> None:
 def run(words: list[str]) -> None:
     """Run the words of a command line after ``python``: a module, a script or code."""
     forked.inside()
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(":")):
+        sys.path.insert(0, folder)
+        if Path(folder, "sitecustomize.py").exists():
+            runpy.run_path(str(Path(folder, "sitecustomize.py")))
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
         exec(words[1], sys.modules["__main__"].__dict__)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from mlenergy.diffusion.errors import UserError
@@ -48,9 +49,7 @@ def test_same_bytes_each_time_and_nothing_left_aside(tmp_path):
 def test_two_processes_at_once_give_one_whole_folder(tmp_path):
     call = f"tiny_folder('tiny/flux', {str(tmp_path)!r})"
     code = f"from mlenergy.diffusion.weights.tiny import tiny_folder; print({call})"
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    runs = [forked.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outs = [run.communicate(timeout=120)[0].strip() for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert outs[0] == outs[1] and [str(p) for p in tmp_path.iterdir()] == outs[:1]
@@ -67,7 +66,7 @@ def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
     )
     command = [sys.executable, "-c", code]
     paths = [str(tmp_path / "store"), str(tmp_path / "cache")]
-    ranks = [subprocess.Popen([*command, rank, *paths], stdout=subprocess.PIPE, text=True) for rank in "01"]
+    ranks = [forked.Popen([*command, rank, *paths], stdout=subprocess.PIPE, text=True) for rank in "01"]
     outs = [rank.communicate(timeout=120)[0].strip() for rank in ranks]
     alone = tiny_folder("tiny/flux", tmp_path / "alone")
     files = {str(p.relative_to(alone)) for p in alone.rglob("*")}

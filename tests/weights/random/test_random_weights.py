@@ -14,16 +14,27 @@ from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline, st
 
 FLUX = "black-forest-labs/FLUX.1-dev"
 SD3 = "stabilityai/stable-diffusion-3-medium-diffusers"
+SD35 = "stabilityai/stable-diffusion-3.5-medium"
 SIGMA = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
 HUNYUAN = "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 CPU = torch.device("cpu")
 
 
+# Of models of one family `make test` takes one, of those in both precisions the second.
+QUICK = {(FLUX, torch.float32), (HUNYUAN, torch.float32), (SD35, torch.float32)}
+QUICK |= {(SIGMA, torch.bfloat16), (SDXL, torch.bfloat16)}
+
+
 @pytest.mark.parametrize(
     ("model_id", "dtype"),
-    [(name, torch.float32) for name in architecture_ids()]
-    + [(name, torch.bfloat16) for name in (FLUX, SIGMA, SDXL)],
+    [
+        pytest.param(name, dtype, marks=() if (name, dtype) in QUICK else pytest.mark.full)
+        for name, dtype in (
+            *((name, torch.float32) for name in architecture_ids()),
+            *((name, torch.bfloat16) for name in (FLUX, SIGMA, SDXL)),
+        )
+    ],
 )
 def test_fifty_steps_stay_finite_and_of_a_plausible_spread(reduced, model_id, dtype):
     pipeline = _quiet(build_random_pipeline(reduced(model_id), CPU, dtype, seed=3))
