@@ -1,9 +1,10 @@
 """A process that has imported the libraries once, and forks itself for each Python process that tests want.
 
 Importing torch, transformers and diffusers takes five seconds of a core; a fork takes some milliseconds. A
-forked process gets the words, environment, folder and descriptors of a real start, runs the module or the
-script as ``__main__``, and gives its exit code. What it does not get are variables that a library reads as it is
-imported (such starts are refused, and `forked` makes them real), and the interpreter's own end. xfuser is not imported here: its import is part of what is tested.
+forked process gets the words, environment, folder and descriptors of a real start, runs the module, script or
+code as ``__main__``, and gives its exit code. It does not get variables that a library reads on import
+(such starts are refused, and `forked` makes them real), nor the interpreter's own end. xfuser is not imported
+here: its import is part of what is tested.
 
     python tests/support/fork_server.py SOCKET        # started by forked.py, ends with the last of its users
 """

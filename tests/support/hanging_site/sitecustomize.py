@@ -4,9 +4,9 @@ import os
 import time
 
 if os.environ.get("HANGING_RANK") is not None and os.environ.get("RANK") == os.environ["HANGING_RANK"]:
-    from mlenergy.diffusion.measure import window
+    from mlenergy.diffusion.measure import session
 
-    real, calls = window.run_window, []
+    real, calls = session.run_window, []
 
     def run_window(*args, **kwargs):
         calls.append(1)
@@ -14,4 +14,4 @@ if os.environ.get("HANGING_RANK") is not None and os.environ.get("RANK") == os.e
             time.sleep(1)
         return real(*args, **kwargs)
 
-    window.run_window = run_window
+    session.run_window = run_window
