@@ -3,6 +3,7 @@
 import atexit
 import functools
 import gc
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,21 +17,29 @@ import driver_double  # noqa: E402 - found by the path above
 
 # scripts/check runs all other tests two at a time, then these beside each other, then the last ones alone.
 CLOCK = ("measure", "test_benchmark_energy.py", "tune/test_tune_run.py")
-ALONE = (
-    *("network", "parity", "slurm", "supervision/test_supervision.py", "distributed/test_cluster.py"),
-    *("engines/test_diffusers_ranks.py", "engines/test_xdit_patches.py", "weights/test_loading_ranks.py"),
-    *("engines/optimizations/test_ranks.py", "test_benchmark.py"),
+ALONE = ("network", "slurm", "supervision/test_supervision.py", "results/test_disk.py")
+# Files of minutes come first, so that no worker is left with one of them at the end.
+LONG = ("parity", "engines/optimizations", "engines", "weights", "cost", "test_benchmark.py")
+assert all((HERE / name).exists() for name in (*CLOCK, *ALONE, *LONG)), (
+    "a test of these lists no longer exists"
 )
-assert all((HERE / name).exists() for name in (*CLOCK, *ALONE)), "a test of these lists is not there any more"
+
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes, which import torch each
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests above."""
+    """Mark the tests above, and put long ones first."""
+
+    def rank(item: pytest.Item) -> int:
+        place = item.path.relative_to(HERE)
+        return next((rank for rank, name in enumerate(LONG) if place.is_relative_to(name)), len(LONG))
+
     for item in items:
         place = item.path.relative_to(HERE)
         for names, mark in ((CLOCK, pytest.mark.clock), (ALONE, pytest.mark.alone)):
-            if str(place) in names or place.parts[0] in names:
+            if any(place.is_relative_to(name) for name in names):
                 item.add_marker(mark)
+    items.sort(key=rank)
 
 
 @functools.cache
