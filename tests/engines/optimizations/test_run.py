@@ -109,7 +109,7 @@ def test_a_sweep_counts_a_run_without_effect_as_failed_unless_that_is_allowed(tm
         spec = {"folder": str(tmp_path / "sweep"), "common": common, "list": [options], "retries": 1}
         (tmp_path / "sweep.yaml").write_text(json.dumps(spec))  # YAML, too
         command = [str(Path(sys.executable).with_name("mlenergy")), "sweep", str(tmp_path / "sweep.yaml")]
-        code = subprocess.run(command, capture_output=True, check=False, timeout=300).returncode
+        code = forked.run(command, capture_output=True, check=False, timeout=300).returncode
         state = json.loads((tmp_path / "sweep" / "state.json").read_text())
         return code, list(state["runs"].values())[-1]
 
