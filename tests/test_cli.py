@@ -206,3 +206,62 @@ def test_a_dry_run_of_the_benchmark_into_a_closed_pipe_is_no_error():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 128 + 13
+
+
+def test_completion_in_bash_offers_verbs_options_and_choices(tmp_path):
+    script = tmp_path / "mlenergy.bash"
+    script.write_bytes(
+        subprocess.run([MLENERGY, "--tyro-print-completion", "bash"], capture_output=True).stdout
+    )
+
+    def offered(line: str) -> list[str]:
+        words = line.replace(":", " : ").split(" ")
+        quoted = " ".join(f"'{word}'" for word in words)
+        program = (
+            f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _tyro_mlenergy; "
+            'printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        return subprocess.run(
+            ["bash", "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    assert set(offered("mlenergy ")) >= set(VERBS)
+    assert offered("mlenergy run --ulysses") == ["--ulysses_degree"]
+    assert offered("mlenergy run workload:t2i --workload.batch") == ["--workload.batch_size"]
+    assert set(offered("mlenergy plan --workload.dtype ")) >= {"float32", "float16", "bfloat16"}
+    assert offered("mlenergy plan --engine x") == ["xdit"]
+    assert offered("mlenergy plan --process") == ["--processes"]
+    assert offered("mlenergy tune --budget") == ["--budget_s"]
+    assert offered("mlenergy sweep --executor s") == ["slurm"]
+    assert offered("mlenergy models --j") == ["--json"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_written_for_each_shell(mlenergy, tmp_path, shell):
+    code, script, error = mlenergy("--tyro_print_completion", shell)
+    assert (code, error) == (0, "")
+    assert "--ulysses_degree" in script
+    file = tmp_path / "script"
+    assert mlenergy("run", "--tyro-write-completion", shell, str(file))[0] == 0
+    assert file.read_text().strip() == script.strip()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (
+            "--tyro-print-completion",
+            "--tyro-print-completion needs one of bash, zsh, fish; see mlenergy --help",
+        ),
+        (
+            "--tyro-print-completion ksh",
+            "--tyro-print-completion needs one of bash, zsh, fish; see mlenergy --help",
+        ),
+        (
+            "--tyro-write-completion zsh absent/file",
+            "cannot write absent/file: No such file or directory; choose another file",
+        ),
+    ],
+)
+def test_a_mistake_about_completion_is_one_line(mlenergy, command, sentence):
+    assert mlenergy(*command.split()) == (2, "", f"mlenergy: error: {sentence}\n")

@@ -11,6 +11,7 @@ from mlenergy.diffusion.errors import UserError, quiet_pipe
 
 USER_ERROR = 2
 PROG = "mlenergy"
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ def _dispatch(argv: list[str]) -> int:
                 print(_usage(), end="")
             case ["--version", *_]:
                 print(f"{PROG} {__version__}")
-            case ["--tyro-print-completion" | "--tyro-write-completion", *_]:
+            case [word, *_] if word.replace("_", "-") in COMPLETION:
                 _complete(argv)
+            case [verb, word, *_] if verb in VERBS and word.replace("_", "-") in COMPLETION:
+                _complete(argv[1:])  # a shell completes the command, whatever its verb
             case [verb, *rest] if verb in VERBS:
                 return VERBS[verb].main(rest)
             case [word, *_]:
@@ -118,6 +121,20 @@ def _doctor(argv: list[str]) -> int:
 
 def _complete(argv: list[str]) -> None:
     """Print or write the completion script for a shell: all verbs with their options."""
+    from mlenergy.diffusion.config.args import BenchmarkArgs, DoctorArgs, ModelsArgs, PlanArgs
+    from mlenergy.diffusion.config.parser import print_completion
+    from mlenergy.diffusion.sweep.command import SweepArgs
+    from mlenergy.diffusion.tune.options import TuneCommand
+
+    kinds: dict[str, type] = {
+        "run": BenchmarkArgs,
+        "plan": PlanArgs,
+        "sweep": SweepArgs,
+        "tune": TuneCommand,
+        "models": ModelsArgs,
+        "doctor": DoctorArgs,
+    }
+    print_completion(kinds, argv, PROG)
 
 
 VERBS = {

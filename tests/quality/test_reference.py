@@ -111,5 +111,5 @@ def test_no_folder_and_no_images_are_refused(tmp_path):
     class Unsaved(Plan):
         save_images = False
 
-    with pytest.raises(UserError, match="leave --no-save_images out"):
+    with pytest.raises(UserError, match="leave --no_save_images out"):
         find_reference(str(tmp_path), Unsaved, REQUESTS)

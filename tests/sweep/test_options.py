@@ -24,7 +24,7 @@ def test_short_and_long_names(written: str) -> None:
 
 
 def test_refuses_what_a_sweep_decides() -> None:
-    with pytest.raises(UserError, match="use mlenergy sweep --no-resume"):
+    with pytest.raises(UserError, match="use mlenergy sweep --no_resume"):
         full_name("overwrite_results")
 
 

@@ -158,7 +158,7 @@ class OutputOptions:
 class BenchmarkArgs(OutputOptions, OptimizationOptions, MeasuringOptions, ParallelismOptions, GeneralOptions):
     """Measure seconds, joules and gigabytes per generated image."""
 
-    workload: Workload
+    workload: Annotated[Workload, tyro.conf.arg(help="What is generated.")]
 
 
 def parse_args(argv: Sequence[str], prog: str = "python -m mlenergy.diffusion.benchmark") -> BenchmarkArgs:

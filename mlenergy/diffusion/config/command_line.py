@@ -14,7 +14,6 @@ import tyro
 
 from mlenergy.diffusion.errors import UserError
 
-_COMPLETION = frozenset({"--tyro-print-completion", "--tyro-write-completion"})
 _NUMBERS: Mapping[Any, str] = {int: "a whole number", float: "a number"}
 
 
@@ -159,8 +158,6 @@ class CommandLine:
         Raises:
             UserError: the first thing that is not understood, or what is missing.
         """
-        if argv and argv[0].replace("_", "-") in _COMPLETION:
-            return list(argv)
         end = argv.index("--") if "--" in argv else len(argv)
         if not {"-h", "--help"}.isdisjoint(argv[:end]):
             return [*[word for word in argv[:end] if word in self.workloads][:1], "--help"]

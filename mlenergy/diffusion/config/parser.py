@@ -12,6 +12,7 @@ import functools
 import inspect
 import io
 import itertools
+import operator
 import os
 import re
 import shutil
@@ -29,6 +30,9 @@ from mlenergy.diffusion.errors import UserError
 
 HELP_COLUMNS = 120
 _METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+_PRINT, _WRITE = "--tyro-print-completion", "--tyro-write-completion"
+_SHELLS = ("bash", "zsh", "fish")
+_CONFIG = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
 
 T = TypeVar("T")
 
@@ -66,7 +70,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
 
     Raises:
         UserError: one line, where the command line cannot be understood.
-        SystemExit: after --help, or after a completion script.
+        SystemExit: after --help.
     """
     complaint = io.StringIO()
     try:
@@ -78,7 +82,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
                 prog=prog,
                 description=kind.__doc__,
                 use_underscores=True,
-                config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
+                config=_CONFIG,
             )
     except SystemExit as stop:
         if not stop.code:
@@ -93,8 +97,51 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
     return kind(**values)
 
 
-def titled(kind: type[Any]) -> Any:
-    """The class that tyro parses: inherited groups become fields, which gives each a title in help."""
+def print_completion(verbs: Mapping[str, type[Any]], argv: Sequence[str], prog: str) -> None:
+    """Print a shell's completion script for a command with verbs, or write it to a file.
+
+    Args:
+        verbs: class of each verb's command line.
+        argv: --tyro-print-completion SHELL, or --tyro-write-completion SHELL FILE.
+        prog: name of the command.
+
+    Raises:
+        UserError: the shell or the file is missing.
+    """
+    words = [argv[0].replace("_", "-"), *argv[1:]]
+    expected = {_PRINT: 2, _WRITE: 3}[words[0]]
+    if len(words) != expected or words[1] not in _SHELLS:
+        file = " and a file" if words[0] == _WRITE else ""
+        raise UserError(f"{words[0]} needs one of {', '.join(_SHELLS)}{file}; see {prog} --help")
+    # tyro's scripts do not complete the subcommands of a subcommand if their names have a colon. A workload's
+    # name may be left out, so that its options can be completed as the verb's own.
+    subcommands: list[Any] = [
+        Annotated[titled(kind, has_subcommands=False), tyro.conf.subcommand(verb)]
+        for verb, kind in verbs.items()
+    ]
+    try:
+        tyro.cli(
+            functools.reduce(operator.or_, subcommands),
+            args=words,
+            prog=prog,
+            use_underscores=True,
+            config=_CONFIG,
+        )
+    except SystemExit:
+        pass  # tyro ends so after the script
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write {words[2]}: {error.strerror}; choose another file") from None
+
+
+def titled(kind: type[Any], *, has_subcommands: bool = True) -> Any:
+    """The class that tyro parses: inherited groups become fields, which gives each a title in help.
+
+    Args:
+        kind: class of a command line.
+        has_subcommands: keep workloads as subcommands; otherwise the first one's options become the verb's.
+    """
     groups: list[Any] = [
         base for base in reversed(kind.__mro__) if "group_title" in base.__dict__ and base is not kind
     ]
@@ -103,7 +150,14 @@ def titled(kind: type[Any]) -> Any:
     hints = typing.get_type_hints(kind, include_extras=True)
     inherited = {field.name for group in groups for field in fields(group)}
     own = [(field.name, hints[field.name]) for field in fields(kind) if field.name not in inherited]
-    return make_dataclass(kind.__name__, [*own, *((group.group_title, group) for group in groups)])
+    if not has_subcommands:
+        unions = {name: typing.get_args(unpacked(hint)[0]) for name, hint in own}
+        own = [(name, unpacked(members[0])[0]) for name, members in unions.items()]
+    # tyro would look for descriptions in the source, which this class lacks and which takes 30 ms.
+    of_groups = [
+        (group.group_title, Annotated[group, tyro.conf.arg(help=inspect.getdoc(group))]) for group in groups
+    ]
+    return make_dataclass(kind.__name__, [*own, *of_groups])
 
 
 def _with_help(sentence: str, prog: str) -> UserError:

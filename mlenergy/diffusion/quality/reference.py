@@ -41,7 +41,7 @@ def find_reference(path: str, plan: Plan, requests: Sequence[Request]) -> Refere
     """
     folder = Path(path).expanduser()
     if not plan.save_images:
-        raise UserError("--reference compares images; leave --no-save_images out")
+        raise UserError("--reference compares images; leave --no_save_images out")
     result = _read(folder)
     configuration = result["configuration"]
     of_run = {

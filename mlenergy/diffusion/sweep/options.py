@@ -17,7 +17,7 @@ MODEL = "workload.model_id"
 # Options that a sweep sets itself.
 _NOT_IN_A_SWEEP = {
     "dry_run": "use mlenergy sweep --print",
-    "overwrite_results": "use mlenergy sweep --no-resume",
+    "overwrite_results": "use mlenergy sweep --no_resume",
 }
 
 
