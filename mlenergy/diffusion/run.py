@@ -59,7 +59,7 @@ _LATE_WARNINGS = ("no_similarity", "no_effect")  # found after the summary has b
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every step of a run needs."""
+    """Everything that the steps of a run share."""
 
     plan: Plan
     cluster: Cluster

@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
         timeout=540,
     )
     assert done.returncode == 0, done.stderr
-    assert list(base.iterdir()) == []  # all of it was in the file system that has gone
+    assert list(base.iterdir()) == []  # all of it was in the file system that was unmounted
     outcomes = json.loads((kept / "outcomes.json").read_text())
     assert outcomes["whole"]["code"] == 0, outcomes["whole"]["err"]
     return outcomes, kept
@@ -104,7 +104,7 @@ def test_a_disk_that_turns_read_only_costs_the_new_result_only(runs):
 def test_a_folder_that_has_gone_is_not_made_anew(runs):
     outcomes, kept = runs
     line = the_line(outcomes["moved"])
-    assert "has gone since the run began (removed, moved or unmounted)" in line
+    assert "no longer exists (it was removed, moved or unmounted during the run)" in line
     assert "--workload.base_dir, then run again" in line
     assert not (kept / "moved" / "results.json").exists()
     assert not outcomes["moved"]["made_anew"]

@@ -23,7 +23,7 @@ from mlenergy.diffusion.models.spec import CacheMethod
 @option_group("general")
 @dataclass(frozen=True, kw_only=True)
 class GeneralOptions:
-    """Where the run takes place, and how it is started."""
+    """Engine and device of the run, and the way it starts."""
 
     engine: Literal["auto", "xdit", "diffusers"] = "auto"
     """Library that runs the model. auto: xdit, or diffusers if xdit is missing or lacks a requested mode."""
@@ -41,7 +41,7 @@ class GeneralOptions:
 @option_group("parallelism")
 @dataclass(frozen=True, kw_only=True)
 class ParallelismOptions:
-    """How processes share the work. The degrees multiply to the number of processes."""
+    """Ways in which processes share the work. The degrees multiply to the number of processes."""
 
     ulysses_degree: int | None = None
     """Processes that share an image by attention heads (Ulysses). Default: what the other degrees leave."""
@@ -68,7 +68,7 @@ class ParallelismOptions:
 @option_group("measuring")
 @dataclass(frozen=True, kw_only=True)
 class MeasuringOptions:
-    """How long the run measures, and how it reads energy."""
+    """Length of the measuring, and the reading of energy."""
 
     warmup_iters: int = 1
     """Iterations before measuring, with exactly the measured shape."""
@@ -95,7 +95,7 @@ class MeasuringOptions:
 @option_group("optimization")
 @dataclass(frozen=True, kw_only=True)
 class OptimizationOptions:
-    """What makes a run faster or smaller. Lossy ones change the image by more than rounding."""
+    """Options that make a run faster or smaller. Lossy ones change the image by more than rounding."""
 
     use_torch_compile: bool = False
     """Compile the denoiser by torch.compile. The time that compiling takes is reported separately."""
@@ -141,7 +141,7 @@ class OptimizationOptions:
 @option_group("output")
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is written, and what counts as a result. --workload.base_dir says where."""
+    """Files that are written, and rules for what counts as a result. --workload.base_dir names the folder."""
 
     save_images: bool = True
     """Write no PNG files. By default the measured images are written after the last measured window."""
@@ -186,7 +186,7 @@ def check_ranges(args: BenchmarkArgs) -> None:
 @option_group("plan")
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What is predicted, and how it is printed."""
+    """Assumptions of the prediction, and the form of the output."""
 
     json: bool = False
     """Print JSON instead of a report."""

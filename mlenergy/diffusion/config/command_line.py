@@ -235,7 +235,7 @@ class CommandLine:
 
 
 def _names_option(word: str) -> bool:
-    """Whether a word is an option rather than a value, which may be a negative number."""
+    """True for an option, False for a value, which may be a negative number."""
     return word.startswith("--") or (word[:1] == "-" and word[1:2].isalpha() and word not in ("-inf", "-nan"))
 
 

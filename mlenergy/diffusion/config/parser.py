@@ -204,7 +204,7 @@ def _metavar(hint: Any) -> str | None:
 
 @contextlib.contextmanager
 def _columns(most: int | None) -> Iterator[None]:
-    """Let tyro see a terminal of so many columns at most; None: so wide that an error keeps its words."""
+    """Let tyro see a terminal of at most `columns`; None: wide enough that an error is not wrapped."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(min(most, shutil.get_terminal_size().columns) if most else 10_000)
     try:

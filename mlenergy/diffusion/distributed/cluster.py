@@ -34,7 +34,7 @@ class Rank:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is global rank 0: the one that speaks and writes."""
+        """True on global rank 0, which prints and writes."""
         return self.rank == 0
 
 
@@ -42,7 +42,7 @@ def read_rank(environ: Mapping[str, str] = os.environ) -> Rank:
     """This process's place from torchrun's environment variables.
 
     Raises:
-        UserError: only some of the variables are set, or one is no number.
+        UserError: only some of the variables are set, or one is not a number.
     """
     hostname = socket.gethostname()
     if "RANK" not in environ and "WORLD_SIZE" not in environ:
@@ -175,7 +175,7 @@ def _take_device(rank: Rank, device_type: str) -> torch.device:
 
 
 def first_to_fail(rank: Rank) -> bool:
-    """Whether this process tells the user: the first that asks, or rank 0 before there is a group."""
+    """True on the one process that tells the user: the first that asks, or rank 0 before there is a group."""
     distributed = sys.modules.get("torch.distributed")
     if not rank.launched or distributed is None or not distributed.is_initialized():
         return rank.is_main

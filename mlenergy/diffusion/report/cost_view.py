@@ -1,4 +1,4 @@
-"""What a plan needs, for `mlenergy plan`: memory, work, bytes sent, and other ways to share it out."""
+"""Needs of a plan, for `mlenergy plan`: memory, work, bytes sent, and other ways to share it out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def print_sized_plan(
 
     Args:
         plan: what would run.
-        processes: compare the ways to use so many; None: as many as the plan's own degrees make.
+        processes: number of processes to compare ways for; None: as many as the plan's own degrees make.
         gpu_memory_gib: of one GPU, to tell what fits; None: not told.
         as_json: for programs.
     """

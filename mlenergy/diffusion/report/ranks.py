@@ -1,4 +1,4 @@
-"""Which rank does what: the same layout that both engines form their groups by."""
+"""Role of every rank, in the layout by which both engines form their groups."""
 
 from __future__ import annotations
 

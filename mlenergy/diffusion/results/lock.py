@@ -39,7 +39,7 @@ def result_lock(lock_file: Path) -> Iterator[None]:
         yield
     finally:
         del _held_here[key]
-        # Removed while still held, so that a newcomer who has the old file open sees that it has gone.
+        # Removed while still held, so that a process with the old file open sees that it no longer exists.
         with contextlib.suppress(OSError):
             lock_file.unlink()
         with contextlib.suppress(OSError):  # a lost file system
@@ -58,8 +58,9 @@ def check_held(lock_file: Path) -> None:
         is_held = False
     if not is_held:
         raise UserError(
-            f"{lock_file.parent} has gone since the run began (removed, moved or unmounted), and nothing is "
-            "written in its place; bring it back or choose another --workload.base_dir, then run again"
+            f"{lock_file.parent} no longer exists (it was removed, moved or unmounted during the run), "
+            "and nothing is written in its place; bring it back or choose another "
+            "--workload.base_dir, then run again"
         )
 
 

@@ -57,7 +57,7 @@ def identity_digest(plan: Plan) -> str:
 
 
 def identity(plan: Plan) -> dict[str, Any]:
-    """What makes two set-ups different, as plain data: all of the plan but where its results go."""
+    """Everything that makes two set-ups different, as plain data: all but the place of the results."""
     model_id = plan.spec.model_id
     # A listed model's files follow from its id; the tiny ones lie in a cache that differs between machines.
     weights = model_id if model_id in BY_ID else plan.weights_from
@@ -69,7 +69,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     return {**said, "model_id": model_id, "weights_from": weights, **same}
 
 
-# A part: its key (empty where the text speaks for itself), its text, and whether the text tells all.
+# A part: its key (empty where the text explains itself), its text, and whether the text is exact.
 _Part = tuple[str, str, bool]
 
 
@@ -173,7 +173,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
 
 
-# Every field of a Plan and of its degrees that the parts above speak of.
+# Every field of a Plan and of its degrees that the parts above name.
 KNOWN_DEGREES = {
     "data",
     "cfg",

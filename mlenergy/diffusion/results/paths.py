@@ -27,7 +27,7 @@ class RunPaths:
 
     @property
     def requests(self) -> Path:
-        """What was asked of the model: prompts and seeds, and where they are from."""
+        """Requests to the model: prompts, seeds, and their provenance."""
         return self.folder / "requests.json"
 
     @property
@@ -37,12 +37,12 @@ class RunPaths:
 
     @property
     def interrupted(self) -> Path:
-        """What was measured before a signal ended a run; of the same form as a result, but not one."""
+        """Measurements up to the signal that ended a run; of the same form as a result, but not one."""
         return self.folder / "results_interrupted.json"
 
     @property
     def status(self) -> Path:
-        """What the run is doing, or how it ended."""
+        """State of the run, and how it ended."""
         return self.folder / "status.json"
 
     def stacks(self, rank: int) -> Path:
@@ -51,7 +51,7 @@ class RunPaths:
 
     @property
     def driver_log(self) -> Path:
-        """What the program and its libraries said."""
+        """Output of the program and its libraries."""
         return self.folder / "driver_log.txt"
 
     @property
@@ -66,7 +66,7 @@ class RunPaths:
 
     @property
     def new(self) -> RunPaths:
-        """Where a new result is written before it takes the place of what is here."""
+        """Paths of a new result before it takes the place of the one here."""
         return RunPaths(self.folder / ".new", self.model_slug)
 
     @property

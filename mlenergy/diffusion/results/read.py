@@ -42,7 +42,7 @@ def read_result(file: Path) -> dict[str, Any] | None:
 
 
 def is_complete(paths: RunPaths) -> bool:
-    """Whether the folder holds a whole result whose optimizations are known to have acted.
+    """True where the folder holds a whole result whose optimizations are known to have acted.
 
     Whole: its file is intact and every image that it names is there.
 
@@ -56,7 +56,7 @@ def is_complete(paths: RunPaths) -> bool:
 
 
 def is_whole(paths: RunPaths, result: Mapping[str, Any]) -> bool:
-    """Whether a result agrees with itself, and every image that it names is there."""
+    """True where a result agrees with itself and every image that it names is there."""
     count = result["completed"]
     images = result["generation_results"]
     if not count or count != len(images) or count != len(result["prompts"]):

@@ -75,7 +75,7 @@ def _swap(paths: RunPaths) -> None:
     except OSError as error:
         raise UserError(
             f"the new result is whole in {new.folder}, but cannot be moved to {paths.folder}: "
-            f"{error.strerror or error}; mend that, then run again without --overwrite_results"
+            f"{error.strerror or error}; fix that, then run again without --overwrite_results"
         ) from error
     _remove(new.folder)
 

@@ -1,1 +1,1 @@
-"""What becomes of a run while it runs and when it ends badly: status.json, signals, hangs."""
+"""Supervision of a run: status.json, signals, hangs, failures."""

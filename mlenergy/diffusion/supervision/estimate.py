@@ -26,7 +26,7 @@ _MODULE = "mlenergy.diffusion.supervision.estimate"
 
 @dataclass(frozen=True)
 class Estimate:
-    """What `mlenergy plan` estimates for the fullest rank; None with the reason where it cannot."""
+    """Estimate of `mlenergy plan` for the fullest rank; None with the reason where there is none."""
 
     estimated_bytes: int | None = None  # weights and the largest stage
     estimated_parameter_bytes: int | None = None

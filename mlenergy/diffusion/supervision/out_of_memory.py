@@ -110,7 +110,7 @@ def _host_figures() -> dict[str, Any]:
 
 
 def _ways_out(plan: Plan, estimate: Estimate) -> list[str]:
-    """What would need less, as far as this plan allows it, by what the memory is estimated to go to."""
+    """Options that need less memory and that this plan allows, by the estimated use of the memory."""
     modes = plan.spec.family.modes[plan.engine]
     total, weights = estimate.estimated_bytes, estimate.estimated_parameter_bytes
     weights_matter = total is None or weights is None or weights > total / 3

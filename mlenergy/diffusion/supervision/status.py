@@ -56,7 +56,7 @@ class StatusFile:
         """Change fields and write the file.
 
         A file that cannot be written is no reason to lose a run: what matters then is said elsewhere.
-        A folder that has gone is not made anew.
+        A folder that no longer exists is not created again.
         """
         now = _now()
         if changes.get("state") == "running" and self.status.started is None:
@@ -72,7 +72,7 @@ class StatusFile:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the last state is a final one."""
+        """True where the last state is a final one."""
         return self.status.state in ENDED
 
 
@@ -98,7 +98,7 @@ def describe(error: BaseException, rank: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended."""
+    """End of a run."""
 
     state: State  # one of ENDED
     message: str | None  # one line; None for a complete run
@@ -106,7 +106,7 @@ class Ending:
 
 
 def read_ending(path: Path, since_s: float | None = None) -> Ending | None:
-    """How the run of a status.json ended, or None where it has not, or the file cannot be read.
+    """End of the run of a status.json; None where it has not ended, or the file cannot be read.
 
     Args:
         path: of the status.json.
@@ -148,7 +148,7 @@ def mark_complete(path: Path) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this host runs; one that is dead but not yet collected does not."""
+    """True while a process of this host runs; one that is dead but not yet collected does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Supervisor:
-    """What the run tells (its stage, its iterations) and asks (is it to stop?)."""
+    """Receiver of the run's stages and iterations, and its answer to whether it has to stop."""
 
     def __init__(self, plan: Plan, cluster: Cluster, folder: ResultFolder, hang_timeout_s: float) -> None:
         self._plan = plan
@@ -147,7 +147,7 @@ class _OrSignal:
         self._supervisor = supervisor
 
     def is_met(self, durations_s: Sequence[float]) -> bool:
-        """Whether the rule says so, or a signal has come before the last window."""
+        """True where the rule says so, or a signal has come before the last window."""
         if self._rule is not None and self._rule.is_met(durations_s):
             return True
         self._supervisor.interrupted_by = self._supervisor.watch.stop_signal

@@ -37,7 +37,7 @@ class Watch:
         hang_timeout_s: longest silence of the main thread; 0: any.
         lost_peer: names a process of this run that has exited, None while all run.
         abandon: told why, by which signal (None: by none) and with which exit code, when the run cannot
-            end by itself; it writes what there is to write.
+            end by itself; it writes what is left to write.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Watch:
         self.grace_s = 0.0  # how long a stop waits for the main thread
 
     def start(self) -> None:
-        """Begin to listen. Only from the main thread: Python lets no other set handlers."""
+        """Install the handlers. Only from the main thread: Python lets no other set them."""
         for end in (self._wakeup_recv, self._wakeup_send):
             end.setblocking(False)
         for number in SIGNALS:

@@ -44,7 +44,7 @@ _NOT_HERE = {
 @option_group("search")
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What is searched, and for how long. A given option of a run stays fixed; the rest is searched."""
+    """Extent and length of the search. A given option of a run stays fixed; the rest is searched."""
 
     budget_s: float = 600.0
     """Seconds for all runs together."""

@@ -140,7 +140,7 @@ def contenders(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
 
 
 def pace(trials: Sequence[Trial]) -> Callable[[Candidate, int], float]:
-    """Expected seconds of a start with so many iterations, from the starts so far.
+    """Expected seconds of a start with a number of iterations, from the starts so far.
 
     From a candidate's own starts; else from those of all that are compiled alike, or of all, scaled by
     the plan's relative cost. 0 where nothing has run yet.

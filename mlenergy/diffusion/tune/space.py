@@ -229,7 +229,7 @@ def _degrees(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> tuple[Mapp
 
 
 def _products(count: int) -> Iterator[Mapping[str, int]]:
-    """Every way to make so many processes; the guidance has two halves at most."""
+    """Every product of degrees that makes a number of processes; the guidance has two halves at most."""
     for factors in factorings(count, parts=len(DEGREES)):
         degrees = dict(zip(DEGREES, factors, strict=True))
         if degrees["cfg"] <= 2:
