@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from mlenergy.diffusion.results.efficiency import efficiency_section
 from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import image_names
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import read_result
 from mlenergy.diffusion.results.save import (
     found_effects,
     no_effect_warnings,
@@ -133,7 +135,8 @@ def _find_reference(args: BenchmarkArgs, context: RunContext, prompts: PromptSet
     with context.cluster.raise_on_all_ranks():
         if args.reference is not None and context.cluster.rank.is_main:
             certain = prompts.requests[: plan.benchmark_iters * plan.batch_size]
-            reference = find_reference(args.reference, plan, certain)
+            place = Path(args.reference).expanduser()
+            reference = find_reference(place, read_result(place / "results.json"), plan, certain)
     return reference
 
 

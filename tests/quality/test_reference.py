@@ -8,6 +8,7 @@ import pytest
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.prompts.sampling import Request
 from mlenergy.diffusion.quality.reference import Reference, find_reference, psnr_db, similarity, ssim
+from mlenergy.diffusion.results.read import read_result
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.integers(0, 200, (24, 32, 3), dtype=np.uint8)
@@ -51,7 +52,7 @@ def reference(tmp_path):
         name = f"image_outputs/{index}.png"
         Image.fromarray(IMAGE + index).save(tmp_path / name)
         entries.append({"prompt": f"prompt {index}", "seed": 42 + index, "image": name})
-    head = {"weights": "random"}
+    head = {"schema_version": 1, "completed": 2, "generation_time": 1.0, "prompts": [], "weights": "random"}
     configuration = {"model_id": "tiny/flux", "width_px": 32, "height_px": 24}
     (tmp_path / "results.json").write_text(
         json.dumps(head | {"configuration": configuration, "generation_results": entries})
@@ -71,7 +72,7 @@ REQUESTS = [Request(index, f"prompt {index}", 42 + index, None) for index in ran
 
 
 def test_a_reference_is_found_and_compared_image_by_image(reference):
-    found = find_reference(str(reference), Plan, REQUESTS)
+    found = find_reference(reference, read_result(reference / "results.json"), Plan, REQUESTS)
     result = similarity(found, np.stack([IMAGE, IMAGE + 3]))
     assert result["identical"] == 1 and result["images"][0]["psnr_db"] is None
     assert result["images"][1]["psnr_db"] == pytest.approx(20 * np.log10(255 / 2))
@@ -91,7 +92,9 @@ def test_a_reference_is_found_and_compared_image_by_image(reference):
         (lambda r: r["configuration"].update(width_px=64), "its image size is 64x24"),
         (lambda r: r["configuration"].update(model_id="tiny/sd3"), "its model is tiny/sd3"),
         (lambda r: r.update(weights="pretrained"), "its kind of weights is pretrained, this run's is random"),
-        (lambda r: r.pop("configuration"), "not written by this program"),
+        (lambda r: r.update(effects_failed=["cache fbcache skipped nothing"]), "is not complete"),
+        (lambda r: r.update(effects_pending=True), "is not complete"),
+        (lambda r: r.pop("configuration"), "no results.json of this program"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_refused(reference, change, complaint):
@@ -100,16 +103,16 @@ def test_a_reference_that_does_not_fit_is_refused(reference, change, complaint):
     change(result)
     file.write_text(json.dumps(result))
     with pytest.raises(UserError) as error:
-        find_reference(str(reference), Plan, REQUESTS)
+        find_reference(reference, read_result(reference / "results.json"), Plan, REQUESTS)
     assert complaint in str(error.value) and "\n" not in str(error.value)
 
 
 def test_no_folder_and_no_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no results\.json that can be read"):
-        find_reference(str(tmp_path / "nowhere"), Plan, REQUESTS)
+    with pytest.raises(UserError, match=r"no results\.json of this program that can be read"):
+        find_reference(tmp_path, read_result(tmp_path / "results.json"), Plan, REQUESTS)
 
     class Unsaved(Plan):
         save_images = False
 
     with pytest.raises(UserError, match="leave --no_save_images out"):
-        find_reference(str(tmp_path), Unsaved, REQUESTS)
+        find_reference(tmp_path, None, Unsaved, REQUESTS)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,18 +30,27 @@ class Reference:
     images: tuple[Path, ...]  # in the order of the requests
 
 
-def find_reference(path: str, plan: Plan, requests: Sequence[Request]) -> Reference:
+def find_reference(
+    folder: Path, result: Mapping[str, Any] | None, plan: Plan, requests: Sequence[Request]
+) -> Reference:
     """The reference's images for these requests, before anything is measured.
 
-    requests: those that the run makes whatever its stop rule says.
+    Args:
+        folder: the reference's result folder.
+        result: the content of its results.json, None where it has none of this program.
+        plan: of the run that is compared with it.
+        requests: those that the run makes whatever its stop rule says.
 
     Raises:
-        UserError: no complete result with images is there, or it is of another model, size, prompt or seed.
+        UserError: no result with images is there, it is of another model, size, prompt or seed, or its own
+            optimizations are not known to have acted.
     """
-    folder = Path(path).expanduser()
     if not plan.save_images:
         raise UserError("--reference compares images; leave --no_save_images out")
-    result = _read(folder)
+    if result is None:
+        raise _unfit(folder, "it has no results.json of this program that can be read")
+    if result.get("effects_failed") or result.get("effects_pending"):
+        raise _unfit(folder, "its result is not complete: its optimizations are not known to have acted")
     configuration = result["configuration"]
     of_run = {
         "model": plan.spec.model_id,
@@ -125,17 +133,6 @@ def _blurred(values: Any) -> Any:
 
 def _compare(index: int, image: Pixels, exact: Pixels) -> dict[str, Any]:
     return {"index": index, "psnr_db": psnr_db(image, exact), "ssim": ssim(image, exact)}
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        result = json.loads((folder / "results.json").read_bytes())
-        _ = result["configuration"]["model_id"], result["weights"], result["generation_results"]
-    except OSError as error:
-        raise _unfit(folder, f"it has no results.json that can be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unfit(folder, "its results.json was not written by this program") from error
-    return dict(result)
 
 
 def _images(folder: Path, entries: Sequence[dict[str, Any]], requests: Sequence[Request]) -> list[Path]:
