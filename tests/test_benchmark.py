@@ -89,7 +89,7 @@ def test_without_a_gpu_energy_is_null_with_a_reason(finished):
     assert "energy" in done.stdout.lower()
 
 
-def test_stdout_is_the_summary_and_chatter_is_in_the_log(finished):
+def test_stdout_is_the_summary_and_library_output_is_in_the_log(finished):
     done, _, folder, _ = finished
     assert "tiny/flux" in done.stdout
     assert "Gloo" not in done.stdout + done.stderr

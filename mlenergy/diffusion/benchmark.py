@@ -47,7 +47,7 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
     ) as folder:
         if folder.is_done and rank.world_size == 1:
             return
-        # Here, so that a folder that cannot be written is told at once, and torch's words go to the log.
+        # Here, so that a folder that cannot be written is named at once, and torch's warnings go to the log.
         from mlenergy.diffusion.run import run
 
         run(args, plan, rank, folder)

@@ -28,7 +28,7 @@ def our_lines(done):
     return [line for line in done.stderr.splitlines() if line.startswith("mlenergy: error:")]
 
 
-def test_objects_travel_and_only_rank_0_speaks():
+def test_objects_travel_and_only_rank_0_prints():
     done = torchrun("objects")
     assert done.returncode == 0, done.stderr
     assert "rank 0 done" in done.stdout
@@ -40,7 +40,7 @@ def test_objects_travel_and_only_rank_0_speaks():
     [
         ("agreed_error", "rank 1 has no weights; put them there"),
         ("lone_error", "only rank 1 knows; do something"),
-        ("early_error", "all ranks find the same mistake; mend it"),
+        ("early_error", "all ranks find the same mistake; fix it"),
         ("surprise", "unexpected ValueError on rank 1: a bug of two lines; --debug shows the traceback"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up_costs_the_new_result_only(runs):
     line = the_line(outcomes["full"])
     assert f"cannot write {kept}/base/" in line
     assert ".png: No space left on device; free space, or choose another --workload.base_dir" in line
-    assert "images/s" in outcomes["full"]["out"], "the numbers are told before the files that may fail"
+    assert "images/s" in outcomes["full"]["out"], "the numbers are printed before the files that may fail"
     assert_earlier_result(kept, "full")
     status = json.loads((kept / "full" / "status.json").read_text())
     assert status["state"] == "failed"
@@ -97,11 +97,11 @@ def test_a_disk_that_turns_read_only_costs_the_new_result_only(runs):
     outcomes, kept = runs
     line = the_line(outcomes["lost"])
     assert "/.new: Read-only file system; choose a --workload.base_dir that you can write to" in line
-    assert "images/s" in outcomes["lost"]["out"], "the numbers are told before the files that may fail"
+    assert "images/s" in outcomes["lost"]["out"], "the numbers are printed before the files that may fail"
     assert_earlier_result(kept, "lost")
 
 
-def test_a_folder_that_has_gone_is_not_made_anew(runs):
+def test_a_folder_that_no_longer_exists_is_not_made_anew(runs):
     outcomes, kept = runs
     line = the_line(outcomes["moved"])
     assert "no longer exists (it was removed, moved or unmounted during the run)" in line

@@ -1,4 +1,4 @@
-"""One writer a folder, told apart between processes; what a dead one left is no obstacle."""
+"""One writer a folder, across processes; what a dead one left is no obstacle."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ except UserError as error:
 
 @contextlib.contextmanager
 def holder(lock_file, code=HOLD):
-    """Another process that holds the lock until it is told to stop."""
+    """Another process that holds the lock until it is asked to stop."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(lock_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""What the line of an out-of-memory failure says beside the allocator's words."""
+"""The line of an out-of-memory failure beside the allocator's own message."""
 
 import subprocess
 import time

@@ -124,7 +124,7 @@ def test_a_killed_rank_ends_the_others_and_is_on_record(start, victim):
     status = run.status()
     assert status["state"] == "failed"
     assert f"rank {victim}" in status["message"]
-    assert "gone" in status["message"]
+    assert "exited" in status["message"]
     assert not (run.folder / "results.json").exists()
 
 

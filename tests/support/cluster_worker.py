@@ -42,7 +42,7 @@ def surprise(argv, rank):
 
 
 def early_error(argv, rank):
-    raise UserError("all ranks find the same mistake; mend it")
+    raise UserError("all ranks find the same mistake; fix it")
 
 
 if __name__ == "__main__":

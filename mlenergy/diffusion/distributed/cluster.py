@@ -1,4 +1,4 @@
-"""Ranks and what they say to each other: knows nothing of diffusion."""
+"""Ranks and what they exchange: knows nothing of diffusion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=60)
 
 @dataclass(frozen=True)
 class Rank:
-    """This process's place, as torchrun tells it; alone where there is no torchrun."""
+    """This process among the ranks, from torchrun's variables; alone without torchrun."""
 
     rank: int = 0
     local_rank: int = 0
@@ -71,7 +71,7 @@ class Cluster:
     def __init__(self, rank: Rank, device: torch.device, control: dist.ProcessGroup | None) -> None:
         self.rank = rank
         self.device = device
-        self._control = control  # None: one process, nothing to talk to
+        self._control = control  # None: one process
 
     @classmethod
     def start(cls, rank: Rank, device_type: str) -> Cluster:
@@ -182,5 +182,5 @@ def first_to_fail(rank: Rank) -> bool:
     try:
         store = distributed.distributed_c10d._get_default_store()
         return bool(store.add("mlenergy/failed", 1) == 1)
-    except RuntimeError:  # the store went with its host: nobody else can be asked, so say it
+    except RuntimeError:  # the store ended with its host: no other rank can be asked, so print
         return True

@@ -1,4 +1,4 @@
-"""A few words that any rank can leave for the others, also while its main thread is stuck."""
+"""Values that any rank can leave for the others, also while its main thread is stuck."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Store:
             return self._own.setdefault(key, text) is text
         try:
             return bool(self._store.add(f"{_PREFIX}{key}/claims", 1) == 1) and self._set(key, text)
-        except RuntimeError:  # the store went with its host
+        except RuntimeError:  # the store ended with its host
             return True
 
     def read(self, key: str) -> Any:
-        """The value under a key, None where there is none (or the store is gone)."""
+        """The value under a key, None where it is not set, or the store no longer exists."""
         if self._store is None:
             return json.loads(self._own[key]) if key in self._own else None
         try:

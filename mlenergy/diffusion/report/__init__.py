@@ -1,1 +1,1 @@
-"""report."""
+"""Reports: results, plans and costs as text. No measuring, no files written."""

@@ -24,7 +24,7 @@ _WIDTH_PIPED = 150  # a pipe has no width of its own
 def print_sized_plan(
     plan: Plan, processes: int | None, gpu_memory_gib: float | None, *, as_json: bool
 ) -> None:
-    """Print the plan and what it needs; where that cannot be told, the plan and why.
+    """Print the plan and what it needs; where that is not known, the plan and the reason.
 
     Args:
         plan: what would run.
@@ -44,7 +44,7 @@ def print_sized_plan(
     print_plan(plan)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_PIPED, highlight=False)
     if sizing is None:
-        console.print(f"What it needs cannot be told: {reason}")
+        console.print(f"Its needs are not known: {reason}")
         return
     _print_needs(console, sizing)
     console.print(_combinations(sizing, plan.steps))

@@ -1,4 +1,4 @@
-"""A plan as text for people and as data for programs: what `--dry_run` and `mlenergy plan` print."""
+"""A plan as text for people and as data for programs, for `--dry_run` and `mlenergy plan`."""
 
 from __future__ import annotations
 

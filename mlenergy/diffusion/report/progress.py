@@ -14,7 +14,7 @@ from mlenergy.diffusion.config.plan import Plan
 class RunProgress:
     """A bar on a terminal, a line an event where the output is piped, nothing on other ranks.
 
-    Use it as a context manager. `say` names the present step; `on_iteration` is told after each call.
+    Use it as a context manager. `say` names the present step; `on_iteration` follows each call of the engine.
     """
 
     def __init__(self, stream: TextIO, plan: Plan, *, enabled: bool) -> None:

@@ -60,7 +60,7 @@ def build_result(
         now: date of the result; the present by default.
 
     Raises:
-        ValueError: there is no iteration, or images, prompts and file names do not match in number.
+        ValueError: no iteration was measured, or images, prompts and file names do not match in number.
     """
     plan, measurement, efficiency = record.plan, record.measurement, record.efficiency
     iterations, completed, requests = measurement.iterations, record.completed, record.measured_requests
@@ -124,7 +124,7 @@ def configuration(plan: Plan) -> dict[str, Any]:
 
 def _check_counts(completed: int, prompts: PromptSet, images: Sequence[str | None]) -> None:
     if completed < 1:
-        raise ValueError("no image was made, so there is no result")
+        raise ValueError("no image was made, so no result can be built")
     if len(prompts.requests) < completed or len(images) != completed:
         raise ValueError(
             f"{completed} images were made of {len(prompts.requests)} requests, with {len(images)} file names"

@@ -23,10 +23,7 @@ _held_here: dict[str, int] = {}  # lock file -> its open handle
 def result_lock(lock_file: Path) -> Iterator[None]:
     """Make the folder and hold its lock; nobody else writes there meanwhile.
 
-    The lock is the kernel's record lock on the file, not the file itself: it ends with the process however
-    that ends, so what a dead run left behind is taken over, and forked children do not inherit it. It works
-    between the hosts of a network file system too. Its one weakness: a process that opens and closes the file
-    by another way drops its own lock, so nothing else in the program touches it.
+    The lock ends with the process however that ends: what a dead run left behind is taken over.
 
     Raises:
         UserError: another run holds it (which, on which host), the folder cannot be made or written, or the
@@ -65,13 +62,14 @@ def check_held(lock_file: Path) -> None:
 
 
 def _acquire(lock_file: Path) -> int:
-    # A record lock does not exclude its own process, hence the set.
+    # A record lock does not exclude its own process, hence the dictionary.
     if str(lock_file.resolve()) in _held_here:
         raise UserError(_busy_line(lock_file, f"process {os.getpid()} on {socket.gethostname()}"))
     while True:
         handle = _open(lock_file)
         try:
             _lock(lock_file, handle)
+            # The lock is on the inode: the name may be another file's by now, which a third run may lock.
             if _is_same_file(lock_file, handle):
                 _sign(lock_file, handle)
                 return handle
@@ -92,6 +90,9 @@ def _open(lock_file: Path) -> int:
 
 def _lock(lock_file: Path, handle: int) -> None:
     try:
+        # A POSIX record lock (fcntl(2), F_SETLK), since the kernel drops it with the process, forked children
+        # do not inherit it, and it works between hosts of a network file system. Its weakness: closing *any*
+        # descriptor of the file drops it, so nothing else in the program opens the lock file.
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _BUSY:

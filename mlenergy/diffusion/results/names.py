@@ -1,4 +1,4 @@
-"""From a plan to its folder's name: readable, safe, and a different one for every set-up.
+"""The name of a plan's result folder: readable, safe, and a different one for every set-up.
 
 The name is a list of parts joined by `+`. The first parts are always there, the device and the sequence
 degrees too; the others appear where a value differs from the default. Where the parts do not tell everything

@@ -32,7 +32,7 @@ class RunPaths:
 
     @property
     def results(self) -> Path:
-        """Everything that was measured. It is written last: where it is, the run is complete."""
+        """Everything that was measured. It is the last file of a run to be written."""
         return self.folder / "results.json"
 
     @property

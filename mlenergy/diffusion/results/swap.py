@@ -1,4 +1,4 @@
-"""A new result in the place of an earlier one: written whole beside it, then swapped in by renaming.
+"""A new result in the place of an earlier one: written whole beside it, then put there by renaming.
 
 Until the new one is whole the earlier one is not touched, so a disk that fills up costs the new one only.
 A run that is killed in the middle of the swap leaves two whole results, and the next one ends the swap.
@@ -32,7 +32,7 @@ def replaced_result(paths: RunPaths) -> Iterator[RunPaths]:
     try:
         _remove(new.folder)
         try:
-            # Made now, while there is room.
+            # Made now, while there is room on the disk: the swap itself must not need any.
             (new.folder / _LEAVING).mkdir(parents=True)
         except OSError as error:
             raise cannot_write(new.folder, error) from error
@@ -63,7 +63,11 @@ def _swap(paths: RunPaths) -> None:
     new = paths.new
     leaving, left = new.folder / _LEAVING, new.folder / _LEFT
     try:
-        if not left.exists():  # so all that lies in the folder is the earlier result's
+        # rename(2) is atomic for one name, not for a set of them. Two renames make the set safe: while `left`
+        # is absent, what lies in the folder is the earlier result's and goes to `leaving`; once `leaving` has
+        # become `left`, all of it is out, and what lies in the folder is the new result's. A swap that was
+        # killed is repeated from either side without mixing the two.
+        if not left.exists():
             # results.json first: from then on a reader finds no result, and never a mix of two.
             for file in _files(paths):
                 _move(file, leaving)
@@ -85,7 +89,7 @@ def _files(paths: RunPaths) -> tuple[Path, ...]:
 
 
 def _move(file: Path, folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # it is no part of this result, or was moved before
+    with contextlib.suppress(FileNotFoundError):  # not every result has it, or it was moved before
         file.rename(folder / file.name)
 
 

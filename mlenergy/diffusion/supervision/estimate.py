@@ -31,8 +31,8 @@ class Estimate:
     estimated_bytes: int | None = None  # weights and the largest stage
     estimated_parameter_bytes: int | None = None
     estimated_stage: Stage | None = None
-    estimate_leaves_out: tuple[str, ...] = ()  # options of the run that the estimate knows nothing of
-    estimate_reason: str | None = None  # why there is none
+    estimate_leaves_out: tuple[str, ...] = ()  # options whose effect on memory is not in the estimate
+    estimate_reason: str | None = None  # why estimated_bytes is None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for status.json."""
@@ -40,7 +40,7 @@ class Estimate:
 
 
 def estimate_of(plan: Plan, limit_s: float = TIME_LIMIT_S) -> Estimate:
-    """The plan's estimate, or why there is none; never takes longer than `limit_s`, never raises."""
+    """The plan's estimate, or the reason for its absence; never takes longer than `limit_s`, never raises."""
     try:
         answer = _ask_child(pickle.dumps(plan), limit_s)
         return Estimate(**json.loads(answer.splitlines()[-1]))

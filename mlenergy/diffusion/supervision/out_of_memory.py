@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class OutOfMemory(UserError):
-    """An allocation that failed. Its line tells the plan's estimate as soon as there is one.
+    """An allocation that failed. Its line gives the plan's estimate once that has been made.
 
     Args:
-        what: where it happened, while what, and the allocator's words.
-        figures: `kind` (gpu or host), `tried`, and the memory that there is.
+        what: place, stage, and the allocator's own message.
+        figures: `kind` (gpu or host), `tried`, and the memory of the device.
         plan: what was run.
     """
 
@@ -33,7 +33,7 @@ class OutOfMemory(UserError):
         self._what = what
         self._figures = figures
         self._plan = plan
-        self.estimate: Estimate | None = None  # None: nobody has asked yet
+        self.estimate: Estimate | None = None  # None: not asked for yet
 
     def __str__(self) -> str:
         estimate = [] if self.estimate is None else [self._estimate_text(self.estimate)]

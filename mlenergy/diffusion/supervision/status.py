@@ -77,7 +77,7 @@ class StatusFile:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """The content of a status.json, or None where there is none that can be read."""
+    """The content of a status.json, or None where it is absent or cannot be read."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

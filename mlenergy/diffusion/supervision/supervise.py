@@ -85,10 +85,10 @@ class Supervisor:
         state = "effects_failed" if isinstance(error, NoEffectError) else "failed"
         self._write(state=state, **first, **self._done())
         if self._status is None and lost is not None:
-            close_for_the_dead(self._paths.status, f"rank 0 is gone; {record['message']}")
+            close_for_the_dead(self._paths.status, f"rank 0 exited; {record['message']}")
 
     def explained(self, error: BaseException) -> BaseException:
-        """The error itself, or for failed allocations the line that says what helps."""
+        """The error itself, or for a failed allocation the line that names remedies."""
         return explain_memory(error, self._plan, self._cluster.rank.rank, self.stage) or error
 
     def add_estimate(self, error: OutOfMemory) -> None:
@@ -115,7 +115,7 @@ class Supervisor:
         """Called by the watch's thread when the main thread cannot end the run."""
         ending = {"message": reason, "exit_code": exit_code}
         if self._status is None:
-            close_for_the_dead(self._paths.status, f"rank 0 is gone; {reason}")
+            close_for_the_dead(self._paths.status, f"rank 0 exited; {reason}")
         elif self._status.has_ended and self._status.status.state != "failed":
             return  # the main thread is on its way out
         elif signum is not None:
@@ -137,7 +137,7 @@ class Supervisor:
         own = socket.gethostname()
         for rank, (host, pid) in enumerate(self._peers):
             if host == own and pid != os.getpid() and not is_alive(pid):
-                return f"rank {rank} (process {pid}) has gone, perhaps killed for want of host memory"
+                return f"rank {rank} (process {pid}) exited, perhaps killed for lack of host memory"
         return None
 
 
