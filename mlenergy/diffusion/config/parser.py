@@ -77,7 +77,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
         words = CommandLine.of(kind).in_order(argv)
         with contextlib.redirect_stderr(complaint), _columns(HELP_COLUMNS if "--help" in words else None):
             parsed = tyro.cli(
-                titled(kind),
+                titled(kind),  # type: ignore[arg-type]  # a class is hashable
                 args=words,
                 prog=prog,
                 description=kind.__doc__,
@@ -116,7 +116,7 @@ def print_completion(verbs: Mapping[str, type[Any]], argv: Sequence[str], prog: 
     # tyro's scripts do not complete the subcommands of a subcommand if their names have a colon. A workload's
     # name may be left out, so that its options can be completed as the verb's own.
     subcommands: list[Any] = [
-        Annotated[titled(kind, has_subcommands=False), tyro.conf.subcommand(verb)]
+        Annotated[titled(kind, has_subcommands=False), tyro.conf.subcommand(verb)]  # type: ignore[arg-type]
         for verb, kind in verbs.items()
     ]
     try:
@@ -135,6 +135,8 @@ def print_completion(verbs: Mapping[str, type[Any]], argv: Sequence[str], prog: 
         raise UserError(f"cannot write {words[2]}: {error.strerror}; choose another file") from None
 
 
+# Cached, since tyro caches by class: with a new class each time, a sweep's planning parses twice as slowly.
+@functools.cache
 def titled(kind: type[Any], *, has_subcommands: bool = True) -> Any:
     """The class that tyro parses: inherited groups become fields, which gives each a title in help.
 
