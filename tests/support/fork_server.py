@@ -130,7 +130,6 @@ class Server:
             if not pid:
                 return {**asked, "descriptors": descriptors}
             self.running[pid] = connection
-            forked.note(pid, asked)
         for descriptor in descriptors:
             os.close(descriptor)
         return None
@@ -157,6 +156,7 @@ def early(environ: Any) -> dict[str, str]:
 def run_and_exit(asked: dict[str, Any], connection: socket.socket) -> None:
     """Become the process that was asked for."""
     become(asked)
+    forked.note(os.getpid(), asked)
     connection.sendall(forked.LENGTH.pack(os.getpid()))
     connection.close()
     code = 0

@@ -118,10 +118,10 @@ def running() -> dict[int, dict[str, Any]]:
 
 
 def note(pid: int, asked: dict[str, Any] | None) -> None:
-    """In the server: a process begins with what was asked for, or ends with None."""
+    """Keep what a process that begins was asked for; with None, it has ended."""
     path = Path(os.environ[SOCKET]).with_name(f"{pid}.running")
     if asked is None:
-        path.unlink()
+        path.unlink(missing_ok=True)
     else:
         path.write_text(json.dumps(asked))
 
@@ -147,7 +147,8 @@ def _words_for_server(args: Any) -> dict[str, Any] | None:
     while len(words) > 1 and words[1] in ("-u",):
         options.append(words.pop(1))
     words = words[1:]
-    if (words[0] == "-m" and words[1].startswith(_MODULES)) or words[0].startswith(_SUPPORT):
+    is_module = words[0] == "-m" and words[1].startswith(_MODULES)
+    if is_module or words[0] == "-c" or words[0].startswith(_SUPPORT):
         return {"options": options, "words": words}
     return None
 
