@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,13 @@ import pytest
 
 from mlenergy.diffusion import __version__
 from mlenergy.diffusion.cli import VERBS, main
-from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.args import PlanArgs, parse_args
+from mlenergy.diffusion.config.parser import parse
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.sweep.command import SweepArgs
+from mlenergy.diffusion.tune.options import read_command
 
+ROOT = Path(__file__).parents[1]
 MLENERGY = str(Path(sys.executable).with_name("mlenergy"))
 BENCHMARK = [sys.executable, "-m", "mlenergy.diffusion.benchmark"]
 TINY = ["--workload.model_id", "tiny/flux"]
@@ -265,3 +271,47 @@ def test_a_completion_script_is_written_for_each_shell(mlenergy, tmp_path, shell
 )
 def test_a_mistake_about_completion_is_one_line(mlenergy, command, sentence):
     assert mlenergy(*command.split()) == (2, "", f"mlenergy: error: {sentence}\n")
+
+
+def documented_commands() -> list[str]:
+    """Every command line of this project in its documents and start scripts, as one line each."""
+    files = [
+        ROOT / "README.md",
+        ROOT / "Makefile",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "launch").iterdir()),
+    ]
+    text = "\n".join(file.read_text() for file in files)
+    lines = re.sub(r"\\\n#?\s*", "", text).splitlines()
+    torchrun = r"torchrun .*(?:benchmark.py|-m mlenergy.diffusion.benchmark) "
+    starts = rf"(?:mlenergy (?:run|plan|tune|sweep) |{torchrun}|launch/\w+\.\w+ )"
+    found = [
+        re.sub(r"\s# .*", "", match[1])
+        for line in lines
+        if (match := re.match(rf"[#$\s]*(?:\w+=\S+ )*({starts}.*)", line))
+    ]
+    return [line for line in found if not re.search(r"…|\$@|<|ulyses", line)]
+
+
+def test_the_documents_commands_are_found():
+    verbs = {line.split()[1] for line in documented_commands() if line.startswith("mlenergy ")}
+    assert verbs == {"run", "plan", "tune", "sweep"}
+    assert len(documented_commands()) >= 20
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_every_documented_command_is_understood(line):
+    words = shlex.split(line)
+    if words[:2] == ["mlenergy", "sweep"]:
+        parse(SweepArgs, words[2:], "mlenergy sweep")
+    elif words[:2] == ["mlenergy", "tune"]:
+        read_command(words[2:])
+    elif words[:2] == ["mlenergy", "plan"]:
+        parse(PlanArgs, words[2:], "mlenergy plan")
+    else:
+        begin = next(
+            i
+            for i, word in enumerate(words)
+            if word.startswith(("--", "workload:")) and not word.startswith("--nproc")
+        )
+        parse_args([word for word in words[begin:] if word != "--standalone"])

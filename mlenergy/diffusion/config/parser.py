@@ -55,7 +55,7 @@ def option_group(title: str | None = None, *, prefixed: bool = False) -> Callabl
             shown = tyro.conf.arg(
                 help=descriptions[field.name],
                 prefix_name=prefixed,
-                metavar=_metavar(hint),
+                metavar=field.name.upper() if tyro.conf.Positional in metadata else _metavar(hint),
                 help_behavior_hint="" if says_default else None,
             )
             cls.__annotations__[field.name] = Annotated[(hint, shown, *metadata)]  # type: ignore[index]
@@ -80,7 +80,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
                 titled(kind),  # type: ignore[arg-type]  # a class is hashable
                 args=words,
                 prog=prog,
-                description=kind.__doc__,
+                description=inspect.getdoc(kind),
                 use_underscores=True,
                 config=_CONFIG,
             )

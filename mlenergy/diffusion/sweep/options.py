@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import typing
-from dataclasses import fields, is_dataclass
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.argv import WORKLOAD
+from mlenergy.diffusion.config.command_line import CommandLine, nearest
 from mlenergy.diffusion.errors import UserError
 
 BASE_DIR = "workload.base_dir"
@@ -24,10 +22,7 @@ _NOT_IN_A_SWEEP = {
 @functools.cache
 def known_options() -> frozenset[str]:
     """Full names of all options: `ulysses_degree`, `workload.batch_size`, and `workload` itself."""
-    hints = typing.get_type_hints(BenchmarkArgs)
-    workloads = [kind for kind in (hints[WORKLOAD], *typing.get_args(hints[WORKLOAD])) if is_dataclass(kind)]
-    of_workload = {f"{WORKLOAD}.{field.name}" for kind in workloads for field in fields(kind)}
-    return frozenset({field.name for field in fields(BenchmarkArgs)} | of_workload)
+    return frozenset({*CommandLine.of(BenchmarkArgs).options, WORKLOAD})
 
 
 def full_name(name: str) -> str:
@@ -42,9 +37,7 @@ def full_name(name: str) -> str:
             raise UserError(f"a sweep cannot set {candidate}; {_NOT_IN_A_SWEEP[candidate]}")
         if candidate in known_options():
             return candidate
-    near = difflib.get_close_matches(
-        plain, [*known_options(), *(o.partition(".")[2] for o in known_options())], 1
-    )
+    meant = nearest(plain, [*known_options(), *(known.partition(".")[2] for known in known_options())])
     raise UserError(
-        f"there is no option {name!r}; " + (f"did you mean {near[0]}?" if near else "see mlenergy run --help")
+        f"there is no option {name!r}; " + (f"did you mean {meant}?" if meant else "see mlenergy run --help")
     )
