@@ -1,7 +1,5 @@
 """Plans without a command line, and what torch's allocator says of a call."""
 
-import subprocess
-
 import forked
 import pytest
 import torch
@@ -9,13 +7,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.cost import costs
 from mlenergy.diffusion.models.resolve import resolve_model
 
 
 @pytest.fixture(autouse=True)
 def counting_is_forked(monkeypatch):
     """The process that counts imports torch and diffusers."""
-    monkeypatch.setattr(subprocess, "run", forked.run)
+    monkeypatch.setattr(costs, "subprocess", forked.AS_SUBPROCESS)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import forked
 import pytest
 
 from mlenergy.diffusion.config.resolve import plan_from
+from mlenergy.diffusion.cost import costs
 from mlenergy.diffusion.cost.memory import estimate_memory
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -154,7 +155,7 @@ def test_out_of_memory_is_a_line_with_a_way_out(tmp_path, monkeypatch):
     words += ["--workload.height", "2048", "--workload.width", "2048", "--workload.batch_size", "16"]
     words += ["--workload.inference_steps", "1", "--workload.base_dir", str(tmp_path)]
     # Counted here if nobody has yet: under the limit, and within its time, the run could not.
-    monkeypatch.setattr(subprocess, "run", forked.run)
+    monkeypatch.setattr(costs, "subprocess", forked.AS_SUBPROCESS)
     estimate = estimate_memory(plan_from(words, 1, "test")[1])
     done = subprocess.run(
         [sys.executable, "-m", "mlenergy.diffusion.benchmark", *words],

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 LENGTH = struct.Struct("!Q")
@@ -106,6 +107,16 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             finally:
                 self._waitpid_lock.release()
         return self.returncode
+
+
+# For a module under test that starts processes which may be forked.
+AS_SUBPROCESS = SimpleNamespace(
+    run=run,
+    Popen=Popen,
+    PIPE=subprocess.PIPE,
+    DEVNULL=subprocess.DEVNULL,
+    TimeoutExpired=subprocess.TimeoutExpired,
+)
 
 
 def running() -> dict[int, dict[str, Any]]:

@@ -1,7 +1,5 @@
 """A hub for models, on the double that the prompts' tests use for data sets."""
 
-from types import SimpleNamespace
-
 import forked
 import hub_double
 import pytest
@@ -12,7 +10,7 @@ from mlenergy.diffusion.weights import tiny
 @pytest.fixture(autouse=True)
 def building_is_forked(monkeypatch):
     """Where this process is in a group, a child builds the tiny models; it imports torch and diffusers."""
-    monkeypatch.setattr(tiny, "subprocess", SimpleNamespace(run=forked.run))
+    monkeypatch.setattr(tiny, "subprocess", forked.AS_SUBPROCESS)
 
 
 class _ModelHandler(hub_double._Handler):
