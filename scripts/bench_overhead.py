@@ -163,14 +163,14 @@ def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
 def _parts() -> dict[str, float | None]:
     """What each part costs by itself."""
     from mlenergy.diffusion.environment.gpus import list_gpus
-    from mlenergy.diffusion.measure.energy.counters import NodeReader
+    from mlenergy.diffusion.measure.energy.counters import Counters
 
     gpus = list_gpus().gpus
-    reader = NodeReader(gpus, with_cpus=True)
+    counters = Counters("here", gpus, with_cpus=True)
     begin_s = time.process_time()
     for _ in range(300):
-        reader.begin()
-        reader.end()
+        counters.begin()
+        counters.end()
     return {
         "counters_s_per_window": (time.process_time() - begin_s) / 300,
         "hooks_s_per_window": _hooks_s(windows=500) - _hooks_s(windows=500, watched=False),

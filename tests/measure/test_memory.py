@@ -50,3 +50,45 @@ def test_without_a_mark_to_reset_no_stage_gets_a_peak(monkeypatch, tmp_path):
     told = watch.report(0)
     assert told.stage_peak_bytes == {} and told.peak_stage is None
     assert NO_RESET in told.reason and told.host_rss_peak_bytes > 0
+
+
+class Allocator:
+    """torch's CUDA allocator, as far as peaks go: what is in use, and the most since the last reset."""
+
+    def __init__(self, monkeypatch):
+        self.used = self.peak = 0
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", self.reset)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: self.peak)
+        monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _device: 2 * self.peak)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (60, 100))
+
+    def reset(self, _device):
+        self.peak = self.used
+
+    def use(self, count):
+        self.used = count
+        self.peak = max(self.peak, count)
+
+
+def test_each_stage_has_its_own_peak_and_nothing_outside_of_windows_counts(monkeypatch):
+    allocator = Allocator(monkeypatch)
+    watch = MemoryWatch(torch.device("cuda"), {"vae": torch.nn.Linear(3, 2, bias=False)})
+    allocator.use(900), allocator.use(10)  # loading and warm-up
+    watch.begin_stage("denoise")  # of a warm-up call
+    for denoise in (50, 40):
+        watch.begin_window()
+        watch.begin_stage("text_encode")
+        allocator.use(20), allocator.use(10)
+        watch.begin_stage("other")
+        watch.begin_stage("denoise")
+        allocator.use(denoise), allocator.use(15)
+        watch.begin_stage("denoise")  # its second step
+        watch.begin_stage("vae_decode")
+        allocator.use(30), allocator.use(10)
+        watch.end_window()
+        allocator.use(700), allocator.use(10)  # between the windows
+    memory = watch.report(3)
+    assert memory.stage_peak_bytes == {"other": 10, "text_encode": 20, "denoise": 50, "vae_decode": 30}
+    assert (memory.peak_allocated_bytes, memory.peak_stage, memory.rank) == (50, "denoise", 3)
+    assert (memory.peak_reserved_bytes, memory.driver_used_bytes) == (100, 40)
+    assert (memory.parameter_bytes, memory.parameter_count) == ({"vae": 24}, {"vae": 6})

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Generated
+from mlenergy.diffusion.measure.energy.meter import Meter
+from mlenergy.diffusion.measure.memory import MemoryWatch
+from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
+from mlenergy.diffusion.measure.stages import StageProbe, StageSpans
 from mlenergy.diffusion.measure.statistics import StopRule
+from mlenergy.diffusion.models.families import FLUX
 
 
 def test_duration_agrees_with_an_outside_stopwatch(batch, measured):
@@ -41,6 +48,51 @@ def test_exactly_as_many_windows_as_batches_and_warm_up_kept_apart(batch, sleepi
     assert [iteration.images for iteration in found.iterations] == [2, 2, 2]
     assert [pixels.shape for pixels in images] == [(2, 4, 6, 3)] * 3
     assert images[0].dtype == np.uint8 and images[0].max() == images[0].min() == 128
+
+
+def test_counters_are_read_around_windows_alone(alone, batch, sleeping):
+    reads = []
+
+    class CountingMeter(Meter):
+        def begin(self):
+            reads.append("begin")
+
+        def end(self):
+            reads.append("end")
+
+    instruments = Instruments(CountingMeter(alone, None), None, MemoryWatch(alone.device, {}))
+    schedule = Schedule(warmup=[batch(1)] * 3, measured=[batch(1)] * 2)
+    measure(sleeping(0.0), schedule, instruments, alone)
+    assert reads == ["begin", "end"] * 2
+
+
+class ASecondRank(Cluster):
+    """Rank 0 beside another one, which says of its stages what the test wants it to say."""
+
+    def __init__(self, **changes):
+        super().__init__(Rank(hostname="here"), torch.device("cpu"), None)
+        self.changes = changes
+
+    def all_gather_object(self, value):
+        windows = tuple(replace(window, **self.changes) for window in value.windows)
+        return [value, replace(value, windows=windows, memory=replace(value.memory, rank=1))]
+
+
+@pytest.mark.parametrize(("holds_output", "denoise_s"), [(True, 7.0), (False, 1.0)])
+def test_stages_are_those_of_the_busiest_rank_that_holds_output(pipeline, batch, holds_output, denoise_s):
+    spans = StageSpans({"denoise": ((1.0, 8.0),)}, (1.0, 4.0))
+    cluster = ASecondRank(spans=spans, holds_output=holds_output, duration_s=99.0)
+    tiny = pipeline(text_s=0, step_s=0.5, decode_s=0, steps=2)
+    instruments = Instruments(
+        Meter(cluster, None),
+        StageProbe(tiny.components, FLUX.stages, 2, cluster.device),
+        MemoryWatch(cluster.device, {}),
+    )
+    found, _ = measure(tiny.generate, Schedule([], [batch(1)]), instruments, cluster)
+    (iteration,) = found.iterations
+    assert iteration.stages.denoise_s == pytest.approx(denoise_s, abs=0.3)
+    assert iteration.duration_s < 10  # rank 0's clock
+    assert [memory.rank for memory in found.memory] == [0, 1]
 
 
 def test_without_warm_up_there_is_no_first_call(batch, sleeping, measured):

@@ -85,9 +85,9 @@ def test_a_generate_without_known_components_has_no_stages(batch, sleeping, meas
 
 
 def test_the_schedulers_last_step_is_denoising(pipeline, run):
-    stages, *_ = run(pipeline(text_s=0, step_s=0.01, decode_s=0.01, scheduler_s=0.2), steps=3)
-    assert stages.denoise_step_s == pytest.approx([0.21] * 3, abs=SLICE_S)
-    assert stages.other_s < SLICE_S
+    stages, *_ = run(pipeline(text_s=0, step_s=0.01, decode_s=0.01, scheduler_s=0.2))
+    assert all(step_s >= 0.2 for step_s in stages.denoise_step_s) and stages.denoise_s >= 0.6
+    assert stages.other_s < 0.1
 
 
 def test_each_part_of_a_window_is_told_in_order(pipeline, batch):

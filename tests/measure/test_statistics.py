@@ -65,6 +65,14 @@ def test_stop_rule():
     assert rule.is_met([1.0, 1.5, 1.0, 1.5, 1.0, 1.5])
 
 
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_the_stop_rule_is_relative_to_the_mean(scale):
+    # Half-width of [0.99, 1, 1.01]: t(0.975, 2) = 4.302653 × 0.01 ÷ sqrt(3), so 2.48 % of the mean.
+    durations = [scale * value for value in (0.99, 1.0, 1.01)]
+    assert StopRule(target=0.025, least=3, most=50).is_met(durations)
+    assert not StopRule(target=0.0245, least=3, most=50).is_met(durations)
+
+
 def test_no_torch_is_imported():
     code = (
         "import sys; from mlenergy.diffusion.measure.statistics import summarize; "

@@ -8,7 +8,6 @@ from typing import Any
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.measure.samples import (
-    EnergyReading,
     GpuEnergy,
     Iteration,
     Measurement,
@@ -17,11 +16,12 @@ from mlenergy.diffusion.measure.samples import (
     RankMemory,
     StageEnergy,
     StageTimes,
+    WindowEnergy,
 )
 from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.prompts.sampling import PromptOptions, PromptSet, sample_requests
 
-NO_GPU = EnergyReading(source="none", reason="no GPU takes part: the run is on the CPU")
+NO_GPU = WindowEnergy(source="none", reason="no GPU takes part: the run is on the CPU")
 ENVIRONMENT = {"hostnames": ["node-a"], "versions": {"torch": "2.13.0"}}
 
 
@@ -56,7 +56,7 @@ def make_plan(base_dir: Any = "run", **changes: Any) -> Plan:
     return replace(plan, **changes)
 
 
-def gpu_reading(joules_a: float, joules_b: float) -> EnergyReading:
+def gpu_reading(joules_a: float, joules_b: float) -> WindowEnergy:
     gpus = (
         GpuEnergy("node-a", "GPU-a", "NVIDIA H200", joules_a, sampled_energy_j=joules_a * 0.99),
         GpuEnergy("node-b", "GPU-b", "NVIDIA H200", joules_b, sampled_energy_j=joules_b * 0.99),
@@ -65,7 +65,7 @@ def gpu_reading(joules_a: float, joules_b: float) -> EnergyReading:
         NodeEnergy("node-a", joules_a, cpu_package_j=10.0, dram_j=1.0),
         NodeEnergy("node-b", joules_b, cpu_package_j=20.0, dram_j=2.0),
     )
-    return EnergyReading("nvml_counter", None, gpus, nodes)
+    return WindowEnergy("nvml_counter", None, gpus, nodes)
 
 
 def stage_times(window_s: float) -> StageTimes:

@@ -9,7 +9,7 @@ import pytest
 import result_samples as samples
 
 from mlenergy.diffusion.config.plan import Plan
-from mlenergy.diffusion.measure.samples import EnergyReading, Measurement, NodeEnergy
+from mlenergy.diffusion.measure.samples import Measurement, NodeEnergy, WindowEnergy
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.save import save_result
@@ -24,7 +24,7 @@ def written(folder: Path, plan: Plan, measurement: Measurement) -> Measured:
     return read_start(folder, 20.0)
 
 
-def with_readings(measurement: Measurement, reading: EnergyReading) -> Measurement:
+def with_readings(measurement: Measurement, reading: WindowEnergy) -> Measurement:
     return replace(
         measurement, iterations=tuple(replace(one, energy=reading) for one in measurement.iterations)
     )
@@ -54,7 +54,7 @@ def test_on_a_cpu_without_and_with_readable_packages(tmp_path: Path) -> None:
 
 
 def test_lost_gpus_are_not_replaced_by_the_processors(tmp_path: Path) -> None:
-    lost = EnergyReading("none", "a GPU was lost", nodes=(NodeEnergy("node-a", None, cpu_package_j=60.0),))
+    lost = WindowEnergy("none", "a GPU was lost", nodes=(NodeEnergy("node-a", None, cpu_package_j=60.0),))
     start = written(tmp_path, samples.make_plan(), with_readings(samples.gpu_measurement(), lost))
     assert (start.joules, start.energy_of, start.energy_reason) == (None, None, "a GPU was lost")
 

@@ -1,6 +1,6 @@
 """The frozen figures that measuring hands on. Unknown is None with a reason, never 0."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +9,14 @@ from mlenergy.diffusion.models.spec import STAGES, Stage
 EnergySource = Literal["nvml_counter", "sampled_power", "none"]
 WindowPart = Stage | Literal["other"]  # "other": what remains of a window beside its stages
 WINDOW_PARTS: tuple[WindowPart, ...] = (*STAGES, "other")
+
+
+def sum_or_none(values: Iterable[float | None]) -> float | None:
+    """The sum, or None where a part is unknown: half a sum would look like a whole one."""
+    known = list(values)
+    if not known or None in known:
+        return None
+    return sum(value for value in known if value is not None)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,8 @@ class NodeEnergy:
 
 
 @dataclass(frozen=True)
-class EnergyReading:
-    """Energy of every device that takes part, over one window, all nodes."""
+class WindowEnergy:
+    """Energy of one window as the run sees it: every device that takes part, on all nodes."""
 
     source: EnergySource
     reason: str | None  # why there is none, where source is "none"
@@ -72,6 +80,13 @@ class EnergyReading:
     def dram_j(self) -> float | None:
         """Sum over the nodes' DRAM in joules, None where one node's is unknown."""
         return sum_or_none(node.dram_j for node in self.nodes)
+
+    def above_idle_j(self, idle_power_w: Mapping[str, float], duration_s: float) -> float | None:
+        """GPU joules less what these GPUs draw idle in that time; None where either is unknown."""
+        total_j = self.gpu_energy_j
+        if total_j is None or any(gpu.uuid not in idle_power_w for gpu in self.gpus):
+            return None
+        return total_j - sum(idle_power_w[gpu.uuid] * duration_s for gpu in self.gpus)
 
 
 @dataclass(frozen=True)
@@ -107,19 +122,19 @@ class RankMemory:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One window."""
+    """One measured call: what its window gave."""
 
     index: int
     images: int
     duration_s: float
-    energy: EnergyReading
+    energy: WindowEnergy
     stages: StageTimes | None
     energy_above_idle_j: float | None = None
 
 
 @dataclass(frozen=True)
 class MeasurementWarning:
-    """Something that makes a number doubtful."""
+    """A reason to doubt a number; docs/measuring.md explains each code."""
 
     code: str
     message: str
@@ -145,7 +160,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All that was measured in one run, gathered on global rank 0."""
+    """All figures of one run, gathered on global rank 0."""
 
     first_call_s: float | None  # the first warm-up call; None where warmup_iters is 0
     warmup_s: tuple[float, ...]

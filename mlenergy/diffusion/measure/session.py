@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from mlenergy.diffusion.engine import Batch
-from mlenergy.diffusion.measure.energy.idle import above_idle_j
 from mlenergy.diffusion.measure.energy.meter import Meter
 from mlenergy.diffusion.measure.memory import MemoryWatch
 from mlenergy.diffusion.measure.outputs import Pixels, collect, to_host
@@ -20,12 +19,13 @@ from mlenergy.diffusion.measure.samples import (
     StageEnergy,
 )
 from mlenergy.diffusion.measure.stages import StageProbe, StageSpans, stage_times
-from mlenergy.diffusion.measure.warnings import run_warnings
+from mlenergy.diffusion.measure.statistics import drift
 from mlenergy.diffusion.measure.window import Generate, NoReader, Window, run_window
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.distributed.cluster import Cluster
 
+MOST_OTHER = 0.02  # share of the windows that may lie in no stage
 # Told after every call: "warmup" or "measured", its index from 0, its seconds on this rank.
 OnIteration = Callable[[str, int, float], None]
 
@@ -178,15 +178,14 @@ def _measurement(
     iterations = []
     for index, window in enumerate(results[0].windows):
         spans, postprocess_s = staged.windows[index].spans, staged.windows[index].postprocess_s
-        reading = energy.readings[index]
         iterations.append(
             Iteration(
                 index=index,
                 images=len(schedule.measured[index].prompts),
                 duration_s=window.duration_s,
-                energy=reading,
+                energy=energy.windows[index],
                 stages=None if spans is None else stage_times(spans, window.duration_s, postprocess_s),
-                energy_above_idle_j=above_idle_j(reading, meter.idle_power_w, window.duration_s),
+                energy_above_idle_j=energy.windows[index].above_idle_j(meter.idle_power_w, window.duration_s),
             )
         )
     return Measurement(
@@ -194,7 +193,7 @@ def _measurement(
         warmup_s=warmup_s,
         iterations=tuple(iterations),
         memory=tuple(result.memory for result in results),
-        warnings=(*energy.warnings, *run_warnings(iterations), *_broken_images(results)),
+        warnings=(*energy.warnings, *_run_warnings(iterations, results)),
         idle_power_w=dict(meter.idle_power_w),
         stage_energy=tuple(_per_step(stage, steps) for stage in energy.stages),
         stage_energy_reason=energy.stage_reason,
@@ -211,8 +210,30 @@ def _per_step(stage: StageEnergy, steps: int | None) -> StageEnergy:
     return replace(stage, energy_per_step_j=stage.energy_j / steps)
 
 
-def _broken_images(results: Sequence[_RankResult]) -> list[MeasurementWarning]:
-    if all(window.finite for result in results for window in result.windows):
-        return []
-    text = "images hold NaN or infinity: a broken computation was measured; try another --dtype"
-    return [MeasurementWarning("images_not_finite", text)]
+def _run_warnings(
+    iterations: Sequence[Iteration], results: Sequence[_RankResult]
+) -> list[MeasurementWarning]:
+    """Doubts that take all windows together: drift, time in no stage, unknown steps, broken images."""
+    warnings: list[MeasurementWarning] = []
+    moved = drift([iteration.duration_s for iteration in iterations])
+    if moved is not None and moved.significant:
+        slower = "slower" if moved.relative > 0 else "faster"
+        text = f"the last third of the windows is {abs(moved.relative):.1%} {slower} than the first"
+        warnings.append(
+            MeasurementWarning("drift", f"{text}: no steady state (heat, clocks); warm up longer")
+        )
+    timed = [(one.duration_s, one.stages) for one in iterations if one.stages is not None]
+    if timed:
+        other = sum(stages.other_s for _, stages in timed) / sum(duration_s for duration_s, _ in timed)
+        if other > MOST_OTHER:
+            text = f"{other:.1%} of the windows lies in no stage"
+            warnings.append(
+                MeasurementWarning("other_time", f"{text} (set-up of steps, noise, waiting); see other_s")
+            )
+    reason = next((stages.step_reason for _, stages in timed if stages.step_reason), None)
+    if reason is not None:
+        warnings.append(MeasurementWarning("steps_unknown", f"no time of single steps: {reason}"))
+    if not all(window.finite for result in results for window in result.windows):
+        text = "images hold NaN or infinity: a broken computation was measured; try another --dtype"
+        warnings.append(MeasurementWarning("images_not_finite", text))
+    return warnings

@@ -11,7 +11,7 @@ from mlenergy.diffusion.measure.statistics import Summary, drift, summarize
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.parallelism import Parallelism
-    from mlenergy.diffusion.measure.samples import EnergyReading, Iteration, Measurement, RankMemory
+    from mlenergy.diffusion.measure.samples import Iteration, Measurement, RankMemory, WindowEnergy
 
 _STAGE_KEYS = (*(f"{part}_s" for part in WINDOW_PARTS), "postprocess_s")  # fields of StageTimes
 _NO_STAGES = "no rank reported stage times in every window"
@@ -98,13 +98,13 @@ def energy_section(measurement: Measurement, images: int) -> dict[str, Any]:
     }
 
 
-def _source(readings: Sequence[EnergyReading]) -> str:
+def _source(readings: Sequence[WindowEnergy]) -> str:
     """The weakest source of any window: what holds for all of them."""
     sources = {reading.source for reading in readings}
     return next(source for source in ("none", "sampled_power", "nvml_counter") if source in sources)
 
 
-def _gpus(measurement: Measurement, readings: Sequence[EnergyReading]) -> list[dict[str, Any]]:
+def _gpus(measurement: Measurement, readings: Sequence[WindowEnergy]) -> list[dict[str, Any]]:
     by_uuid: dict[str, list[Any]] = {}
     for reading in readings:
         for gpu in reading.gpus:
@@ -125,7 +125,7 @@ def _gpus(measurement: Measurement, readings: Sequence[EnergyReading]) -> list[d
     ]
 
 
-def _nodes(readings: Sequence[EnergyReading]) -> list[dict[str, Any]]:
+def _nodes(readings: Sequence[WindowEnergy]) -> list[dict[str, Any]]:
     by_name: dict[str, list[Any]] = {}
     for reading in readings:
         for node in reading.nodes:

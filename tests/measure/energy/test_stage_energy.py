@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from driver_double import double_controls, uuid
 
-from mlenergy.diffusion.measure.energy.curves import Curve, counter_curve, power_curve
-from mlenergy.diffusion.measure.energy.sampler import CounterRead, Sample
+from mlenergy.diffusion.measure.energy.curves import CounterRead, Curve, Sample, Track
 from mlenergy.diffusion.measure.energy.stages import gpu_stages
 from mlenergy.diffusion.measure.stages import StageSpans
 
@@ -68,19 +67,19 @@ def test_a_curve_that_does_not_cover_the_windows_gives_nothing():
 
 
 def test_held_samples_of_constant_power_integrate_to_power_times_time():
-    curve = power_curve([Sample(t / 10, 250.0, None, None, None) for t in range(11)])
+    curve = Track(samples=[Sample(t / 10, 250.0, None, None, None) for t in range(11)]).power_curve
     assert curve.between(0.0, 1.0) == pytest.approx(250.0)
     assert curve.between(0.25, 0.75) == pytest.approx(125.0)
-    assert power_curve([Sample(0.0, 250.0, None, None, None)]) is None
+    assert Track(samples=[Sample(0.0, 250.0, None, None, None)]).power_curve is None
     assert not curve.covers(0.5, 1.01)
 
 
 def test_a_counter_moves_between_the_old_and_the_new_read():
     reads = [CounterRead(0.0, 0.0, 5.0)]
     reads += [CounterRead(0.09 + i / 10, 0.10 + i / 10, 10.0 * i) for i in range(5)]
-    curve = counter_curve(reads)
+    curve = Track(counter=reads).counter_curve
     assert curve.times_s[0] == pytest.approx(0.095) and len(curve.times_s) == 5
-    assert counter_curve(reads[:2]) is None
+    assert Track(counter=reads[:2]).counter_curve is None
 
 
 def test_stages_of_a_real_run_on_the_double(on_double):

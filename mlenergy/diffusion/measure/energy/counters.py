@@ -1,4 +1,4 @@
-"""One node's reader: Zeus on exactly the GPUs that were given to it, and on the node's CPUs."""
+"""Energy counters of one node, through Zeus: of exactly the GPUs given, and of the node's CPUs."""
 
 from __future__ import annotations
 
@@ -7,71 +7,79 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mlenergy.diffusion.environment.gpus import Gpu, nvml
+from mlenergy.diffusion.measure.samples import GpuEnergy
 
 _WINDOW = "mlenergy-window"
-MOST_CPU_W = 3000.0  # per socket: more is no power but a wrap-around counted twice
+MOST_CPU_W = 3000.0  # per socket: a reading above it is a wrap-around that was counted twice
 _NO_CPU = "no RAPL counters on this machine"
 
 
-@dataclass
-class RawWindow:
-    """What the counters said over one window. Times are of this machine's monotonic clock."""
+@dataclass(frozen=True)
+class NodeWindow:
+    """One window as one reader sees it, on its own node; times are of that machine's monotonic clock.
 
-    begin_s: float = 0.0
-    end_s: float = 0.0
-    gpu_j: dict[str, float] = field(default_factory=dict)  # uuid -> joules by the counter
-    failure: str | None = None  # why gpu_j is empty
-    cpu_j: float | None = None
-    dram_j: float | None = None
-    cpu_failure: str | None = None
-
-
-class NodeReader:
-    """Reads the counters at both ends of a window; a failure is kept, never raised into the window.
-
-    Args:
-        gpus: devices of this node to read.
-        with_cpus: whether this process also reads the node's CPU packages and DRAM.
+    The counters give the joules of the GPUs that have one; ``reports.report_node`` adds what the
+    samples say: joules of the others, the cross-check, further marks.
     """
 
-    def __init__(self, gpus: Sequence[Gpu], with_cpus: bool) -> None:
-        self.gpus = tuple(gpus)
-        self.with_cpus = with_cpus
+    begin_s: float
+    end_s: float
+    gpus: tuple[GpuEnergy, ...]
+    failure: str | None  # why a GPU's joules are unknown; a whole window's GPUs are unknown with it
+    cpu_package_j: float | None
+    dram_j: float | None
+    cpu_reason: str | None  # why there are no joules of CPUs
+    marks: tuple[str, ...]  # codes of warnings
+
+
+class Counters:
+    """Energy counters of one node's GPUs and CPUs; a failure is kept, never raised into a window.
+
+    Args:
+        node: the name that the readings carry.
+        gpus: devices of this node to read.
+        with_cpus: True to read the node's CPU packages and DRAM, too.
+    """
+
+    def __init__(self, node: str, gpus: Sequence[Gpu], with_cpus: bool) -> None:
         self.reason: str | None = None  # why no GPU can be read
         self.cpu_reason: str | None = None  # why no CPU can be read
         self.counted: tuple[Gpu, ...] = ()  # GPUs that have a counter; the others' power is sampled
-        self.windows: list[RawWindow] = []
-        self._open: RawWindow | None = None
-        self._gpu_monitor: Any = self._start_gpus() if gpus else None
+        self.windows: list[NodeWindow] = []
+        self._node = node
+        self._open: tuple[float, str | None, str | None] | None = None  # begin, failures of GPUs and CPUs
+        self._gpu_monitor: Any = self._start_gpus(gpus) if gpus else None
         self._cpu_monitor: Any = self._start_cpus() if with_cpus else None
 
     def begin(self) -> None:
         """Open a window: CPUs first, so that the GPUs' counters are read closest to the clock."""
-        window = RawWindow()
-        if self._cpu_monitor is not None:
-            window.cpu_failure = _begin(self._cpu_monitor)
-        if self._gpu_monitor is not None:
-            window.failure = _begin(self._gpu_monitor)
-        window.begin_s = time.monotonic()
-        self._open = window
+        cpu_failure = None if self._cpu_monitor is None else _begin(self._cpu_monitor)
+        gpu_failure = None if self._gpu_monitor is None else _begin(self._gpu_monitor)
+        self._open = (time.monotonic(), gpu_failure, cpu_failure)
 
     def end(self) -> None:
-        """Close the window and keep what was read."""
-        window, self._open = self._open, None
-        assert window is not None, "a window is closed that was never opened"
-        window.end_s = time.monotonic()
+        """Close the window and keep what was read: GPUs first, for the same reason."""
+        assert self._open is not None, "a window is closed that was never opened"
+        end_s = time.monotonic()
+        (begin_s, gpu_failure, cpu_failure), self._open = self._open, None
+        gpus: tuple[GpuEnergy, ...] = ()
+        package_j = dram_j = None
         if self._gpu_monitor is not None:
-            self._read_gpus(window)
-        if self._cpu_monitor is not None and window.cpu_failure is None:
-            self._read_cpus(window)
-        self.windows.append(window)
+            gpus, gpu_failure = self._read_gpus(gpu_failure)
+        if self._cpu_monitor is not None and cpu_failure is None:
+            package_j, dram_j, cpu_failure = self._read_cpus(end_s - begin_s)
+        marks = (*(["counter_unreadable"] if gpu_failure else []), *(["cpu_counter"] if cpu_failure else []))
+        cpu_reason = cpu_failure or self.cpu_reason
+        self.windows.append(
+            NodeWindow(begin_s, end_s, gpus, gpu_failure, package_j, dram_j, cpu_reason, marks)
+        )
 
     def trial(self) -> str | None:
-        """Read the GPUs once outside of any window; what went wrong, None where all can be read."""
+        """Read the GPUs once outside of any window; a failure's text, None where all can be read."""
         if self._gpu_monitor is None:
             return None
         failure = _begin(self._gpu_monitor)
@@ -79,22 +87,23 @@ class NodeReader:
             _, failure = _end(self._gpu_monitor)
         return failure and (self._name_the_failing() or failure)
 
-    def _start_gpus(self) -> Any:
+    def _start_gpus(self, gpus: Sequence[Gpu]) -> Any:
         """Zeus on the GPUs with a counter, None where none has one."""
         import zeus.device.gpu
         from zeus.device.gpu.common import ZeusBaseGPUError
         from zeus.monitor import ZeusMonitor
 
-        # We look at zeros ourselves, window by window.
+        # A window without joules is judged with its length and the counter's period (counter_stood_still).
         warnings.filterwarnings("ignore", message="The energy consumption of one or more GPUs was measured")
         try:
-            self.counted = tuple(gpu for gpu in self.gpus if _has_counter(gpu))
+            self.counted = tuple(gpu for gpu in gpus if _has_counter(gpu))
             if not self.counted:
                 return None
             with _only(self.counted):
-                # Zeus keeps one list of GPUs a process, made from CUDA_VISIBLE_DEVICES as it was then.
+                # Zeus keeps one list of GPUs a process (zeus/device/gpu/__init__.py: get_gpus), made from
+                # CUDA_VISIBLE_DEVICES at the first call. Whoever called before has made another one.
                 zeus.device.gpu._gpus = None
-                zeus.device.gpu.get_gpus()  # tells what is wrong; the monitor alone would keep silent
+                zeus.device.gpu.get_gpus()  # raises; ZeusMonitor itself would go on without GPUs
                 return ZeusMonitor(gpu_indices=list(range(len(self.counted))), cpu_indices=[])
         except (ZeusBaseGPUError, ValueError, OSError) as error:
             self.reason = f"Zeus cannot read the GPUs: {error}"
@@ -124,17 +133,20 @@ class NodeReader:
             self.cpu_reason = f"RAPL counters cannot be read: {error}"
             return None
 
-    def _read_gpus(self, window: RawWindow) -> None:
+    def _read_gpus(self, failure: str | None) -> tuple[tuple[GpuEnergy, ...], str | None]:
+        """Joules of the counted GPUs, or none and the failure's text."""
         measured = None
-        if window.failure is None:
-            measured, window.failure = _end(self._gpu_monitor)
+        if failure is None:
+            measured, failure = _end(self._gpu_monitor)
         if measured is None:
-            window.failure = self._name_the_failing() or window.failure
-            return
-        window.gpu_j = {gpu.uuid: measured.gpu_energy[index] for index, gpu in enumerate(self.counted)}
+            return (), self._name_the_failing() or failure
+        joules = measured.gpu_energy
+        return tuple(
+            GpuEnergy(self._node, gpu.uuid, gpu.name, joules[index]) for index, gpu in enumerate(self.counted)
+        ), None
 
     def _name_the_failing(self) -> str | None:
-        """Zeus gives up the whole window for one bad GPU: ask each which one it was."""
+        """The failing GPU and its error: Zeus gives up the whole window, and does not say for which GPU."""
         from zeus.device.exception import ZeusBaseGPUError
 
         for index, gpu in enumerate(self.counted):
@@ -144,29 +156,28 @@ class NodeReader:
                 return f"GPU {gpu.index} ({gpu.uuid}) cannot be read: {error}"
         return None
 
-    def _read_cpus(self, window: RawWindow) -> None:
-        measured, window.cpu_failure = _end(self._cpu_monitor)
+    def _read_cpus(self, duration_s: float) -> tuple[float | None, float | None, str | None]:
+        """Joules of the CPU packages and of DRAM, or none and the failure's text."""
+        measured, failure = _end(self._cpu_monitor)
         if measured is None:
-            return
+            return None, None, failure
         cpu, dram = measured.cpu_energy or {}, measured.dram_energy or {}
-        most_j = MOST_CPU_W * (window.end_s - window.begin_s)
-        wrong = [joules for joules in (*cpu.values(), *dram.values()) if not 0 <= joules <= most_j]
+        wrong = [j for j in (*cpu.values(), *dram.values()) if not 0 <= j <= MOST_CPU_W * duration_s]
         if wrong:
-            duration_s = window.end_s - window.begin_s
-            window.cpu_failure = (
-                f"a CPU counter wrapped around: it gave {wrong[0]:.1f} J over {duration_s:.2f} s"
+            return (
+                None,
+                None,
+                f"a CPU counter wrapped around: it gave {wrong[0]:.1f} J over {duration_s:.2f} s",
             )
-            return
-        window.cpu_j = sum(cpu.values()) if cpu else None
-        window.dram_j = sum(dram.values()) if dram else None
+        return sum(cpu.values()) if cpu else None, sum(dram.values()) if dram else None, None
 
 
 def _begin(monitor: Any) -> str | None:
-    """Open Zeus's window; the failure's text, None where it went well."""
+    """Open Zeus's window; a failure's text, or None."""
     try:
         monitor.begin_window(_WINDOW, sync_execution=False, restart=True)
     except Exception as error:
-        # Whatever a counter does, the run goes on, and the window says what happened.
+        # A counter's failure does not end the run: the window keeps the reason.
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -180,7 +191,7 @@ def _end(monitor: Any) -> tuple[Any, str | None]:
 
 
 def _has_counter(gpu: Gpu) -> bool:
-    """Whether the driver counts this GPU's energy (Volta and newer, but not every virtual GPU)."""
+    """True where the driver counts this GPU's energy (Volta and newer, but not every virtual GPU)."""
     import pynvml
 
     with nvml() as library:
@@ -192,7 +203,7 @@ def _has_counter(gpu: Gpu) -> bool:
         except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
             return False
         except pynvml.NVMLError:
-            return True  # it has one, but something is wrong with it: let Zeus tell
+            return True  # it has one, but something is wrong with it: Zeus's error says what
         return not old
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlenergy.diffusion.distributed.cluster import Rank
 from mlenergy.diffusion.environment.gpus import Gpu, list_gpus
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.measure.energy.counters import NodeReader
-from mlenergy.diffusion.measure.energy.idle import idle_power_w
-from mlenergy.diffusion.measure.energy.merge import EnergyReport, merge
-from mlenergy.diffusion.measure.energy.readings import Readings, readings_of
-from mlenergy.diffusion.measure.energy.reports import report_node
-from mlenergy.diffusion.measure.energy.roles import RankView, ReaderAssignment, assign, machine_id
+from mlenergy.diffusion.measure.energy.readers import (
+    NodeReader,
+    RankView,
+    ReaderAssignment,
+    assign,
+    machine_id,
+)
+from mlenergy.diffusion.measure.energy.reports import RunEnergy, merge, report_node
 from mlenergy.diffusion.measure.energy.sampler import Sampler
 from mlenergy.diffusion.measure.stages import StageSpans
 
@@ -23,11 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 
-MARGIN_S = 0.3  # a few periods of the slowest counter known (0.1 s)
-
-
 class Collective(Protocol):
-    """What the meter needs of the cluster."""
+    """The part of a cluster that the meter needs."""
 
     rank: Rank
 
@@ -40,7 +40,7 @@ class Collective(Protocol):
 
 @dataclass(frozen=True)
 class MeterOptions:
-    """How energy is read.
+    """Options of reading energy.
 
     energy_gpus: devices to read instead of those that ranks use (indices, UUIDs, "all").
     sample_period_s: of power, temperature, clock and event reasons.
@@ -55,19 +55,15 @@ class MeterOptions:
 
 
 class Meter:
-    """This rank's part of the meter: most ranks read nothing, and then begin and end cost nothing.
+    """One rank's part of the meter: most ranks read nothing, and their begin and end do nothing.
 
     Call order: ``start``, then ``begin`` and ``end`` around every window, ``stop``,
     ``collect`` (together on all ranks), ``close``.
     """
 
-    def __init__(self, cluster: Collective, reader: NodeReader | None, options: MeterOptions) -> None:
+    def __init__(self, cluster: Collective, reader: NodeReader | None) -> None:
         self._cluster = cluster
         self._reader = reader
-        self._options = options
-        self._sampler: Sampler | None = None
-        self._trouble: str | None = None  # why there is no timeline
-        self._readings: Readings | None = None
         self.reason: str | None = None  # why no GPU energy is read in this run
         self.idle_power_w: dict[str, float] = {}  # GPU uuid -> mean W before the model loaded, rank 0 only
         self.power_limit_w: dict[str, float] = {}  # GPU uuid -> W that power_limit() holds, rank 0 only
@@ -79,55 +75,40 @@ class Meter:
 
     def start(self) -> None:
         """Begin sampling, just before the first window."""
-        if self.gpus and self.reason is None:
-            sampler = Sampler([gpu.index for gpu in self.gpus], self._options.sample_period_s)
-            self._trouble = sampler.start()
-            self._sampler = sampler if self._trouble is None else None
-            self._let_counters_move()
+        if self._reader is not None and self.reason is None:
+            self._reader.start_sampling()
 
     def begin(self) -> None:
         """Read the counters where a window opens."""
         if self._reader is not None:
-            self._reader.begin()
+            self._reader.counters.begin()
 
     def end(self) -> None:
         """Read the counters where a window closes."""
         if self._reader is not None:
-            self._reader.end()
+            self._reader.counters.end()
 
     def stop(self) -> None:
         """End sampling, just after the last window."""
-        if self._reader is None:
-            return
-        self._let_counters_move()
-        tracks = self._sampler.stop() if self._sampler is not None else {}
-        self._sampler = None
-        self._readings = readings_of(
-            self._cluster.rank.hostname, self._reader, tracks, self._options.sample_period_s, self._trouble
-        )
+        if self._reader is not None:
+            self._reader.stop_sampling()
 
-    def collect(self, spans: Sequence[StageSpans | None]) -> EnergyReport | None:
+    def collect(self, spans: Sequence[StageSpans | None]) -> RunEnergy | None:
         """All nodes' figures on rank 0, None elsewhere; every rank calls it.
 
         Args:
             spans: of every window, from the rank that holds the images (the same on all ranks).
         """
-        own = report_node(self._readings, spans) if self._readings is not None else None
+        own = None if self._reader is None else report_node(self._reader, spans)
         gathered = self._cluster.gather_object(own)
         if gathered is None:
             return None
         return merge([report for report in gathered if report is not None], self.reason, len(spans))
 
-    def _let_counters_move(self) -> None:
-        """Sample a little beyond the windows: a curve must begin before the first and end after the last."""
-        if self._sampler is not None:
-            time.sleep(max(MARGIN_S, 2 * self._options.sample_period_s))
-
     def close(self) -> None:
-        """End the sampling child, should it still run: a run that failed leaves none behind."""
-        if self._sampler is not None:
-            self._sampler.kill()
-            self._sampler = None
+        """End what still samples; nothing after ``stop``."""
+        if self._reader is not None:
+            self._reader.close()
 
 
 def make_meter(cluster: Collective, device: torch.device, options: MeterOptions | None = None) -> Meter:
@@ -155,15 +136,15 @@ def build_meter(cluster: Collective, uuid: str | None, reason: str | None, optio
         gpus=listed.gpus,
         gpu_reason=listed.reason,
     )
-    roles = _assign_together(cluster, own, options)
-    with_cpus = own.rank in roles.first_ranks
-    mine = roles.gpus.get(own.rank, ())
-    reader = NodeReader(mine, with_cpus) if mine or with_cpus else None
-    meter = Meter(cluster, reader, options)
-    trouble = roles.reason or (reader.reason if reader is not None else None)
-    if options.require_energy and trouble is None and reader is not None:
-        trouble = reader.trial()  # a counter that is there may still refuse to be read
-    meter.reason = _first(cluster, trouble)
+    assignment = _assign_together(cluster, own, options)
+    with_cpus = own.rank in assignment.first_ranks
+    mine = assignment.gpus.get(own.rank, ())
+    reader = NodeReader(own.node, mine, with_cpus, options.sample_period_s) if mine or with_cpus else None
+    meter = Meter(cluster, reader)
+    failure = assignment.reason or (reader.counters.reason if reader is not None else None)
+    if options.require_energy and failure is None and reader is not None:
+        failure = reader.counters.trial()  # a counter that is there may still refuse to be read
+    meter.reason = _first(cluster, failure)
     if options.require_energy and meter.reason is not None:
         raise UserError(f"--require_energy was given, but energy cannot be read: {meter.reason}")
     if options.idle_s > 0 and meter.reason is None:
@@ -172,8 +153,26 @@ def build_meter(cluster: Collective, uuid: str | None, reason: str | None, optio
     return meter
 
 
+def idle_power_w(gpus: Sequence[Gpu], duration_s: float, period_s: float) -> dict[str, float]:
+    """Mean power in W of each GPU over ``duration_s``, by UUID; a GPU that gives no power is left out."""
+    if not gpus:
+        return {}
+    sampler = Sampler([gpu.index for gpu in gpus], period_s)
+    if sampler.start() is not None:
+        return {}
+    time.sleep(duration_s)
+    tracks = sampler.stop()
+    means: dict[str, float] = {}
+    for gpu in gpus:
+        samples = tracks[gpu.index].samples if gpu.index in tracks else []
+        powers_w = [sample.power_w for sample in samples if sample.power_w is not None]
+        if powers_w:
+            means[gpu.uuid] = statistics.fmean(powers_w)
+    return means
+
+
 def rank_gpu(device: torch.device) -> tuple[str | None, str | None]:
-    """UUID of the GPU that a rank computes on, as the driver writes it; or why there is none to read."""
+    """UUID of the GPU that a rank computes on, as the driver writes it; or None and the reason."""
     if device.type == "mps":
         return None, "Apple's GPU has no energy counter that this program reads"
     if device.type != "cuda":
@@ -185,7 +184,7 @@ def rank_gpu(device: torch.device) -> tuple[str | None, str | None]:
 
 
 def _assign_together(cluster: Collective, own: RankView, options: MeterOptions) -> ReaderAssignment:
-    """Rank 0 assigns from all ranks' views; all ranks get the roles, or the same error."""
+    """Rank 0 assigns from all ranks' views; all ranks get the assignment, or the same error."""
     views = cluster.gather_object(own)
     answer: ReaderAssignment | str | None = None
     if views is not None:
@@ -201,6 +200,6 @@ def _assign_together(cluster: Collective, own: RankView, options: MeterOptions) 
 
 
 def _first(cluster: Collective, reason: str | None) -> str | None:
-    """The first rank's reason that there is, on every rank."""
+    """The reason of the first rank that has one, on every rank."""
     gathered = cluster.gather_object(reason)
     return cluster.broadcast_object(next((text for text in gathered or () if text), None))  # type: ignore[no-any-return]

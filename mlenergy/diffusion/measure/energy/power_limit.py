@@ -19,28 +19,29 @@ _TIMEOUT_S = 60.0
 def power_limit(cluster: Collective, meter: Meter, watts: float | None) -> Iterator[None]:
     """Hold every GPU that the meter reads at ``watts``; None changes nothing. Every rank enters it.
 
-    A child of its own sets the limit and restores it, so that the run may crash, be
-    interrupted or be killed. The limits are noted in ``meter.power_limit_w``.
+    A process of its own sets the limit and restores it, so that the run may crash, be
+    interrupted or be killed. The limits are noted in ``meter.power_limit_w``; one that could
+    not be restored is printed at the end.
 
     Raises:
         UserError: on every rank: no GPU takes part, the limit is out of range, or the
-            privilege is missing; at the end: a limit could not be restored.
+            privilege is missing.
     """
     if watts is None:
         yield
         return
-    keeper = _Keeper(meter.gpus, watts)
+    holder = _LimitProcess(meter.gpus, watts)
     try:
-        _agree(cluster, keeper.start(), meter, watts)
+        _agree(cluster, holder.start(), meter, watts)
         yield
     finally:
-        lost = keeper.end()
+        lost = holder.end()
         if lost is not None:
             print(f"power limits were {lost}", file=sys.stderr, flush=True)
 
 
-class _Keeper:
-    """The child that holds the limit on this process's GPUs; nothing where there are none."""
+class _LimitProcess:
+    """The process that holds the limit on this rank's GPUs; none is started where there are no GPUs."""
 
     def __init__(self, gpus: Sequence[Gpu], watts: float) -> None:
         self._indices = [str(gpu.index) for gpu in gpus]
@@ -48,7 +49,7 @@ class _Keeper:
         self._child: subprocess.Popen[str] | None = None
 
     def start(self) -> str | None:
-        """Set the limit; what went wrong, None where it holds."""
+        """Set the limit; a failure's text, None where it holds."""
         if not self._indices:
             return None
         script = str(Path(__file__).with_name("power_limit_process.py"))
@@ -58,15 +59,15 @@ class _Keeper:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a Ctrl-C is for the run; this child outlives it by a moment
+            start_new_session=True,  # Ctrl-C must not end it before the run: it restores the limits after
         )
         assert self._child.stdout is not None
         if self._child.stdout.readline().strip() == "ready":
             return None
-        return self.end() or "the process that holds the limit ended without a word"
+        return self.end() or "the process that holds the limit ended without a message"
 
     def end(self) -> str | None:
-        """Let the child restore the limits and wait for it; what went wrong."""
+        """Let the process restore the limits and wait for it; a failure's text, or None."""
         child, self._child = self._child, None
         if child is None:
             return None
@@ -77,13 +78,13 @@ class _Keeper:
         return errors.strip() or None
 
 
-def _agree(cluster: Collective, trouble: str | None, meter: Meter, watts: float) -> None:
-    """All ranks go on, or all raise the first rank's trouble."""
-    told = cluster.gather_object((trouble, [gpu.uuid for gpu in meter.gpus]))
+def _agree(cluster: Collective, failure: str | None, meter: Meter, watts: float) -> None:
+    """Go on together, or raise the first rank's failure on every rank."""
+    gathered = cluster.gather_object((failure, [gpu.uuid for gpu in meter.gpus]))
     line: str | None = None
-    if told is not None:
-        line = next((text for text, _ in told if text), None)
-        meter.power_limit_w = {uuid: watts for _, uuids in told for uuid in uuids}
+    if gathered is not None:
+        line = next((text for text, _ in gathered if text), None)
+        meter.power_limit_w = {uuid: watts for _, uuids in gathered for uuid in uuids}
         if line is None and not meter.power_limit_w:
             line = meter.reason or "no GPU takes part in this run"
     line = cluster.broadcast_object(line)
@@ -92,7 +93,7 @@ def _agree(cluster: Collective, trouble: str | None, meter: Meter, watts: float)
 
 
 def _advice(line: str) -> str:
-    """The line, ending in what to do."""
+    """The line, with a way out at its end."""
     if "Permission" in line:
         return f"{line}; run as root, or through Zeus's daemon zeusd (ZEUSD_SOCK_PATH), or leave it out"
     return f"{line}; choose another limit or leave it out"

@@ -1,8 +1,8 @@
-"""The child that holds GPUs at a power limit for as long as the run lives, and then restores it.
+"""The process that holds GPUs at a power limit for as long as the run lives, and then restores it.
 
-Started by path. It sets the limit through Zeus, says "ready", and waits for its standard input
-to close: that happens when the run ends, however it ends (also when it is killed). Then it puts
-every GPU back to the limit that it found.
+Started by path. It sets the limit through Zeus, prints "ready", and waits for its standard input
+to close: the kernel closes that pipe however the run ends, SIGKILL included. Then it puts every
+GPU back to the limit that it found.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MILLIWATTS = 1000
 
 
 def main(watts: float, indices: list[str]) -> str | None:
-    """Hold the limit on these GPUs (driver's indices) until standard input closes; what went wrong."""
+    """Hold the limit on these GPUs (driver's indices) until standard input closes; a failure's text."""
     # Zeus counts GPUs from CUDA_VISIBLE_DEVICES.
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(indices)
     from zeus.device.gpu import get_gpus
     from zeus.device.gpu.common import ZeusBaseGPUError
 
-    # We say ourselves what is wrong when the privilege is missing.
+    # A missing privilege is an error that we return; Zeus's warning beside it would be noise.
     warnings.filterwarnings("ignore", message="You are about to call a GPU management API")
     try:
         gpus = get_gpus()
@@ -41,7 +41,7 @@ def main(watts: float, indices: list[str]) -> str | None:
         for i in range(len(indices)):
             gpus.set_power_management_limit(i, round(watts * MILLIWATTS))
         print("ready", flush=True)
-        _wait_for_the_end()
+        _wait_for_close()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -60,21 +60,21 @@ def _restore(gpus: Any, found_mw: list[int], indices: list[str]) -> str | None:
     return f"not restored; run: {'; '.join(failed)}" if failed else None
 
 
-def _wait_for_the_end() -> None:
+def _wait_for_close() -> None:
     """Until standard input closes, or a signal asks to end."""
     with contextlib.suppress(KeyboardInterrupt):
         while os.read(sys.stdin.fileno(), 1):
             pass
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _end)
-    trouble = main(float(sys.argv[1]), sys.argv[2:])
-    if trouble is not None:
-        print(trouble, file=sys.stderr, flush=True)
+        signal.signal(number, _on_signal)
+    failure = main(float(sys.argv[1]), sys.argv[2:])
+    if failure is not None:
+        print(failure, file=sys.stderr, flush=True)
         sys.exit(1)

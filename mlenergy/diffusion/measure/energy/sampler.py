@@ -1,4 +1,8 @@
-"""The measuring process's side of the sampling child: start, stop, read."""
+"""The measuring process's side of the sampling process: start, stop, read.
+
+Its times need no translation: the monotonic clock is one for all processes of a machine
+(clock_gettime(2), CLOCK_MONOTONIC), so its samples and our windows lie on one axis.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +11,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from mlenergy.diffusion.measure.energy.curves import CounterRead, Sample, Track
 
 COUNTER_POLL_S = 0.01  # finds the moment of a counter's update to within 10 ms
 _READY_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
-class CounterRead:
-    """The energy counter moved between two reads."""
-
-    before_s: float
-    read_s: float
-    energy_j: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One GPU at one moment; None where the driver gives no such figure."""
-
-    time_s: float
-    power_w: float | None
-    temperature_c: int | None
-    sm_clock_mhz: int | None
-    event_reasons: int | None
-
-
-@dataclass
-class Track:
-    """All that the child read of one GPU."""
-
-    counter: list[CounterRead] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    failures: list[tuple[float, int, str]] = field(default_factory=list)  # time, NVML code, what was read
-
-
 class Sampler:
-    """One child that samples the given GPUs (driver's indices) from ``start`` to ``stop``."""
+    """A process that samples the given GPUs (driver's indices) from ``start`` to ``stop``."""
 
     def __init__(self, indices: Sequence[int], period_s: float, poll_s: float = COUNTER_POLL_S) -> None:
         self.period_s = period_s
@@ -55,7 +31,7 @@ class Sampler:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> str | None:
-        """Start the child and wait for its first sample; what is wrong, or None where all is well."""
+        """Start the process and wait for its first sample; returns a failure's text, or None."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlenergy-samples-")
         command = [
             *(sys.executable, "-P", str(Path(__file__).with_name("sampler_process.py"))),
@@ -82,10 +58,11 @@ class Sampler:
         return None
 
     def stop(self) -> dict[int, Track]:
-        """End the child and give what it read, by the driver's index; empty if it never ran."""
+        """End the process; its tracks by the driver's index, none if it never ran."""
         if self._child is None or self._folder is None:
             return {}
         try:
+            # Closes its standard input, which is its sign to take a last sample and end.
             self._child.communicate("", timeout=_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._child.kill()
@@ -95,7 +72,7 @@ class Sampler:
         return tracks
 
     def kill(self) -> None:
-        """End the child, whatever it does, and remove its file."""
+        """End the process, whatever it does, and remove its file."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -114,7 +91,7 @@ class Sampler:
 
 
 def read_tracks(path: Path) -> dict[int, Track]:
-    """Parse the child's file; a last line that is torn is left out."""
+    """Parse the file of the sampling process; an unfinished last line is left out."""
     tracks: dict[int, Track] = {}
     with path.open() as lines:
         for line in lines:

@@ -1,8 +1,9 @@
-"""The sampling child: reads the driver at a fixed period, in a process of its own.
+"""The sampling process: reads the driver at a fixed period, beside the measuring process.
 
-Started by path, with nothing but the standard library and nvidia-ml-py, so that it is up
-in a moment and never shares the measuring process's interpreter. It ends when its standard
-input closes, so it cannot outlive the run.
+Started by path, with nothing but the standard library and nvidia-ml-py, so that it starts
+quickly and never waits for the measuring process's interpreter. It ends when its standard
+input closes. The kernel closes that pipe however the measuring process ends, SIGKILL
+included, so this process cannot outlive the run.
 
 Lines it writes (times are of the machine's monotonic clock, in seconds; "-" is unknown):
     c <gpu> <time before this read> <time of this read> <counter, mJ>   the energy counter moved
@@ -23,7 +24,7 @@ import pynvml
 
 
 class GpuReader:
-    """One GPU's reads, with the failures told once each."""
+    """Reads of one GPU; each kind of failure is written once."""
 
     def __init__(self, index: int, out: TextIO) -> None:
         self._index = index
@@ -31,35 +32,35 @@ class GpuReader:
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         self._counter: int | None = None
         self._read_s = time.monotonic()
-        self._told: set[str] = set()
+        self._failed: set[str] = set()
 
     def read_counter(self) -> None:
         """Write a line if the energy counter has moved since the last read."""
         before_s = self._read_s
         self._read_s = time.monotonic()
-        counter = self._ask("counter", pynvml.nvmlDeviceGetTotalEnergyConsumption, self._handle)
+        counter = self._query("counter", pynvml.nvmlDeviceGetTotalEnergyConsumption, self._handle)
         if counter is not None and counter != self._counter:
             self._counter = counter
             self._out.write(f"c {self._index} {before_s:.6f} {self._read_s:.6f} {counter}\n")
 
     def read_sample(self) -> None:
-        """Write power, temperature, clock and event reasons of this moment."""
+        """Write a line with power, temperature, clock and event reasons of this moment."""
         now_s = time.monotonic()
         figures = (
-            self._ask("power", _power_mw, self._handle),
-            self._ask("temperature", pynvml.nvmlDeviceGetTemperature, self._handle, 0),
-            self._ask("clock", pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM),
-            self._ask("events", _event_reasons, self._handle),
+            self._query("power", _power_mw, self._handle),
+            self._query("temperature", pynvml.nvmlDeviceGetTemperature, self._handle, 0),
+            self._query("clock", pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM),
+            self._query("events", _event_reasons, self._handle),
         )
         text = " ".join("-" if figure is None else str(figure) for figure in figures)
         self._out.write(f"s {self._index} {now_s:.6f} {text}\n")
 
-    def _ask(self, what: str, query: Callable[..., Any], *arguments: Any) -> Any:
+    def _query(self, what: str, query: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return query(*arguments)
         except pynvml.NVMLError as error:
-            if what not in self._told:
-                self._told.add(what)
+            if what not in self._failed:
+                self._failed.add(what)
                 self._out.write(f"e {self._index} {time.monotonic():.6f} {error.value} {what}\n")
             return None
 
@@ -73,7 +74,7 @@ def _power_mw(handle: Any) -> int:
 
 
 def _event_reasons(handle: Any) -> int:
-    """Why clocks are held down, as a bit mask; older drivers know the call by its older name."""
+    """Reasons for held-down clocks, as a bit mask; older drivers have the call under its older name."""
     try:
         return int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
     except pynvml.NVMLError_FunctionNotFound:
@@ -85,7 +86,7 @@ def main(path: str, period_s: float, poll_s: float, indices: list[int]) -> None:
     pynvml.nvmlInit()
     with Path(path).open("w") as out:
         gpus = [GpuReader(index, out) for index in indices]
-        sample(gpus)
+        _sample(gpus)
         print("ready", flush=True)
         due_s = sample_due_s = time.monotonic()
         sample_due_s += period_s
@@ -96,20 +97,20 @@ def main(path: str, period_s: float, poll_s: float, indices: list[int]) -> None:
                 gpu.read_counter()
             if time.monotonic() >= sample_due_s:
                 sample_due_s = max(sample_due_s + period_s, time.monotonic())
-                sample(gpus)
+                _sample(gpus)
         for gpu in gpus:
             gpu.read_counter()
-        sample(gpus)
+        _sample(gpus)
 
 
-def sample(gpus: list[GpuReader]) -> None:
+def _sample(gpus: list[GpuReader]) -> None:
     """One sample of every GPU."""
     for gpu in gpus:
         gpu.read_sample()
 
 
 def _closed(wait_s: float) -> bool:
-    """Sleep; True as soon as the parent has closed our standard input."""
+    """Sleep; True as soon as standard input is closed at its other end."""
     return bool(select.select([sys.stdin], [], [], max(0.0, wait_s))[0])
 
 

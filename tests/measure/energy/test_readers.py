@@ -6,7 +6,7 @@ import pytest
 
 from mlenergy.diffusion.environment.gpus import Gpu
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.measure.energy.roles import NO_GPU, RankView, assign
+from mlenergy.diffusion.measure.energy.readers import NO_GPU, RankView, assign
 
 
 def gpus(begin, count, mig=False):

@@ -1,20 +1,25 @@
-"""Who reads which GPU: each once, by one process of its node, and only GPUs that take part."""
+"""Readers of energy: each GPU that takes part is read once, by one process of its node."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlenergy.diffusion.environment.gpus import Gpu
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.measure.energy.counters import Counters
+from mlenergy.diffusion.measure.energy.curves import Curve, Track
+from mlenergy.diffusion.measure.energy.sampler import Sampler
 
 NO_GPU = "no GPU takes part in this run"
+MARGIN_S = 0.3  # a few periods of the slowest counter known (0.1 s)
 
 
 @dataclass(frozen=True)
 class RankView:
-    """What one rank sees of its node.
+    """One rank's view of its node.
 
     uuid: of the GPU it computes on; None where it uses none, and then ``reason`` may say why
     that GPU cannot be read. gpus: what the driver shows this process.
@@ -30,7 +35,7 @@ class RankView:
 
     @property
     def place(self) -> tuple[str, str]:
-        """What makes two ranks neighbours."""
+        """Name and machine of the node: ranks with the same place share their GPUs."""
         return self.node, self.machine
 
 
@@ -72,13 +77,13 @@ def assign(views: Sequence[RankView], energy_gpus: Sequence[str] = ()) -> Reader
 
 
 def machine_id() -> str:
-    """What tells this machine from another of the same host name."""
+    """An id that differs between machines of the same host name."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else ""
 
 
 def _unreadable(views: Sequence[RankView]) -> str | None:
-    """Why a GPU that a rank uses cannot be read, None where all can."""
+    """The reason for which a GPU that a rank uses cannot be read, None where all can."""
     for view in views:
         if view.uuid is None:
             continue
@@ -123,3 +128,62 @@ def _readers(
             readers[view.rank] = tuple(mine)
             taken |= {gpu.uuid for gpu in mine}
     return readers
+
+
+class NodeReader:
+    """One process's reading of its node: counters around every window, the sampling process beside them.
+
+    Args:
+        node: the name that its readings carry.
+        gpus: devices to read; none where it reads the CPUs alone.
+        with_cpus: True to read the node's CPU packages and DRAM, too.
+        sample_period_s: of power, temperature, clock and event reasons.
+    """
+
+    def __init__(self, node: str, gpus: Sequence[Gpu], with_cpus: bool, sample_period_s: float) -> None:
+        self.node = node
+        self.gpus = tuple(gpus)
+        self.with_cpus = with_cpus
+        self.sample_period_s = sample_period_s
+        self.counters = Counters(node, gpus, with_cpus)
+        self.tracks: dict[str, Track] = {gpu.uuid: Track() for gpu in gpus}
+        self.sampler_failure: str | None = None  # why there are no samples
+        self._sampler: Sampler | None = None
+
+    def start_sampling(self) -> None:
+        """Start the sampling process, just before the first window."""
+        if not self.gpus:
+            return
+        sampler = Sampler([gpu.index for gpu in self.gpus], self.sample_period_s)
+        self.sampler_failure = sampler.start()
+        if self.sampler_failure is None:
+            self._sampler = sampler
+            self._wait_a_margin()
+
+    def stop_sampling(self) -> None:
+        """End the sampling process and take its tracks, just after the last window."""
+        if self._sampler is None:
+            return
+        self._wait_a_margin()
+        tracks = self._sampler.stop()
+        self.tracks = {gpu.uuid: tracks.get(gpu.index, Track()) for gpu in self.gpus}
+        self._sampler = None
+
+    def close(self) -> None:
+        """End the sampling process, should it still run: a run that failed leaves none behind."""
+        if self._sampler is not None:
+            self._sampler.kill()
+            self._sampler = None
+
+    def counter_period_s(self, gpu: Gpu) -> float | None:
+        """The counter's own period; None where the GPU has none, or where too few moves show it."""
+        return self.tracks[gpu.uuid].counter_period_s if gpu in self.counters.counted else None
+
+    def energy_curve(self, gpu: Gpu) -> Curve | None:
+        """Growth of the GPU's energy: by its counter, or by its sampled power where it has none."""
+        track = self.tracks[gpu.uuid]
+        return track.counter_curve if gpu in self.counters.counted else track.power_curve
+
+    def _wait_a_margin(self) -> None:
+        # A curve must begin before the first window and end after the last, or it does not cover them.
+        time.sleep(max(MARGIN_S, 2 * self.sample_period_s))
