@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 MOST_OTHER = 0.02  # share of the windows that may lie in no stage
-# Told after every call: "warmup" or "measured", its index from 0, its seconds on this rank.
+# Called after every iteration with "warmup" or "measured", its index from 0, its seconds on this rank.
 OnIteration = Callable[[str, int, float], None]
 
 
-class Enough(Protocol):
-    """Decides after each window, on rank 0, whether more are needed."""
+class StopCondition(Protocol):
+    """Ends the measuring after a window; rank 0's answer counts."""
 
     def is_met(self, durations_s: Sequence[float]) -> bool:
         """True where these windows are enough."""
@@ -48,7 +48,7 @@ class Schedule:
 
     warmup: Sequence[Batch]
     measured: Sequence[Batch]
-    stop_rule: Enough | None = None
+    stop_rule: StopCondition | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def measure(
         the batch's order (empty without ``keep_outputs``); elsewhere None and an empty list.
     """
     meter, probe, memory = instruments.meter, instruments.probe, instruments.memory
-    tell = on_iteration or (lambda _kind, _index, _seconds: None)
+    report = on_iteration or (lambda _kind, _index, _seconds: None)
     warmup_s: list[float] = []
     windows: list[_RankWindow] = []
     outputs: list[Pixels] = []
@@ -100,14 +100,14 @@ def measure(
             probe.watch(memory.begin_stage)
         for index, batch in enumerate(schedule.warmup):
             warmup_s.append(run_window(generate, batch, NoReader(), cluster, cluster.device).duration_s)
-            tell("warmup", index, warmup_s[-1])
+            report("warmup", index, warmup_s[-1])
         meter.start()
         for index, batch in enumerate(schedule.measured):
             memory.begin_window()
             window = run_window(generate, batch, meter, cluster, cluster.device, probe)
             memory.end_window()
             windows.append(_closed(window, probe, cluster, outputs if keep_outputs else None))
-            tell("measured", index, window.duration_s)
+            report("measured", index, window.duration_s)
             if schedule.stop_rule is not None:
                 is_met = schedule.stop_rule.is_met([one.duration_s for one in windows])
                 # Rank 0's answer, on every rank, so that all stop at the same window.

@@ -1,4 +1,4 @@
-"""Mean, spread and certainty of a row of figures; no torch, scipy only where an interval is asked for."""
+"""Mean, spread and confidence interval of figures; no torch, scipy only where an interval is asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 DRIFT_THRESHOLD = 0.02  # a mean that moves by more between first and last third is no steady state
-LEAST_FOR_DRIFT = 6  # two iterations a third: fewer say nothing about drift
+LEAST_FOR_DRIFT = 6  # two iterations a third; the spread of one alone is unknown
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StopRule:
     most: int = 100
 
     def is_met(self, durations_s: Sequence[float]) -> bool:
-        """Whether these durations are enough, or as many as there may be."""
+        """True where these durations are certain enough, or as many as there may be."""
         if len(durations_s) < self.least:
             return False
         if len(durations_s) >= self.most:
@@ -96,7 +96,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def drift(values: Sequence[float]) -> Drift | None:
-    """Whether the first and the last third of the values differ; None for fewer than six.
+    """Change from the first third of the values to the last; None for fewer than six.
 
     Significant: the means differ by more than 2 % and Welch's t-test gives p < 0.05.
     """

@@ -20,7 +20,7 @@ from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.distributed.cluster import Cluster
-    from mlenergy.diffusion.measure.session import Enough
+    from mlenergy.diffusion.measure.session import StopCondition
     from mlenergy.diffusion.supervision.folder import ResultFolder
 
 
@@ -58,7 +58,7 @@ class Supervisor:
         if kind == "measured":
             self._durations_s.append(seconds)
 
-    def or_signal(self, rule: Enough | None) -> Enough:
+    def or_signal(self, rule: StopCondition | None) -> StopCondition:
         """A rule that also ends the measuring when a signal has come, on any of the run's hosts."""
         return _OrSignal(rule, self)
 
@@ -142,7 +142,7 @@ class Supervisor:
 
 
 class _OrSignal:
-    def __init__(self, rule: Enough | None, supervisor: Supervisor) -> None:
+    def __init__(self, rule: StopCondition | None, supervisor: Supervisor) -> None:
         self._rule = rule
         self._supervisor = supervisor
 

@@ -1,4 +1,4 @@
-"""Who reads which GPU, as a pure function of what the ranks see."""
+"""Assignment of GPUs to readers, as a pure function of the ranks' views."""
 
 from __future__ import annotations
 
