@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
