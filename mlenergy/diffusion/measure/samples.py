@@ -173,10 +173,3 @@ class Measurement:
     counter_period_s: dict[str, float] = field(default_factory=dict)  # GPU uuid -> seconds
     timeline: Timeline | None = None
     power_limit_w: dict[str, float] = field(default_factory=dict)  # GPU uuid -> limit of this run
-
-
-def sum_or_none(values: Iterable[float | None]) -> float | None:
-    """The sum; None for no values, and where one is unknown: half a sum would look like a whole one."""
-    every = list(values)
-    known = [value for value in every if value is not None]
-    return sum(known) if every and len(known) == len(every) else None
