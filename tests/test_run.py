@@ -259,7 +259,7 @@ def test_a_look_that_crashes_on_one_of_two_ranks_ends_both(tmp_path, rank):
     options = [*CACHED, "--data_parallel_degree", "2", "--workload.batch_size", "2"]
     command = [*torchrun, str(SUPPORT / "fake_engine.py"), *words_of(tmp_path / "base", *options)]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "EFFECTS_FAIL_ON": str(rank)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    done = forked.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("mlenergy: error:")]
     assert f"RuntimeError on rank {rank}: no room for the extra generation" in line
