@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import jsonschema
 import pytest
 import torch
