@@ -30,7 +30,7 @@ def test_hosts_have_names_and_reach_each_other_until_the_cable_is_pulled(two_hos
     assert reaches()
     two_hosts.cut("n1")
     assert not reaches()
-    two_hosts.mend("n1")
+    two_hosts.reconnect("n1")
     assert reaches()
     two_hosts.close()
     assert server.wait(timeout=10) != 0

@@ -84,7 +84,7 @@ def test_optimizations_say_what_they_did_and_what_is_lossy(golden):
     out = io.StringIO()
     print_summary(result, RunPaths.of(plan), out)
     print_effects(result, out)
-    golden("summary_knobs.txt", out.getvalue())
+    golden("summary_optimizations.txt", out.getvalue())
 
 
 def test_pipefusion_is_marked_approximate_unless_it_is_not():

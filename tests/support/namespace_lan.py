@@ -113,7 +113,7 @@ class Lan:
         """Pull the host's cable."""
         self._do(SWITCH, "ip", "link", "set", host, "down")
 
-    def mend(self, host: str) -> None:
+    def reconnect(self, host: str) -> None:
         """Put the cable back."""
         self._do(SWITCH, "ip", "link", "set", host, "up")
 

@@ -19,7 +19,7 @@ OnStage = Callable[[WindowPart], None]
 
 @dataclass(frozen=True)
 class StageSpans:
-    """When the stages of one window ran on one rank, in seconds since the window's begin.
+    """Spans of the stages of one window on one rank, in seconds since the window's begin.
 
     intervals: stage -> every time that it ran; a stage that this rank has no part in is absent.
         Text encoding: entry to exit of every call of an encoder. Denoising: first entry of the
