@@ -16,7 +16,7 @@ Results = Callable[[int], dict[str, Any]]
 def each(cases: Iterable[Case]) -> pytest.MarkDecorator:
     """A test for every case; `make test` runs those in which every two factors meet."""
     params = (pytest.param(case, marks=() if case.name in QUICK else pytest.mark.full) for case in cases)
-    return pytest.mark.parametrize("case", params, ids=lambda case: case.name)
+    return pytest.mark.parametrize("case", list(params), ids=lambda case: case.name)
 
 
 def differences(case: Case, results: Results) -> list[float]:

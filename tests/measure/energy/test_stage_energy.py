@@ -107,7 +107,9 @@ def test_stages_of_a_real_run_on_the_double(on_double):
         assert stages["text_encode"]["energy_per_step_j"] is None
         mean_j = sum(measured["gpu_energy_j"]) / 4
         assert sum(stage["energy_j"] for stage in stages.values()) == pytest.approx(mean_j, rel=0.05)
-    assert not any(stage["aggregated"] for stage in quick["stage_energy"])
+    # Text takes 0.1 s, ten polls of the counter: exactly the least that is read directly; either is right.
+    long = [stage for stage in quick["stage_energy"] if stage["stage"] in ("denoise", "vae_decode")]
+    assert [stage["aggregated"] for stage in long] == [False, False]
     assert {s["stage"] for s in slow["stage_energy"] if s["aggregated"]} == {
         "text_encode",
         "denoise",
