@@ -152,7 +152,7 @@ def test_out_of_memory_is_a_line_with_a_way_out(tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
     words = ["--engine", "diffusers", "workload:t2i", *TINY]
-    words += ["--workload.height", "2048", "--workload.width", "2048", "--workload.batch_size", "16"]
+    words += ["--workload.height", "1024", "--workload.width", "1024", "--workload.batch_size", "16"]
     words += ["--workload.inference_steps", "1", "--workload.base_dir", str(tmp_path)]
     # Counted here if nobody has yet: under the limit, and within its time, the run could not.
     monkeypatch.setattr(costs, "subprocess", forked.AS_SUBPROCESS)
