@@ -24,9 +24,9 @@ class Ran:
     flops: int
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
-    """One process with a process group, as xfuser wants it."""
+    """One process with a process group, as xfuser wants it; other tests of this process start their own."""
     torch.set_num_threads(1)
     one = Cluster.start(Rank(), "cpu")
     yield one
@@ -44,7 +44,7 @@ def plan_of():
     return plan_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(cluster, plan_of):
     """Call with a model and command-line words: loads, generates each batch, says what happened."""
 
@@ -63,9 +63,14 @@ def run(cluster, plan_of):
 
 
 @pytest.fixture(scope="session")
-def exact(run):
+def kept():
+    """What `exact` has made."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def exact(run, kept):
     """The same without any optimization, once a model and number of steps."""
-    kept = {}
 
     def exact(model, engine="diffusers", steps=8, batches=(FOX,), dtype="float32"):
         key = (model, engine, steps, batches, dtype)
