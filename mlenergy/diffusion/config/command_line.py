@@ -84,6 +84,7 @@ class CommandLine:
     positionals: tuple[str, ...] = ()
 
     @classmethod
+    @functools.cache  # a sweep's planning parses a command line a run
     def of(cls, kind: type[Any]) -> CommandLine:
         """All options of a class, those of its workloads included."""
         options: dict[str, Option] = {}
@@ -116,11 +117,10 @@ class CommandLine:
         """
         written = word.partition("=")[0]
         name = written.lstrip("-").replace("-", "_")
-        by_name = {**self._negations, **self.options}
-        if written.startswith("--") and name in by_name:
-            return by_name[name]
+        if written.startswith("--") and name in self._by_name:
+            return self._by_name[name]
         full_names = {full.rpartition(".")[2]: full for full in self.options}
-        full_names |= {full: full for full in (*by_name, "help")}
+        full_names |= {full: full for full in (*self._by_name, "help")}
         own_name = name.rpartition(".")[2]
         meant = own_name if own_name in full_names else nearest(name, full_names)
         meant = meant or nearest(own_name, full_names)
@@ -186,9 +186,10 @@ class CommandLine:
         ]
 
     @functools.cached_property
-    def _negations(self) -> Mapping[str, Option]:
-        """Every flag by the name that turns it off."""
-        return {option.negation: option for option in self.options.values() if option.takes == "no value"}
+    def _by_name(self) -> Mapping[str, Option]:
+        """Every option by its name, and every flag also by the name that turns it off."""
+        flags = [option for option in self.options.values() if option.takes == "no value"]
+        return {**{flag.negation: flag for flag in flags}, **self.options}
 
     @staticmethod
     def _flag(word: str, option: Option) -> str:

@@ -74,7 +74,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
     """
     complaint = io.StringIO()
     try:
-        words = CommandLine.of(kind).in_order(argv)
+        words = CommandLine.of(kind).in_order(argv)  # type: ignore[arg-type]  # a class is hashable
         with contextlib.redirect_stderr(complaint), _columns(HELP_COLUMNS if "--help" in words else None):
             parsed = tyro.cli(
                 titled(kind),  # type: ignore[arg-type]  # a class is hashable

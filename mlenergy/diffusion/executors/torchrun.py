@@ -2,7 +2,7 @@
 
     python -m mlenergy.diffusion.executors.torchrun PROCESSES OPTIONS
 
-starts the benchmark with so many processes and exits with the benchmark's own exit code. The command
+starts the benchmark with PROCESSES processes and exits with the benchmark's own exit code. The command
 `torchrun` exits with 1 whatever the benchmark exited with, so that a user's mistake, which no retry fixes,
 would look like a crash.
 """

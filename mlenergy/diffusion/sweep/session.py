@@ -178,7 +178,7 @@ class Session:
 
 
 def _places(jobs: Sequence[Job], gpus: Sequence[str] | None, slots: int | None) -> Slots:
-    """This machine's GPUs; on a CPU so many slots, or by default room for one run at a time."""
+    """This machine's GPUs; on a CPU the given slots, or by default room for one run at a time."""
     if any(job.device == "cuda" for job in jobs):
         return Slots(gpus or visible_gpu_ids())
     if slots is not None:

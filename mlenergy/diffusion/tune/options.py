@@ -13,11 +13,11 @@ import tyro
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.command_line import CommandLine
 from mlenergy.diffusion.config.optimizations import AttentionName
+from mlenergy.diffusion.config.parallelism import AXES, MODES
 from mlenergy.diffusion.config.parser import option_group, parse
 from mlenergy.diffusion.errors import UserError
 
 PROG = "mlenergy tune"
-DEGREES = ("data", "cfg", "pipefusion", "ring", "ulysses", "tensor")
 FIRST_ITERS = 3
 
 # What a run's option fixes -> the axis that would search it.
@@ -27,12 +27,7 @@ FIXED_BY = {
     "use_torch_compile": "compile",
     "compile_mode": "compile",
     "power_limit_w": "power_limits_w",
-    "ulysses_degree": "degrees",
-    "ring_degree": "degrees",
-    "use_cfg_parallel": "degrees",
-    "data_parallel_degree": "degrees",
-    "pipefusion_parallel_degree": "degrees",
-    "tensor_parallel_degree": "degrees",
+    **{mode.option: "degrees" for name, mode in MODES.items() if name in AXES},
 }
 _NOT_HERE = {
     "target_ci": "tune decides how long it measures; use --tolerance",
@@ -176,11 +171,11 @@ def _degrees(texts: Sequence[str]) -> tuple[dict[str, int], ...] | None:
 
 
 def _one_product(text: str) -> dict[str, int]:
-    degrees = dict.fromkeys(DEGREES, 1)
+    degrees = dict.fromkeys(AXES, 1)
     for part in text.split(","):
         name, _, number = part.partition("=")
-        if name not in DEGREES or not number.isdigit() or int(number) < 1:
-            known = ", ".join(DEGREES)
+        if name not in AXES or not number.isdigit() or int(number) < 1:
+            known = ", ".join(AXES)
             raise _mistake(
                 "degrees", f"cannot read {text!r}; write such as ulysses=2,cfg=2 with some of {known}"
             )

@@ -17,7 +17,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import ModelSpec
 from mlenergy.diffusion.results.names import identity_digest
 from mlenergy.diffusion.tune.machine import Machine
-from mlenergy.diffusion.tune.options import DEGREES, TuneArgs
+from mlenergy.diffusion.tune.options import TuneArgs
 from mlenergy.diffusion.tune.settings import label_of, layout_of
 
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.
@@ -230,8 +230,8 @@ def _degrees(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> tuple[Mapp
 
 def _products(count: int) -> Iterator[Mapping[str, int]]:
     """Every product of degrees that makes a number of processes; the guidance has two halves at most."""
-    for factors in factorings(count, parts=len(DEGREES)):
-        degrees = dict(zip(DEGREES, factors, strict=True))
+    for factors in factorings(count, parts=len(AXES)):
+        degrees = dict(zip(AXES, factors, strict=True))
         if degrees["cfg"] <= 2:
             yield degrees
 
