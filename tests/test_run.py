@@ -41,12 +41,6 @@ class Bench:
 
     def __init__(self, base, monkeypatch, capfd):
         self.base, self._monkeypatch, self._capfd = base, monkeypatch, capfd
-        # Tests of engines that ran in this process before keep their process group of one rank.
-        self._is_kept = dist.is_initialized()
-        if self._is_kept:
-            start = classmethod(lambda cls, rank, device_type: cls(rank, torch.device(device_type), None))
-            monkeypatch.setattr(Cluster, "start", start)
-            monkeypatch.setattr(Cluster, "close", lambda cluster: None)
 
     def run(self, look=effects, *options):
         self._monkeypatch.setattr(run, "load_engine", lambda plan, cluster: FakeEngine(look))
@@ -55,9 +49,7 @@ class Bench:
         try:
             self.code = benchmark.main()
         finally:
-            if (
-                dist.is_initialized() and not self._is_kept
-            ):  # a failed run leaves it to the end of its process
+            if dist.is_initialized():  # a run that failed leaves that to the end of its process
                 dist.destroy_process_group()
         self.out, self.err = self._capfd.readouterr()
         return self.code
@@ -111,7 +103,7 @@ def test_a_whole_run_is_complete_and_says_what_its_cache_did(bench):
 
 @pytest.mark.parametrize("options", [CACHED, ()])
 def test_while_the_effects_are_looked_at_the_numbers_are_there_already(bench, options):
-    """What a kill at this moment would leave."""
+    """A kill at this moment would leave the numbers."""
     found = {}
 
     def look():

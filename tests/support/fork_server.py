@@ -89,7 +89,7 @@ class Server:
         self.running: dict[int, socket.socket] = {}
 
     def serve(self) -> tuple[dict[str, Any], socket.socket] | None:
-        """Until the last user has gone; in a forked process, what it was asked for."""
+        """Serve until the last user has exited; in a forked process, return its request."""
         woken, wakes = socket.socketpair()
         wakes.setblocking(False)
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)

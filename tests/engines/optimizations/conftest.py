@@ -64,7 +64,7 @@ def run(cluster, plan_of):
 
 @pytest.fixture(scope="session")
 def kept():
-    """What `exact` has made."""
+    """Images that `exact` has made, by set-up."""
     return {}
 
 

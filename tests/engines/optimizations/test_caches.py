@@ -68,7 +68,7 @@ def test_warm_up_is_not_counted(plan_of, cluster):
 
 
 def test_xfusers_own_cache_would_carry_over(run, monkeypatch):
-    """What the engine's forgetting is for: seen without it."""
+    """Without the engine's forgetting, one image changes the next."""
     from mlenergy.diffusion.engines.optimizations import caches_xfuser
 
     monkeypatch.setattr(caches_xfuser, "_forget", lambda cached: None)

@@ -78,7 +78,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def found(request, cluster, tmp_path_factory):
-    """What the worker's two ranks saw in every case that the session asks for."""
+    """Results of the worker's two ranks in every case that the session asks for."""
     folder = tmp_path_factory.mktemp("ranks")
     mine = [item for item in request.session.items if item.path == request.path]
     asked = {item.callspec.params["rank_case"] for item in mine if hasattr(item, "callspec")}
