@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -111,11 +112,13 @@ def test_a_requeue_in_the_middle_ends_complete(
     assert log_of(tmp_path, job).count("measured 1/8") == 2  # the first attempt's words are kept
 
 
-def test_a_time_limit_ends_interrupted(slurm: LocalSlurm, submit: Callable[..., str], tmp_path: Path) -> None:
-    # Slurm counts time limits in minutes; the signal comes so long before that the test need not wait for it.
-    limit = ["--time=1", "--signal=USR1@40"]
-    script = str(LAUNCH / "slurm_multi_node.sbatch")
-    job = submit("--gpus-per-node=1", *limit, script, *ulysses_2(99999))
+def test_the_signal_before_the_time_limit_ends_interrupted(
+    slurm: LocalSlurm, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    """Sent as the controller sends it, to all steps; a time limit would fall anywhere, also into loading."""
+    job = submit("--gpus-per-node=1", str(LAUNCH / "slurm_multi_node.sbatch"), *ulysses_2(99999))
+    wait_for_text(slurm, tmp_path, job, "measured 1/99999")
+    assert slurm.run(["scancel", "--signal=USR1", job]).returncode == 0
     assert slurm.wait(job) == ["FAILED"], log_of(tmp_path, job)
     assert "mlenergy: error: interrupted by SIGUSR1" in log_of(tmp_path, job)
     [file] = (tmp_path / "results").glob("*/status.json")
@@ -124,6 +127,13 @@ def test_a_time_limit_ends_interrupted(slurm: LocalSlurm, submit: Callable[..., 
     partial = json.loads((file.parent / "results_interrupted.json").read_text())
     assert partial["completed"] == status["iterations_done"] > 0
     assert not results_in(tmp_path / "results")
+
+
+@pytest.mark.parametrize("script", sorted(file.name for file in LAUNCH.glob("*.sbatch")))
+def test_sbatch_reads_the_signal_lines(slurm: LocalSlurm, script: str) -> None:
+    done = slurm.run(["sbatch", "--verbose", "--test-only", str(LAUNCH / script)])
+    options = dict(re.findall(r"^sbatch: (\w+)\s*: (.*)$", done.stderr, re.MULTILINE))
+    assert options["signal"] == "USR1@120", done.stderr
 
 
 def test_scancel_leaves_nothing_running(
