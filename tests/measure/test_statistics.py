@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from mlenergy.diffusion.measure.statistics import StopRule, drift, percentile, summarize
+from mlenergy.diffusion.measure.statistics import StopRule, drift, outliers, percentile, summarize
 
 
 def test_summary_of_a_known_row():
@@ -55,6 +55,57 @@ def test_drift_is_found_only_where_there_is_one():
     assert slower.significant and slower.relative == pytest.approx(0.1, abs=0.001)
     noisy = drift([1.0, 2.0, 1.0, 2.0, 1.0, 2.0])
     assert not noisy.significant
+
+
+HEAT = [1.0, 1.01, 0.99, 1.02, 1.05, 1.04, 1.1, 1.11, 1.09]
+
+
+@pytest.mark.parametrize("place", range(9))
+def test_one_outlier_is_an_outlier_and_no_drift_wherever_it_falls(place):
+    values = [0.0201, 0.0202, 0.0199, 0.0200, 0.0203, 0.0198, 0.0201, 0.0200, 0.0202]
+    values[place] = 0.44
+    (odd,) = outliers(values)
+    assert (odd.index, odd.value, odd.ratio) == (place, 0.44, pytest.approx(22, rel=0.01))
+    moved = drift(values)
+    assert not moved.significant and abs(moved.relative) < 0.02
+
+
+def test_an_outlier_among_equal_values_is_no_drift():
+    """No scatter at all but for it: Welch's t has nothing to divide by."""
+    for place in range(6):
+        values = [0.02] * 6
+        values[place] = 0.44
+        assert [odd.index for odd in outliers(values)] == [place]
+        assert not drift(values).significant
+
+
+def test_an_outlier_does_not_hide_a_drift():
+    moved = drift([*HEAT[:4], 9.0, *HEAT[5:]])
+    assert moved.significant and moved.relative == pytest.approx(0.1, abs=0.001)
+    moved = drift([HEAT[0], 9.0, *HEAT[2:]])
+    assert moved.significant and moved.relative == pytest.approx(0.105, abs=0.001)
+
+
+def test_a_whole_third_that_lies_apart_is_a_drift():
+    moved = drift([1.0] * 8 + [1.1] * 4)
+    assert moved.significant and moved.relative == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "odd"),
+    [
+        # MAD 0.1 of the others, 0.6745 × 0.52 ÷ 0.1 = 3.51 and 0.6745 × 0.51 ÷ 0.1 = 3.44
+        ([1.0, 0.9, 1.1, 0.8, 1.2, 1.0, 0.9, 1.1, 1.52], [8]),
+        ([1.0, 0.9, 1.1, 0.8, 1.2, 1.0, 0.9, 1.1, 1.51], []),
+        ([1.0, 1.0, 1.0, 1.0, 1.051], [4]),  # beyond 5 % of the median
+        ([1.0, 1.0, 1.0, 1.0, 1.049], []),
+        ([1.0, 1.0, 1.0, 0.9], [3]),
+        ([1.0, 1.0, 9.0], []),  # of three one is always the odd one
+        (HEAT, []),
+    ],
+)
+def test_outliers_begin_where_the_literature_says(values, odd):
+    assert [outlier.index for outlier in outliers(values)] == odd
 
 
 def test_stop_rule():

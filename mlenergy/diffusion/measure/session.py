@@ -19,7 +19,7 @@ from mlenergy.diffusion.measure.samples import (
     StageEnergy,
 )
 from mlenergy.diffusion.measure.stages import StageProbe, StageSpans, stage_times
-from mlenergy.diffusion.measure.statistics import drift
+from mlenergy.diffusion.measure.steadiness import steadiness_warnings
 from mlenergy.diffusion.measure.window import Generate, NoReader, Window, run_window
 
 if TYPE_CHECKING:
@@ -213,15 +213,8 @@ def _per_step(stage: StageEnergy, steps: int | None) -> StageEnergy:
 def _run_warnings(
     iterations: Sequence[Iteration], results: Sequence[_RankResult]
 ) -> list[MeasurementWarning]:
-    """Doubts that take all windows together: drift, time in no stage, unknown steps, broken images."""
-    warnings: list[MeasurementWarning] = []
-    moved = drift([iteration.duration_s for iteration in iterations])
-    if moved is not None and moved.significant:
-        slower = "slower" if moved.relative > 0 else "faster"
-        text = f"the last third of the windows is {abs(moved.relative):.1%} {slower} than the first"
-        warnings.append(
-            MeasurementWarning("drift", f"{text}: no steady state (heat, clocks); warm up longer")
-        )
+    """Doubts that take all windows together: unsteadiness, time in no stage, unknown steps, broken images."""
+    warnings = steadiness_warnings([iteration.duration_s for iteration in iterations])
     timed = [(one.duration_s, one.stages) for one in iterations if one.stages is not None]
     if timed:
         other = sum(stages.other_s for _, stages in timed) / sum(duration_s for duration_s, _ in timed)

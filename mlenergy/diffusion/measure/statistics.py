@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 import statistics as stdlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 DRIFT_THRESHOLD = 0.02  # a mean that moves by more between first and last third is no steady state
 LEAST_FOR_DRIFT = 6  # two iterations a third; the spread of one alone is unknown
+# Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (ASQC, 1993): a value is an outlier where its
+# modified z-score, 0.6745 × (value - median) ÷ MAD, is beyond 3.5; NIST's handbook (1.3.5.17) names both.
+OUTLIER_SCORE = 3.5
+MAD_TO_SIGMA = 0.6745  # the MAD of a normal distribution, in standard deviations
+OUTLIER_SHARE = 0.05  # nearer to the median than this share of it, a value changes no conclusion
+LEAST_FOR_OUTLIERS = 4  # of three values one is always the odd one out
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,20 @@ class StopRule:
 
 
 @dataclass(frozen=True)
+class Outlier:
+    """A value that is far from all others."""
+
+    index: int  # of the value, from 0
+    value: float
+    ratio: float  # to the median of all values: 22 is twenty-two times as long
+
+
+@dataclass(frozen=True)
 class Drift:
-    """Mean of the last third over the mean of the first, less one: 0.03 is 3 % slower at the end."""
+    """Mean of the last third over the mean of the first, less one: 0.03 is 3 % slower at the end.
+
+    Outliers are left out, unless a third holds nothing else.
+    """
 
     relative: float
     significant: bool  # larger than the threshold, and than chance explains
@@ -95,15 +114,37 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
+def outliers(values: Sequence[float]) -> tuple[Outlier, ...]:
+    """Values that the others do not explain, by their median and MAD (median absolute deviation); in order.
+
+    An outlier's modified z-score is beyond 3.5 (see `OUTLIER_SCORE`), and it is further than 5 % from the
+    median: a clock that repeats itself to the microsecond makes any other microsecond improbable. Both are
+    robust: unlike mean and standard deviation they hardly move with the outlier itself. Fewer than four
+    values have none.
+    """
+    if len(values) < LEAST_FOR_OUTLIERS:
+        return ()
+    median = stdlib.median(values)
+    spread = stdlib.median(abs(value - median) for value in values)
+    return tuple(
+        Outlier(index, value, value / median)
+        for index, value in enumerate(values)
+        if MAD_TO_SIGMA * abs(value - median) > OUTLIER_SCORE * spread
+        and abs(value - median) > OUTLIER_SHARE * median
+    )
+
+
 def drift(values: Sequence[float]) -> Drift | None:
     """Change from the first third of the values to the last; None for fewer than six.
 
-    Significant: the means differ by more than 2 % and Welch's t-test gives p < 0.05.
+    Significant: the means differ by more than 2 % and Welch's t-test gives p < 0.05. A single outlier is
+    no drift and hides none: it is left out of its third. Where a whole third lies apart, that is the drift.
     """
     if len(values) < LEAST_FOR_DRIFT:
         return None
-    third = len(values) // 3
-    first, last = values[:third], values[-third:]
+    third, odd = len(values) // 3, {outlier.index for outlier in outliers(values)}
+    first = _without(values, odd, range(third))
+    last = _without(values, odd, range(len(values) - third, len(values)))
     relative = stdlib.fmean(last) / stdlib.fmean(first) - 1
     return Drift(relative, abs(relative) > DRIFT_THRESHOLD and _differ(first, last))
 
@@ -124,9 +165,17 @@ def _interval(values: Sequence[float]) -> tuple[float | None, float | None, str 
     return mean - half, mean + half, None
 
 
+def _without(values: Sequence[float], odd: AbstractSet[int], places: Iterable[int]) -> list[float]:
+    """The values of some places less the odd ones; all of them where nothing else would be left."""
+    kept = [index for index in places if index not in odd]
+    return [values[index] for index in kept or places]
+
+
 def _differ(first: Sequence[float], last: Sequence[float]) -> bool:
     from scipy.stats import ttest_ind
 
+    if min(len(first), len(last)) < 2:
+        return False  # an outlier left one value of a third, whose spread is unknown
     if stdlib.pstdev(first) == stdlib.pstdev(last) == 0:
         return True  # no scatter at all: any difference is a real one, and t is not defined
     return bool(ttest_ind(first, last, equal_var=False).pvalue < 1 - CONFIDENCE)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.measure.samples import WINDOW_PARTS, sum_or_none
-from mlenergy.diffusion.measure.statistics import Summary, drift, summarize
+from mlenergy.diffusion.measure.statistics import Summary, drift, outliers, summarize
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.parallelism import Parallelism
@@ -35,6 +35,7 @@ def statistics_section(iterations: Sequence[Iteration]) -> dict[str, Any]:
             [None if e is None else e / i.images for i, e in zip(iterations, energies, strict=True)]
         ),
         "drift": None if change is None else asdict(change),
+        "outliers": [asdict(outlier) for outlier in outliers(durations)],
     }
 
 
