@@ -29,11 +29,10 @@ def _outliers(durations_s: Sequence[float]) -> MeasurementWarning | None:
     if not odd:
         return None
     named = ", ".join(f"window {one.index} ({one.value:.4g} s, {one.ratio:.3g} times)" for one in odd)
-    text = f"{len(odd)} of {len(durations_s)} windows far from the median of {statistics.median(durations_s):.4g} s"
-    return MeasurementWarning(
-        "outlier",
-        f"{text}: {named}; the mean holds them: quote the median, or find the cause and measure again",
-    )
+    median_s = statistics.median(durations_s)
+    text = f"{len(odd)} of {len(durations_s)} windows far from the median of {median_s:.4g} s: {named}"
+    advice = "the mean holds them: quote the median, or find the cause and measure again"
+    return MeasurementWarning("outlier", f"{text}; {advice}")
 
 
 def _wide_interval(durations_s: Sequence[float]) -> MeasurementWarning | None:
