@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-full test-all clean
+.PHONY: help install demo test test-full test-all mutants clean
 
 help:
 	@echo "make demo     install, then benchmark a tiny FLUX on two processes (no GPU needed)"
 	@echo "make test     install, then lint, types and tests: about 12 minutes on two cores"
 	@echo "make test-all the same, then what is marked full: every case of every table, Slurm, two hosts, disks"
 	@echo "make test-full only what test-all adds to test"
+	@echo "make mutants  which known one-line bugs the tests notice: about half an hour (MUTANTS='--only measure --jobs 2')"
 	@echo "make install  install into $(VENV)"
 	@echo "make clean    remove $(VENV) and the demo's results"
 
@@ -42,6 +43,9 @@ test-full: $(VENV)/.installed-dev
 	VENV=$(VENV) scripts/check --full
 
 test-all: test test-full
+
+mutants: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python scripts/mutants.py $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) run/demo

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
@@ -23,6 +24,10 @@ LONG = ("parity", "engines/optimizations", "engines", "weights", "cost", "test_b
 assert all((HERE / name).exists() for name in (*CLOCK, *ALONE, *LONG)), (
     "a test of these lists no longer exists"
 )
+
+# The same examples every time: a test that found something once must find it again.
+settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.load_profile("tests")
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes, which import torch each
 
