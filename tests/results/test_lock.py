@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.lock import result_lock
+from mlenergy.diffusion.results import lock
+from mlenergy.diffusion.results.lock import check_held, result_lock
 
 HOLD = """
 import pathlib, sys
@@ -135,3 +136,54 @@ def test_a_base_dir_below_a_file_is_one_clear_line(tmp_path):
         result_lock(tmp_path / "file" / "run" / ".lock"),
     ):
         pass
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_that_is_removed_between_open_and_lock_is_no_lock(tmp_path, monkeypatch, again):
+    """Its last holder removes it as it ends; a third run may hold the new file of that name."""
+    lock_file, own, opened = tmp_path / ".lock", lock._lock, []
+
+    def removed_before(file, handle):
+        opened.append(handle)
+        if len(opened) == 1:
+            file.unlink()
+            if again:
+                file.write_text("another run's")
+        own(file, handle)
+
+    monkeypatch.setattr(lock, "_lock", removed_before)
+    with result_lock(lock_file):
+        assert len(opened) == 2, "the lock on a file without a name is worth nothing"
+        assert os.path.samestat(lock_file.stat(), os.fstat(opened[1]))
+        check_held(lock_file)
+        with holder(lock_file) as (_, refused):
+            assert "is being written" in refused
+
+
+def test_the_file_is_removed_while_it_is_still_locked(tmp_path, monkeypatch):
+    order, unlink, close = [], Path.unlink, os.close
+    monkeypatch.setattr(Path, "unlink", lambda path: (order.append("unlink"), unlink(path))[1])
+    with result_lock(tmp_path / ".lock"):
+        handle = lock._held_here[str(tmp_path / ".lock")]
+
+        def note(closed):
+            order.extend(["close"] * (closed == handle))
+            close(closed)
+
+        monkeypatch.setattr(os, "close", note)
+    assert order == ["unlink", "close"]
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "never locked"])
+def test_a_folder_that_is_no_longer_the_locked_one_is_told(tmp_path, how):
+    lock_file = tmp_path / "run" / ".lock"
+    with contextlib.ExitStack() as stack:
+        if how != "never locked":
+            stack.enter_context(result_lock(lock_file))
+            check_held(lock_file)
+            lock_file.parent.rename(tmp_path / "moved")
+        if how != "removed":
+            lock_file.parent.mkdir()
+            lock_file.write_text("")
+        with pytest.raises(UserError, match="no longer exists"):
+            check_held(lock_file)

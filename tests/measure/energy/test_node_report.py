@@ -129,6 +129,26 @@ def test_rows_of_the_timeline_count_from_the_first_window_and_know_their_own():
         assert near < 1e-6 or [window] == (inside or [None])
 
 
+def test_the_runs_timeline_holds_all_rows_column_by_column():
+    one, other = report_node(reader(), SPANS), replace(report_node(reader(node="other"), SPANS), timeline=())
+    other = replace(other, sample_period_s=0.5, timeline=(("other", "GPU-z", 7.0, None, 1, 2, 3, None),))
+    line = merge([one, other], None, 2).timeline
+    names = ("node", "uuid", "time_s", "power_w", "temperature_c", "sm_clock_mhz", "event_reasons", "window")
+    assert list(zip(*(getattr(line, name) for name in names), strict=True)) == [
+        *one.timeline,
+        *other.timeline,
+    ]
+    assert line.period_s == 0.5
+    assert merge([replace(one, timeline=())], None, 2).timeline is None
+
+
+def test_only_readers_of_gpus_have_a_reason_for_missing_stages():
+    one, cpus = report_node(reader(), SPANS), replace(report_node(reader(), []), node="b", reads_gpus=False)
+    energy = merge([one, replace(cpus, windows=one.windows)], None, 2)
+    assert energy.stage_reason is None and energy.stages
+    assert merge([one], "no driver", 2).stage_reason == "no driver"
+
+
 def test_stages_are_of_both_kinds_of_gpu():
     report = report_node(reader(), SPANS)
     assert report.stage_reason is None
