@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.results.plausibility import implausible
 from mlenergy.diffusion.results.sections import (
     energy_section,
     iteration_section,
@@ -69,7 +70,7 @@ def build_result(
     energy_j = total_energy_j(iterations)
     memory = memory_section(measurement.memory)
     peak_bytes = memory["peak_memory_bytes"]
-    return {
+    result = {
         "schema_version": SCHEMA_VERSION,
         "schema_minor_version": SCHEMA_MINOR_VERSION,
         "date": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
@@ -100,6 +101,7 @@ def build_result(
         "prompts": [request.prompt for request in requests],
         "generation_results": _images(iterations, requests, images),
     }
+    return {**result, "warnings": [*result["warnings"], *implausible(result)]}
 
 
 def configuration(plan: Plan) -> dict[str, Any]:
