@@ -112,7 +112,8 @@ def test_the_package_is_the_same_command():
     [
         ("modls", "there is no verb modls; did you mean models?"),
         ("--versoin", "there is no option --versoin; did you mean --version?"),
-        ("zzz", "there is no verb zzz; use one of run, plan, sweep, tune, models, doctor"),
+        ("zzz", f"there is no verb zzz; use one of {', '.join(VERBS)}"),
+        ("index --outt x", "there is no option --outt; did you mean --out?"),
         ("run --ulyses_degree 2", "there is no option --ulyses_degree; did you mean --ulysses_degree?"),
         ("plan --no-save-image", "there is no option --no-save-image; did you mean --no_save_images?"),
         ("run --batch_size 2", "there is no option --batch_size; did you mean --workload.batch_size?"),
@@ -239,6 +240,7 @@ def test_completion_in_bash_offers_verbs_options_and_choices(tmp_path):
     assert offered("mlenergy plan --process") == ["--processes"]
     assert offered("mlenergy tune --budget") == ["--budget_s"]
     assert offered("mlenergy sweep --executor s") == ["slurm"]
+    assert offered("mlenergy index --o") == ["--out"]
     assert offered("mlenergy models --j") == ["--json"]
 
 

@@ -1,4 +1,4 @@
-"""The `mlenergy` command: run, plan, sweep, tune, models, doctor. Each verb imports only what it needs."""
+"""The `mlenergy` command and its verbs. Each verb imports only what it needs."""
 
 from __future__ import annotations
 
@@ -101,6 +101,12 @@ def _tune(argv: list[str]) -> int:
     return tune(argv)
 
 
+def _index(argv: list[str]) -> int:
+    from mlenergy.diffusion.report.index_command import main as index
+
+    return index(argv)
+
+
 def _models(argv: list[str]) -> int:
     from mlenergy.diffusion.config.args import ModelsArgs
     from mlenergy.diffusion.config.parser import parse
@@ -123,6 +129,7 @@ def _complete(argv: list[str]) -> None:
     """Print or write the completion script for a shell: all verbs with their options."""
     from mlenergy.diffusion.config.args import BenchmarkArgs, DoctorArgs, ModelsArgs, PlanArgs
     from mlenergy.diffusion.config.parser import print_completion
+    from mlenergy.diffusion.report.index_command import IndexArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
     from mlenergy.diffusion.tune.options import TuneCommand
 
@@ -131,6 +138,7 @@ def _complete(argv: list[str]) -> None:
         "plan": PlanArgs,
         "sweep": SweepArgs,
         "tune": TuneCommand,
+        "index": IndexArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
     }
@@ -146,6 +154,7 @@ VERBS = {
     "tune": Verb(
         _tune, "find the settings with the lowest seconds and joules per image, within a time budget"
     ),
+    "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(_doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache"),
 }

@@ -1,0 +1,276 @@
+"""The content of a results.json of any version, checked and flattened into a `ResultRecord`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mlenergy.diffusion.results.setup import (
+    LONGEST_TEXT,
+    compact_json,
+    digest,
+    joined,
+    platform_of,
+    settings_of,
+    versions_of,
+)
+
+NEWEST_READ = 1  # schema version
+_NEEDED = ("model_id", "completed", "generation_time")  # of every version
+_LARGEST_INTEGER = 2**63 - 1
+
+_NOT_IN_THE_RESULT = "not in this result"
+_NO_FID = "FID is not measured by this version"
+
+_TEXTS = ("engine", "device", "device_name", "dtype", "dataset")  # of `configuration`
+_NUMBERS = ("guidance_scale", "power_limit_w")
+_COUNTS = (
+    *("batch_size", "width_px", "height_px", "steps", "max_sequence_length", "seed"),
+    *("warmup_iters", "benchmark_iters"),
+)
+_DEGREES = ("ulysses", "ring", "cfg", "data", "pipefusion", "tensor")
+_OPTIMIZATIONS = ("compile_mode", "attention", "quantization", "cache", "offload", "scheduler")
+_STAGES = ("text_encode", "denoise", "vae_decode", "other")
+
+
+class NotAResultError(Exception):
+    """The content is not that of a result that this version reads."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+class _Part:
+    """An object of the JSON, whose values are read with their types checked; an absent key reads as None."""
+
+    def __init__(self, values: Any, where: str = "") -> None:
+        if values is not None and not isinstance(values, Mapping):
+            raise _wrong(where, values, "an object")
+        self._values: Mapping[str, Any] = values or {}
+        self._where = where
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def part(self, key: str) -> _Part:
+        return _Part(self._values.get(key), self._name(key))
+
+    def parts(self, key: str) -> list[_Part]:
+        values = self._values.get(key)
+        if values is None:
+            return []
+        if not isinstance(values, list):
+            raise _wrong(self._name(key), values, "a list")
+        return [_Part(value, f"{self._name(key)}[{i}]") for i, value in enumerate(values)]
+
+    def text(self, key: str) -> str | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise _wrong(self._name(key), value, "a text")
+        return plain_text(value)
+
+    def number(self, key: str, least: float = -math.inf) -> float | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _wrong(self._name(key), value, "a number")
+        if abs(value) > 1e300 or value != value:
+            raise _wrong(self._name(key), value, "a finite number")
+        if value < least:
+            raise _wrong(self._name(key), value, f"{least:g} or more")
+        return float(value)
+
+    def integer(self, key: str) -> int | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_INTEGER:
+            raise _wrong(self._name(key), value, "a whole number")
+        return value
+
+    def flag(self, key: str) -> bool | None:
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise _wrong(self._name(key), value, "true or false")
+        return value
+
+    def names(self) -> list[str]:
+        return [*self._values]
+
+    def _name(self, key: str) -> str:
+        return f"{self._where}.{key}" if self._where else key
+
+
+def plain_text(value: str) -> str:
+    """Text that every file format can hold: no half surrogate pairs, and not endless."""
+    short = value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
+    return short.encode("utf-8", "backslashreplace").decode()
+
+
+def flatten(content: Any) -> dict[str, Any]:
+    """Columns of a `ResultRecord` but place and state, from the content of a results.json.
+
+    A key that the result's version lacks gives None, with a reason where the column has one.
+
+    Raises:
+        NotAResultError: the content is of another program, of a later version, or cannot be.
+    """
+    check_is_result(content)
+    top = _Part(content)
+    plan, environment = top.part("configuration"), top.part("environment")
+    return {
+        "schema_version": top.integer("schema_version") or 0,
+        "schema_minor_version": top.integer("schema_minor_version") or 0,
+        "date": top.text("date"),
+        **_what_ran(top, plan),
+        **_where_it_ran(top, environment),
+        **_times(top),
+        **_energy(top),
+        **_other_figures(top),
+        **_warnings(top),
+        "setup_digest": digest(settings_of(content)),
+        "platform_digest": digest(platform_of(content)),
+    }
+
+
+def check_is_result(content: Any) -> None:
+    """Refuse what is not a result of a version that this program reads.
+
+    Raises:
+        NotAResultError: it is not.
+    """
+    if not isinstance(content, Mapping):
+        raise NotAResultError("foreign", "not a result: its JSON is no object")
+    version = content.get("schema_version", 0)
+    if isinstance(version, int) and not isinstance(version, bool) and version > NEWEST_READ:
+        newer = f"has schema version {version}, this program reads up to {NEWEST_READ}; use a newer one"
+        raise NotAResultError("newer", newer)
+    lacking = [key for key in _NEEDED if key not in content]
+    if lacking or version not in (0, NEWEST_READ) or isinstance(version, bool):
+        which = f"it lacks {', '.join(lacking)}" if lacking else f"its schema_version is {version!r:.40}"
+        raise NotAResultError("foreign", f"not a result of this program: {which}")
+
+
+def _what_ran(top: _Part, plan: _Part) -> dict[str, Any]:
+    model, parallel, knobs = plan.part("model"), plan.part("parallel"), plan.part("knobs")
+    settings: dict[str, Any] = {name: plan.text(name) for name in _TEXTS}
+    settings |= {name: plan.number(name) for name in _NUMBERS}
+    settings |= {name: plan.integer(name) for name in _COUNTS}
+    settings["batch_size"] = settings["batch_size"] or top.integer("batch_size")
+    settings["task"] = top.text("task") or plan.text("task") or "text-to-image"
+    return {
+        **settings,
+        "model_id": top.text("model_id"),
+        "weights": top.text("weights"),
+        "family": model.text("family"),
+        "pipeline_class": model.text("pipeline_class"),
+        "parameters_count": model.integer("parameters"),
+        "conditioning": model.text("conditioning") or ("text" if plan else None),
+        "processes": parallel.integer("world_size"),
+        **{f"{name}_degree": parallel.integer(name) for name in _DEGREES},
+        "parallel_vae": parallel.flag("parallel_vae"),
+        **{name: knobs.text(name) for name in _OPTIMIZATIONS},
+        "settings_json": compact_json(settings_of(top._values)),
+    }
+
+
+def _where_it_ran(top: _Part, environment: _Part) -> dict[str, Any]:
+    versions, source = environment.part("versions"), environment.part("source")
+    nodes = environment.parts("nodes")
+    found = versions_of(top._values)
+    return {
+        "hostnames": joined(node.text("hostname") for node in nodes),
+        "nodes_count": len(nodes) or None,
+        "gpu_names": joined(gpu.text("name") for gpu in top.part("energy_measurement").parts("gpus")),
+        "program_version": source.text("version"),
+        "program_commit": source.text("commit"),
+        **{f"{name}_version": versions.text(name) for name in ("torch", "xfuser", "diffusers")},
+        "cuda_version": environment.text("torch_cuda"),
+        "driver_version": joined(node.text("driver") for node in nodes),
+        "versions_json": compact_json(found),
+    }
+
+
+def _times(top: _Part) -> dict[str, Any]:
+    images, total_s = top.integer("completed"), top.number("generation_time")
+    if not images or images < 0 or not total_s or total_s < 0:
+        raise NotAResultError("broken", f"{images} images in {total_s} s cannot be")
+    of_image = top.part("statistics").part("time_per_image_s")
+    half = of_image.number("ci95_half_width", least=0)
+    reason = of_image.text("ci95_reason") if of_image else _NOT_IN_THE_RESULT
+    loads = [rank.number("load_s", least=0) for rank in top.parts("load")]
+    iterations = of_image.integer("count") or len(top.parts("iterations")) or None
+    return {
+        "images_count": images,
+        "iterations_count": iterations,
+        "generation_time_s": total_s,
+        "throughput_images_per_s": images / total_s,
+        "time_per_image_mean_s": total_s / images,
+        "time_per_image_stdev_s": of_image.number("standard_deviation", least=0),
+        "time_per_image_min_s": of_image.number("minimum", least=0),
+        "time_per_image_max_s": of_image.number("maximum", least=0),
+        "time_per_image_ci95_half_s": half,
+        "time_interval_reason": None if half is not None else reason or _NOT_IN_THE_RESULT,
+        "first_call_s": top.number("first_call_s", least=0),
+        "load_s": max((s for s in loads if s is not None), default=None),
+    }
+
+
+def _energy(top: _Part) -> dict[str, Any]:
+    measured, of_image = top.part("energy_measurement"), top.part("statistics").part("energy_per_image_j")
+    total_j, images = top.number("total_energy_j", least=0), top.integer("completed") or 1
+    reason: str | None = measured.text("reason") or _NOT_IN_THE_RESULT
+    if total_j == 0:  # no image is made for nothing
+        total_j, reason = None, "the energy counter did not move: its period is longer than the windows"
+    known = total_j is not None
+    return {
+        "energy_total_j": total_j,
+        "energy_per_image_mean_j": None if total_j is None else total_j / images,
+        "energy_per_image_stdev_j": of_image.number("standard_deviation", least=0) if known else None,
+        "energy_per_image_ci95_half_j": of_image.number("ci95_half_width", least=0) if known else None,
+        "energy_source": measured.text("energy_source"),
+        "energy_reason": None if known else reason,
+        "mean_power_w": measured.number("mean_power_w") if known else None,
+        "cpu_package_energy_j": measured.number("cpu_package_j"),
+    }
+
+
+def _other_figures(top: _Part) -> dict[str, Any]:
+    memory, stages, quality = top.part("memory"), top.part("stages"), top.part("quality")
+    efficiency, peak_gb = top.part("efficiency"), top.number("peak_memory_gb", least=0)
+    means = {stage: stages.part(f"{stage}_s").number("mean") for stage in _STAGES}
+    mfu, fid = top.number("mfu"), quality.number("fid", least=0)
+    all_known = all(mean is not None for mean in means.values())
+    return {
+        "peak_memory_gb": peak_gb,
+        "memory_reason": None if peak_gb is not None else memory.text("reason") or _NOT_IN_THE_RESULT,
+        "tflops_per_gpu": top.number("tflops_per_gpu"),
+        "mfu": mfu,
+        "mfu_reason": None if mfu is not None else efficiency.text("mfu_reason") or _NOT_IN_THE_RESULT,
+        **{f"{stage}_mean_s": mean for stage, mean in means.items()},
+        "stages_reason": None if all_known else stages.text("reason") or _NOT_IN_THE_RESULT,
+        "fid": fid,
+        "fid_reason": None if fid is not None else quality.text("fid_reason") or _NO_FID,
+    }
+
+
+def _warnings(top: _Part) -> dict[str, Any]:
+    found = [(one.text("code") or "unknown", one.text("message") or "") for one in top.parts("warnings")]
+    return {
+        "warning_codes": "\n".join(_one_line(code) for code, _ in found) or None,
+        "warning_messages": "\n".join(_one_line(message) for _, message in found) or None,
+    }
+
+
+def _wrong(where: str, value: Any, expected: str) -> NotAResultError:
+    return NotAResultError("broken", f"{where} is {ascii(value)[:40]}, not {expected}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
