@@ -186,8 +186,10 @@ def test_flags_have_both_forms_and_the_last_one_counts(words, save_images, debug
 
 
 def test_values_may_look_like_options_after_an_equals_sign():
-    args = parse_args([*TINY, "--workload.negative_prompt=--ugly", "--idle_s", "0", "--workload.seed", "-5"])
-    assert (args.workload.negative_prompt, args.idle_s, args.workload.seed) == ("--ugly", 0.0, -5)
+    args = parse_args([*TINY, "--workload.negative_prompt=--ugly", "--idle_s", "0"])
+    assert (args.workload.negative_prompt, args.idle_s) == ("--ugly", 0.0)
+    with pytest.raises(UserError, match=r"--workload\.seed -5 is too small; use 0 or more"):
+        parse_args([*TINY, "--workload.seed", "-5"])
     with pytest.raises(UserError, match="negative_prompt needs a value"):
         parse_args([*TINY, "--workload.negative_prompt", "--ugly"])
 
@@ -249,6 +251,8 @@ def test_a_completion_script_is_written_for_each_shell(mlenergy, tmp_path, shell
     code, script, error = mlenergy("--tyro_print_completion", shell)
     assert (code, error) == (0, "")
     assert "--ulysses_degree" in script
+    choices = re.findall(r"'choices': \[([^]]*)\]", script.replace("\\'", "'"))
+    assert len(choices) > 20 and not [one for one in choices if "None" in one]
     file = tmp_path / "script"
     assert mlenergy("run", "--tyro-write-completion", shell, str(file))[0] == 0
     assert file.read_text().strip() == script.strip()

@@ -85,8 +85,8 @@ def test_families_are_told_by_their_facts_outside_of_models():
 def test_reasons_are_those_of_the_first_group_that_refuses():
     plan = plan_of()
     assert reasons(plan) == []
-    broken = replace(plan, steps=0, height_px=0, parallel=Parallelism(ring=3))
+    broken = replace(plan, batch_size=10**9, height_px=0, parallel=Parallelism(ring=3))
     assert [reason.split()[0] for reason in reasons(broken)] == [
-        "--workload.inference_steps",
+        "--workload.batch_size",
         "--workload.height",
     ]

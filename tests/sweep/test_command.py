@@ -129,7 +129,7 @@ def _pretend_complete(file: Path) -> None:
     [
         ([], "required: FILE; see mlenergy sweep --help"),
         (["{file}", "--executor", "cloud"], "--executor takes one of local, slurm, not 'cloud'"),
-        (["{file}", "--retries", "-1"], "'-1' is not a whole number"),
+        (["{file}", "--retries", "-1"], "--retries -1 is too small; use 0 or more"),
         (["{file}", "--filter", "nothing > 1"], "there is no option 'nothing'"),
         (["absent.yaml"], "cannot read absent.yaml"),
     ],

@@ -147,8 +147,8 @@ def test_the_command_of_a_candidate_makes_its_plan(device: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--batch_sizes", "0"], "'0' is not a whole number of 1 or more; see mlenergy tune --help"),
-        (["--budget_s", "inf"], "'inf' is not a number above 0"),
+        (["--batch_sizes", "0"], "--batch_sizes 0 is too small; use 1 or more; see mlenergy tune --help"),
+        (["--budget_s", "inf"], "--budget_s takes a finite number, not 'inf'"),
         (["--degrees", "ulises=2"], "write such as ulysses=2,cfg=2 with some of data, cfg"),
         (["--degrees", "auto", "ring=2"], "--degrees takes auto or a list of degrees, not both"),
         (["--degrees", "cfg=4"], "guidance has two halves; use cfg=2"),

@@ -14,10 +14,19 @@ from mlenergy.diffusion.config.optimizations import (
     Quantization,
     SchedulerName,
 )
+from mlenergy.diffusion.config.option import YEAR_S, Range
 from mlenergy.diffusion.config.parser import option_group, parse
 from mlenergy.diffusion.config.workloads import Workload
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import CacheMethod
+
+# Beyond these a number is a slip of the keyboard: it would fail much later, or never end.
+MOST_ITERATIONS = 1_000_000
+ITERATIONS = Range(least=1, most=MOST_ITERATIONS)
+PROCESSES = Range(least=1, most=65_536)
+SHARE = Range(above=0, below=1, example="0.01 for 1 %")
+SECONDS = Range(least=0, most=YEAR_S)
+WATTS = Range(above=0, most=100_000)
+GIBIBYTES = Range(above=0, most=1_000_000)
 
 
 @option_group("general")
@@ -29,7 +38,7 @@ class GeneralOptions:
     """Library that runs the model. auto: xdit, or diffusers if xdit is missing or lacks a requested mode."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Kind of device. auto: NVIDIA GPUs if torch can use them, else Apple's GPU, else the CPU."""
-    hang_timeout_s: float = 1800.0
+    hang_timeout_s: Annotated[float, SECONDS] = 1800.0
     """Seconds without progress (an iteration, a stage) after which the run ends, with the stacks of all ranks
     in the result folder; 0: no limit."""
     dry_run: bool = False
@@ -43,23 +52,23 @@ class GeneralOptions:
 class ParallelismOptions:
     """Ways in which processes share the work. The degrees multiply to the number of processes."""
 
-    ulysses_degree: int | None = None
+    ulysses_degree: Annotated[int | None, PROCESSES] = None
     """Processes that share an image by attention heads (Ulysses). Default: what the other degrees leave."""
-    ring_degree: int | None = None
+    ring_degree: Annotated[int | None, PROCESSES] = None
     """Processes that share an image by passing keys and values around (ring). Default: 1, or what Ulysses
     cannot take."""
     use_cfg_parallel: bool = False
     """Give the two halves of classifier-free guidance to two processes (or groups of processes)."""
-    data_parallel_degree: int = 1
+    data_parallel_degree: Annotated[int, PROCESSES] = 1
     """Groups of processes that each generate their own share of the batch."""
-    pipefusion_parallel_degree: int = 1
+    pipefusion_parallel_degree: Annotated[int, PROCESSES] = 1
     """Stages of PipeFusion: each holds a part of the denoiser's layers. Approximate: after its synchronous
     steps it works with activations of the step before."""
-    num_pipeline_patch: int | None = None
+    num_pipeline_patch: Annotated[int | None, Range(least=1, most=65_536)] = None
     """Patches that PipeFusion cuts the image into. Default: as many as its stages."""
-    warmup_steps: int = 1
+    warmup_steps: Annotated[int, Range(least=0, most=10_000)] = 1
     """PipeFusion's synchronous steps at the start of each image."""
-    tensor_parallel_degree: int = 1
+    tensor_parallel_degree: Annotated[int, PROCESSES] = 1
     """Processes that split the denoiser's matrices."""
     use_parallel_vae: bool = False
     """Decode each image on all of its processes, a part each."""
@@ -70,24 +79,24 @@ class ParallelismOptions:
 class MeasuringOptions:
     """Length of the measuring, and the reading of energy."""
 
-    warmup_iters: int = 1
+    warmup_iters: Annotated[int, Range(least=0, most=MOST_ITERATIONS)] = 1
     """Iterations before measuring, with exactly the measured shape."""
-    benchmark_iters: int = 4
+    benchmark_iters: Annotated[int, ITERATIONS] = 4
     """Measured iterations: exactly this many, unless --target_ci is given."""
-    target_ci: float | None = None
+    target_ci: Annotated[float | None, SHARE] = None
     """Continue past --benchmark_iters until the 95 % interval's half-width is within this share of the mean
     (0.01: 1 %), or --max_iters is reached. Default: off."""
-    max_iters: int = 100
+    max_iters: Annotated[int, ITERATIONS] = 100
     """The most iterations that --target_ci measures."""
     energy_gpus: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GPU [GPU ...]")] = ()
     """GPUs whose energy is read, as nvidia-smi indices, UUIDs, or all. Default: those that the ranks use."""
     require_energy: bool = False
     """Refuse to run, before the model loads, if GPU energy cannot be read."""
-    sample_period_s: float = 0.1
+    sample_period_s: Annotated[float, Range(least=0.001, most=3600.0)] = 0.1
     """Seconds between two samples of power, temperature, clock and throttle reasons."""
-    idle_s: float = 2.0
+    idle_s: Annotated[float, SECONDS] = 2.0
     """Seconds for which the GPUs' idle power is sampled before the model loads; 0: not at all."""
-    power_limit_w: float | None = None
+    power_limit_w: Annotated[float | None, WATTS] = None
     """Hold every GPU of the run at this power limit, and restore it however the run ends. Needs root.
     Default: the limit is left as it is."""
 
@@ -131,7 +140,7 @@ class OptimizationOptions:
     cache_method: CacheMethod | None = None
     """Reuse results of earlier steps. Lossy. fbcache and magcache (FLUX) skip steps, as does teacache (FLUX,
     xdit); taylorseer, pab and fastercache skip attention. Default: off."""
-    cache_threshold: float | None = None
+    cache_threshold: Annotated[float | None, Range(least=0, most=1000)] = None
     """Change between steps below which fbcache, teacache or magcache skips one: higher is faster and further
     from the exact image. Default: 0.12; magcache 0.06."""
     scheduler: SchedulerName = "own"
@@ -168,19 +177,7 @@ def parse_args(argv: Sequence[str], prog: str = "python -m mlenergy.diffusion.be
         UserError: one line, where the command line cannot be understood or names what is not available.
         SystemExit: after --help.
     """
-    args = parse(BenchmarkArgs, argv, prog)
-    check_ranges(args)
-    return args
-
-
-def check_ranges(args: BenchmarkArgs) -> None:
-    """Refuse times that cannot be.
-
-    Raises:
-        UserError: one of them is out of its range.
-    """
-    if args.sample_period_s <= 0 or args.idle_s < 0 or args.hang_timeout_s < 0:
-        raise UserError("--sample_period_s must be above 0, --idle_s and --hang_timeout_s must be 0 or above")
+    return parse(BenchmarkArgs, argv, prog)
 
 
 @option_group("plan")
@@ -190,9 +187,9 @@ class PlanOptions:
 
     json: bool = False
     """Print JSON instead of a report."""
-    processes: int | None = None
+    processes: Annotated[int | None, PROCESSES] = None
     """Processes for which other ways to share out the work are listed. Default: what the degrees make."""
-    gpu_memory_gib: float | None = None
+    gpu_memory_gib: Annotated[float | None, GIBIBYTES] = None
     """Memory of one GPU in GiB, to say whether the run fits. Default: not compared."""
 
 
@@ -208,11 +205,7 @@ def parse_plan_args(argv: Sequence[str], prog: str) -> PlanArgs:
         UserError: one line, where the command line cannot be understood.
         SystemExit: after --help.
     """
-    args = parse(PlanArgs, argv, prog)
-    check_ranges(args)
-    if args.processes is not None and args.processes < 1:
-        raise UserError(f"--processes {args.processes} is below 1; use 1 or more")
-    return args
+    return parse(PlanArgs, argv, prog)
 
 
 @option_group()

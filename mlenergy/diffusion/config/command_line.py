@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any
 
 import tyro
 
+from mlenergy.diffusion.config.option import MayBeEmpty, Option, Range, nearest
 from mlenergy.diffusion.errors import UserError
-
-_NUMBERS: Mapping[Any, str] = {int: "a whole number", float: "a number"}
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    return next(iter(difflib.get_close_matches(name, [*known], 1)), None)
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option by its full name, such as `workload.batch_size`, and what follows it on a command line."""
-
-    name: str
-    value_type: Any  # of each value: int, float, str, Path, a Literal; bool for a flag
-    takes: Literal["no value", "one value", "values"]
-    default: Any = MISSING
-
-    @property
-    def negation(self) -> str:
-        """The name that turns a flag off."""
-        group, dot, own = self.name.rpartition(".")
-        return f"{group}{dot}no_{own}"
-
-    def check(self, value: str) -> None:
-        """Refuse a value that its type does not allow.
-
-        Raises:
-            UserError: what the option takes instead.
-        """
-        if self.default is None and value == "None":
-            return
-        if typing.get_origin(self.value_type) is Literal:
-            choices = [str(choice) for choice in typing.get_args(self.value_type)]
-            if value not in choices:
-                meant = nearest(value, choices)
-                suggestion = f"; did you mean {meant}?" if meant else ""
-                raise UserError(f"--{self.name} takes one of {', '.join(choices)}, not {value!r}{suggestion}")
-        elif self.value_type in _NUMBERS:
-            try:
-                self.value_type(value)
-            except ValueError:
-                raise UserError(f"--{self.name} takes {_NUMBERS[self.value_type]}, not {value!r}") from None
 
 
 @dataclass(frozen=True)
@@ -80,33 +37,30 @@ class CommandLine:
     """The names that a command line may hold."""
 
     options: Mapping[str, Option]
-    workloads: tuple[str, ...] = ()  # workload:text-to-image, …
-    positionals: tuple[str, ...] = ()
+    workloads: Mapping[str, type[Any]] = field(default_factory=dict)  # workload:text-to-image -> its class
+    positionals: tuple[Option, ...] = ()
 
     @classmethod
     @functools.cache  # a sweep's planning parses a command line a run
     def of(cls, kind: type[Any]) -> CommandLine:
         """All options of a class, those of its workloads included."""
         options: dict[str, Option] = {}
-        workloads: tuple[str, ...] = ()
-        positionals: tuple[str, ...] = ()
+        workloads: dict[str, type[Any]] = {}
+        positionals: tuple[Option, ...] = ()
         hints = typing.get_type_hints(kind, include_extras=True)
-        for field in fields(kind):
-            hint, *metadata = unpacked(hints[field.name])
+        for one in fields(kind):
+            hint, *metadata = unpacked(hints[one.name])
             members = [unpacked(member) for member in typing.get_args(hint)]
             if members and is_dataclass(members[0][0]):
                 for workload, subcommand in members:
-                    workloads += (f"{field.name}:{subcommand.name}",)
+                    workloads[f"{one.name}:{subcommand.name}"] = workload
                     for option in cls.of(workload).options.values():
-                        full_name = f"{field.name}.{option.name}"
+                        full_name = f"{one.name}.{option.name}"
                         options[full_name] = replace(option, name=full_name)
             elif tyro.conf.Positional in metadata:
-                positionals += (field.name.upper(),)
+                positionals += (_option(one.name.upper(), hint, metadata, one.default),)
             else:
-                takes: Any = "no value" if hint is bool else "one value"
-                if typing.get_origin(hint) is tuple and tyro.conf.UseAppendAction not in metadata:
-                    takes = "values"
-                options[field.name] = Option(field.name, value_type_of(hint), takes, field.default)
+                options[one.name] = _option(one.name, hint, metadata, one.default)
         return cls(options, workloads, positionals)
 
     def option_of(self, word: str) -> Option:
@@ -135,55 +89,68 @@ class CommandLine:
             UserError: an option does not exist, or lacks its value.
         """
         before: Option | None = None  # takes the next word
+        is_waiting = False  # for its first value
         for word in [*argv, "--"]:
             if _names_option(word):
-                if before is not None and before.takes == "one value":
-                    raise UserError(f"--{before.name} needs a value")
+                _check_value(before if is_waiting else None)
                 if word == "--":
                     return
                 option = self.option_of(word)
                 yield Word(word, option, is_name=True)
                 before = None if option.takes == "no value" or "=" in word else option
+                is_waiting = before is not None
             elif before is None or (before.takes == "values" and word.startswith("workload:")):
+                _check_value(before if is_waiting else None)
                 yield Word(word)
             else:
                 yield Word(word, before)
+                is_waiting = False
                 before = None if before.takes == "one value" else before
 
-    def in_order(self, argv: Sequence[str]) -> list[str]:
-        """The same command line, checked, with the workload's name first and each flag at most once.
+    def asks_for_help(self, argv: Sequence[str]) -> bool:
+        """True where --help stands among the options."""
+        return not {"-h", "--help"}.isdisjoint(_before_end(argv))
 
-        tyro takes a workload's options only after its name, and `--no_x` only where x is on by default.
+    def help_words(self, argv: Sequence[str]) -> list[str]:
+        """The words of a command line that decide which help it asks for."""
+        return [*[word for word in _before_end(argv) if word in self.workloads][:1], "--help"]
+
+    def values(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Arguments of the class, checked: what is given by its own options, and the workload it names.
 
         Raises:
             UserError: the first thing that is not understood, or what is missing.
         """
-        end = argv.index("--") if "--" in argv else len(argv)
-        if not {"-h", "--help"}.isdisjoint(argv[:end]):
-            return [*[word for word in argv[:end] if word in self.workloads][:1], "--help"]
-        flags: dict[str, str] = {}
-        others: list[str] = []
-        given: set[str] = set()
+        found: dict[str, Any] = {}
         free: list[str] = []
-        for word in self.read(argv[:end]):
-            if word.option is None:
+        for word in self.read(_before_end(argv)):
+            option = word.option
+            if option is None:
                 free.append(word.text)
-                continue
-            given.add(word.option.name)
-            if word.option.takes == "no value":
-                flags |= {word.option.name: self._flag(word.text, word.option)}
+            elif option.takes == "no value":
+                found[option.name] = _flag(word.text, option)
             else:
-                others.append(word.text)
+                if word.is_name and option.takes == "values":
+                    found[option.name] = ()
                 if word.value is not None:
-                    word.option.check(word.value)
-        workload, positionals = self._placed([*free, *argv[end + 1 :]])
-        self._check_complete(given, workload, positionals)
-        return [
-            *workload,
-            *filter(None, flags.values()),
-            *others,
-            *(["--", *positionals] if positionals else []),
-        ]
+                    value = option.value_of(word.value)
+                    many = option.takes == "values" or option.appends
+                    found[option.name] = (*found.get(option.name, ()), value) if many else value
+        workload, positionals = self._placed([*free, *argv[len(_before_end(argv)) + 1 :]])
+        self._check_complete(found, workload, positionals)
+        for option, text in zip(self.positionals, positionals, strict=True):
+            found[option.name.lower()] = option.value_of(text)
+        return self._with_workload(found, workload)
+
+    def _with_workload(self, found: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+        """The same values, with those of the workload in an object of their own."""
+        own = {name: value for name, value in found.items() if "." not in name}
+        for workload, kind in self.workloads.items():
+            if workload == (name or next(iter(self.workloads))):
+                at = f"{workload.partition(':')[0]}."
+                parts = {n.removeprefix(at): value for n, value in found.items() if n.startswith(at)}
+                own[at[:-1]] = kind(**parts)
+        return own
 
     @functools.cached_property
     def _by_name(self) -> Mapping[str, Option]:
@@ -191,22 +158,13 @@ class CommandLine:
         flags = [option for option in self.options.values() if option.takes == "no value"]
         return {**{flag.negation: flag for flag in flags}, **self.options}
 
-    @staticmethod
-    def _flag(word: str, option: Option) -> str:
-        """The flag as tyro takes it: nothing where it is the default."""
-        name, equals, _ = word[2:].partition("=")
-        if equals:
-            raise UserError(f"--{option.name} takes no value; write --{option.name} or --{option.negation}")
-        turns_on = name.replace("-", "_") == option.name
-        return "" if turns_on == option.default else f"--{option.name if turns_on else option.negation}"
-
-    def _placed(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The workload's name and the positional words, of all that belong to no option."""
-        workload: list[str] = []
+    def _placed(self, words: Sequence[str]) -> tuple[str | None, list[str]]:
+        """Of all words that belong to no option: the workload's name, if any, and the positional ones."""
+        workload: str | None = None
         positionals: list[str] = []
         for word in words:
             if word in self.workloads and not workload:
-                workload.append(word)
+                workload = word
             elif self.workloads and word.startswith("workload:") and not workload:
                 meant = self._near_workload(word)
                 known = f"did you mean {meant}?" if meant else f"use one of {', '.join(self.workloads)}"
@@ -223,16 +181,53 @@ class CommandLine:
         by_own_name = {name.partition(":")[2]: name for name in self.workloads}
         return by_own_name.get(nearest(word.removeprefix("workload:"), by_own_name) or "")
 
-    def _check_complete(self, given: set[str], workload: Sequence[str], positionals: Sequence[str]) -> None:
+    def _check_complete(
+        self, given: Mapping[str, Any], workload: str | None, positionals: Sequence[str]
+    ) -> None:
         lacking = [
             f"--{one.name}"
             for one in self.options.values()
             if one.default is MISSING and one.name not in given
         ]
-        lacking += self.positionals[len(positionals) :]
+        lacking += [one.name for one in self.positionals[len(positionals) :]]
         if lacking:
-            example = [f"; for example {name} --workload.model_id tiny/flux" for name in self.workloads[:1]]
-            raise UserError(f"required: {', '.join(lacking)}{'' if workload else ''.join(example)}")
+            first = None if workload else next(iter(self.workloads), None)
+            example = "" if first is None else f"; for example {first} --workload.model_id tiny/flux"
+            raise UserError(f"required: {', '.join(lacking)}{example}")
+
+
+def _option(name: str, hint: Any, metadata: Sequence[Any], default: Any) -> Option:
+    """The option of a dataclass' field."""
+    appends = tyro.conf.UseAppendAction in metadata
+    takes: Any = "no value" if hint is bool else "one value"
+    return Option(
+        name,
+        value_type_of(hint),
+        "values" if typing.get_origin(hint) is tuple and not appends else takes,
+        default,
+        appends,
+        next((one for one in metadata if isinstance(one, Range)), None),
+        any(isinstance(one, MayBeEmpty) for one in metadata),
+    )
+
+
+def _check_value(waiting: Option | None) -> None:
+    """Refuse an option that still waits for its value."""
+    if waiting is not None:
+        raise UserError(f"--{waiting.name} needs a value")
+
+
+def _flag(word: str, option: Option) -> bool:
+    """True where the word turns a flag on."""
+    name, equals, _ = word[2:].partition("=")
+    if equals:
+        raise UserError(f"--{option.name} takes no value; write --{option.name} or --{option.negation}")
+    return name.replace("-", "_") == option.name
+
+
+def _before_end(argv: Sequence[str]) -> Sequence[str]:
+    """The words before `--`, after which none is an option."""
+    return argv[: argv.index("--")] if "--" in argv else argv
 
 
 def _names_option(word: str) -> bool:

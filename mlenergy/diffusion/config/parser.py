@@ -1,7 +1,7 @@
 """The one parser of every command line: groups of options, one spelling, mistakes as one line.
 
-tyro reads the dataclasses and prints help. `command_line` checks and orders the words first: the workload's
-name may stand anywhere, a flag may be `--x` or `--no_x`, and a misspelt name gets a suggestion.
+`command_line` reads the words into the dataclasses: the workload's name may stand anywhere, a flag may be
+`--x` or `--no_x`, and a misspelt name gets a suggestion. tyro prints help and completion of the same classes.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import ast
 import contextlib
 import functools
 import inspect
-import io
 import itertools
 import operator
 import os
-import re
 import shutil
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field as dataclass_field
 from dataclasses import fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
@@ -72,29 +71,13 @@ def parse(kind: type[T], argv: Sequence[str], prog: str) -> T:
         UserError: one line, where the command line cannot be understood.
         SystemExit: after --help.
     """
-    complaint = io.StringIO()
+    command_line = CommandLine.of(kind)  # type: ignore[arg-type]  # a class is hashable
+    if command_line.asks_for_help(argv):
+        _print_help(kind, command_line.help_words(argv), prog)
     try:
-        words = CommandLine.of(kind).in_order(argv)  # type: ignore[arg-type]  # a class is hashable
-        with contextlib.redirect_stderr(complaint), _columns(HELP_COLUMNS if "--help" in words else None):
-            parsed = tyro.cli(
-                titled(kind),  # type: ignore[arg-type]  # a class is hashable
-                args=words,
-                prog=prog,
-                description=inspect.getdoc(kind),
-                use_underscores=True,
-                config=_CONFIG,
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise _with_help(_words_of_box(complaint.getvalue()), prog) from None
+        return kind(**command_line.values(argv))
     except UserError as error:
         raise _with_help(str(error), prog) from None
-    own = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for name, value in vars(parsed).items():
-        values |= {name: value} if name in own else vars(value)
-    return kind(**values)
 
 
 def print_completion(verbs: Mapping[str, type[Any]], argv: Sequence[str], prog: str) -> None:
@@ -148,18 +131,36 @@ def titled(kind: type[Any], *, has_subcommands: bool = True) -> Any:
         base for base in reversed(kind.__mro__) if "group_title" in base.__dict__ and base is not kind
     ]
     if not groups:
-        return kind
+        return kind if has_subcommands else _without_none(kind)
     hints = typing.get_type_hints(kind, include_extras=True)
     inherited = {field.name for group in groups for field in fields(group)}
     own = [(field.name, hints[field.name]) for field in fields(kind) if field.name not in inherited]
     if not has_subcommands:
         unions = {name: typing.get_args(unpacked(hint)[0]) for name, hint in own}
-        own = [(name, unpacked(members[0])[0]) for name, members in unions.items()]
+        own = [(name, _without_none(unpacked(members[0])[0])) for name, members in unions.items()]
+        groups = list(map(_without_none, groups))
     # tyro would look for descriptions in the source, which this class lacks and which takes 30 ms.
     of_groups = [
         (group.group_title, Annotated[group, tyro.conf.arg(help=inspect.getdoc(group))]) for group in groups
     ]
     return make_dataclass(kind.__name__, [*own, *of_groups])
+
+
+def _without_none(kind: type[Any]) -> type[Any]:
+    """The same options for a completion script, in which tyro would offer None beside an option's choices."""
+    found: list[Any] = []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for one in fields(kind):
+        hint, default = hints[one.name], one.default
+        value_type, *metadata = unpacked(hint)
+        choices = typing.get_args(value_type_of(value_type))
+        if default is None and typing.get_origin(value_type_of(value_type)) is Literal:
+            hint, default = Annotated[(value_type_of(value_type), *metadata)], choices[0]
+        found.append((one.name, hint, dataclass_field(default=default)))
+    changed = make_dataclass(kind.__name__, found, kw_only=True)
+    changed.__doc__ = inspect.getdoc(kind)
+    changed.group_title = getattr(kind, "group_title", None)  # type: ignore[attr-defined]
+    return changed
 
 
 def _with_help(sentence: str, prog: str) -> UserError:
@@ -168,11 +169,22 @@ def _with_help(sentence: str, prog: str) -> UserError:
     )
 
 
-def _words_of_box(box: str) -> str:
-    """One line of what tyro draws as a box: for a mistake that `CommandLine` does not know."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    text = " ".join(filter(None, (line.strip("╭╮╰╯│─ \t") for line in plain.splitlines()[1:])))
-    return re.split(r"For full helptext|Argument helptext", text)[0].strip(" ;.")
+def _print_help(kind: type[Any], words: Sequence[str], prog: str) -> NoReturn:
+    """Let tyro print help.
+
+    Raises:
+        SystemExit: afterwards.
+    """
+    with _columns(HELP_COLUMNS):
+        tyro.cli(
+            titled(kind),  # type: ignore[arg-type]  # a class is hashable
+            args=words,
+            prog=prog,
+            description=inspect.getdoc(kind),
+            use_underscores=True,
+            config=_CONFIG,
+        )
+    raise AssertionError("tyro ends the program after help")
 
 
 @functools.cache
@@ -205,10 +217,10 @@ def _metavar(hint: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def _columns(most: int | None) -> Iterator[None]:
-    """Let tyro see a terminal of at most `columns`; None: wide enough that an error is not wrapped."""
+def _columns(most: int) -> Iterator[None]:
+    """Let tyro see a terminal of at most `most` columns."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(min(most, shutil.get_terminal_size().columns) if most else 10_000)
+    os.environ["COLUMNS"] = str(min(most, shutil.get_terminal_size().columns))
     try:
         yield
     finally:

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import tyro
 
+from mlenergy.diffusion.config.option import MayBeEmpty, Range
 from mlenergy.diffusion.config.parser import option_group
 from mlenergy.diffusion.models.spec import Dtype, WeightsKind
+
+BATCH = Range(least=1, most=65_536)  # images
+PIXELS = Range(least=1, most=65_536)
+# Image i gets seed + i, which generators and readers of JSON take as a signed 64-bit number.
+MOST_SEED = 2**62
 
 
 @option_group(prefixed=True)
@@ -21,26 +27,26 @@ class TextToImage:
     few MB, for trying things out on a CPU."""
     base_dir: str = "run/diffusion/text-to-image"
     """Folder in which the result folder is created."""
-    batch_size: int = 1
+    batch_size: Annotated[int, BATCH] = 1
     """Images per iteration, over all data-parallel groups."""
-    height: int | None = None
+    height: Annotated[int | None, PIXELS] = None
     """Image height in pixels. Default: the model's."""
-    width: int | None = None
+    width: Annotated[int | None, PIXELS] = None
     """Image width in pixels. Default: the model's."""
-    inference_steps: int | None = None
+    inference_steps: Annotated[int | None, Range(least=1, most=10_000)] = None
     """Denoising steps per image. Default: the model's."""
-    guidance_scale: float | None = None
+    guidance_scale: Annotated[float | None, Range(least=0, most=1000)] = None
     """Guidance scale; refused for models that take none. Default: the model's."""
-    negative_prompt: str | None = None
+    negative_prompt: Annotated[str | None, MayBeEmpty()] = None
     """Negative prompt for every image; only for models with classifier-free guidance. Default: none."""
-    max_sequence_length: int | None = None
+    max_sequence_length: Annotated[int | None, Range(least=1, most=1_000_000)] = None
     """Text tokens that the T5-type encoder pads to. Default: the model's."""
     weights: WeightsKind = "pretrained"
     """pretrained: the model's own. random: seeded random values in the model's published architecture at full
     size, without a download; or in that of a folder with only configurations and tokenizers."""
     dtype: Dtype | None = None
     """Floating-point type of weights and computation. Default: the model's."""
-    seed: int = 42
+    seed: Annotated[int, Range(least=0, most=MOST_SEED)] = 42
     """Seed of the prompt sampling; image i gets noise from seed + i."""
     dataset: str = "open-image-preferences"
     """Source of the prompts: open-image-preferences, bundled (prompts of the package, no download), another

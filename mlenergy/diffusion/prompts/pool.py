@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mlenergy.diffusion.config.option import text_fault
 from mlenergy.diffusion.errors import UserError
 
 CATEGORY_COLUMN = "category"
@@ -35,7 +36,7 @@ def make_pool(
     """Check what was read and freeze it.
 
     Raises:
-        UserError: a prompt is empty or not text, or there is none at all.
+        UserError: a prompt is empty, not text or no valid text, or there is none at all.
     """
     texts = tuple(_checked(where, row, prompt) for row, prompt in enumerate(prompts, start=1))
     if not texts:
@@ -57,4 +58,7 @@ def _checked(where: str, row: int, prompt: Any) -> str:
         )
     if prompt is None or not prompt.strip():
         raise UserError(f"{where}: the prompt of row {row} is empty; remove the row or fill it in")
+    fault = text_fault(prompt)
+    if fault is not None:
+        raise UserError(f"{where}: the prompt of row {row} {fault}")
     return prompt

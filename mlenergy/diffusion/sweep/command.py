@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mlenergy.diffusion.config.args import PROCESSES
+from mlenergy.diffusion.config.option import Range
 from mlenergy.diffusion.config.parser import option_group, parse
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.ledger import Ledger, folder_lock
@@ -18,6 +20,7 @@ from mlenergy.diffusion.sweep.session import Session
 from mlenergy.diffusion.sweep.spec import SweepSpec, read_sweep
 
 PROG = "mlenergy sweep"
+RETRIES = Range(least=0, most=1000)
 
 
 @option_group()
@@ -40,13 +43,13 @@ class SweepArgs:
     """Measure complete runs again."""
     filter: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="CONDITION")] = ()
     """Run only the configurations that meet the condition. It may be given several times."""
-    retries: int | None = None
+    retries: Annotated[int | None, RETRIES] = None
     """Times that a failed run is tried again. Default: what the file says."""
     order: Literal["written", "cheapest", "costliest"] | None = None
     """Which run goes first. Default: what the file says."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="GPU,...")] = None
     """GPUs to use, separated by commas. Default: all visible ones."""
-    slots: int | None = None
+    slots: Annotated[int | None, PROCESSES] = None
     """Processes at a time on a CPU. Default: one run at a time, undisturbed."""
 
 
@@ -60,12 +63,9 @@ def main(argv: list[str]) -> int:
         UserError: the command line, the sweep file or the machine needs mending.
     """
     asked = parse(SweepArgs, argv, PROG)
-    for name in ("retries", "slots"):
-        if (getattr(asked, name) or 0) < 0:
-            raise UserError(
-                f"--{name}: '{getattr(asked, name)}' is not a whole number of 0 or more; see {PROG} --help"
-            )
     gpus = None if asked.gpus is None else [name.strip() for name in asked.gpus.split(",") if name.strip()]
+    if gpus == []:
+        raise UserError(f"--gpus {asked.gpus} names no GPU; write --gpus 0,1, or leave it out")
     spec = _with_changes(read_sweep(asked.file), asked)
     session = Session(spec, expand(spec), Ledger.load(spec.folder / "state.json"), asked.resume)
     if asked.status:

@@ -6,7 +6,8 @@ import functools
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.argv import WORKLOAD
-from mlenergy.diffusion.config.command_line import CommandLine, nearest
+from mlenergy.diffusion.config.command_line import CommandLine
+from mlenergy.diffusion.config.option import nearest
 from mlenergy.diffusion.errors import UserError
 
 BASE_DIR = "workload.base_dir"

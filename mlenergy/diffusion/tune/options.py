@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.args import GIBIBYTES, PROCESSES, SHARE, WATTS, BenchmarkArgs
 from mlenergy.diffusion.config.command_line import CommandLine
 from mlenergy.diffusion.config.optimizations import AttentionName
+from mlenergy.diffusion.config.option import YEAR_S, Option, Range
 from mlenergy.diffusion.config.parallelism import AXES, MODES
 from mlenergy.diffusion.config.parser import option_group, parse
+from mlenergy.diffusion.config.workloads import BATCH
 from mlenergy.diffusion.errors import UserError
 
 PROG = "mlenergy tune"
@@ -29,6 +31,7 @@ FIXED_BY = {
     "power_limit_w": "power_limits_w",
     **{mode.option: "degrees" for name, mode in MODES.items() if name in AXES},
 }
+_DEGREE = re.compile("[1-9][0-9]{0,4}")
 _NOT_HERE = {
     "target_ci": "tune decides how long it measures; use --tolerance",
     "max_iters": "tune decides how long it measures; use --rounds",
@@ -41,19 +44,19 @@ _NOT_HERE = {
 class SearchOptions:
     """Extent and length of the search. A given option of a run stays fixed; the rest is searched."""
 
-    budget_s: float = 600.0
+    budget_s: Annotated[float, Range(above=0, most=YEAR_S)] = 600.0
     """Seconds for all runs together."""
-    rounds: int = 4
+    rounds: Annotated[int, Range(least=1, most=20)] = 4
     """The most times that a candidate is started, each time for twice as long."""
-    tolerance: float = 0.01
+    tolerance: Annotated[float, SHARE] = 0.01
     """Share of a mean below which a difference does not count."""
-    processes: int | None = None
+    processes: Annotated[int | None, PROCESSES] = None
     """The most processes to use. Default: one for each visible GPU; 1 on a CPU."""
-    gpu_memory_gib: float | None = None
+    gpu_memory_gib: Annotated[float | None, GIBIBYTES] = None
     """Memory of one GPU in GiB; candidates that need more are left out. Default: what the GPUs have."""
     degrees: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEGREES [DEGREES ...]")] = ()
     """auto, or degrees such as ulysses=2,cfg=2 ring=4. Default: auto, all that fit."""
-    batch_sizes: tuple[int, ...] = ()
+    batch_sizes: Annotated[tuple[int, ...], BATCH] = ()
     """Images per iteration. Default: 1 2 4 8."""
     attention_backends: Annotated[tuple[AttentionName, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
     """Attention backends, by the names of --attention_backend. Default: all exact ones that run here."""
@@ -117,7 +120,7 @@ def read_command(argv: Sequence[str]) -> TuneArgs:
         words=tuple(word.text for word in words if word.option is None or word.option.name not in own),
         given=frozenset(given - own),
         dry_run=command.dry_run,
-        **dict(_checked(command, given)),
+        **dict(_checked(command)),
     )
     for name, instead in _NOT_HERE.items():
         if name in given:
@@ -128,37 +131,22 @@ def read_command(argv: Sequence[str]) -> TuneArgs:
     return args
 
 
-def _checked(command: SearchOptions, given: set[str]) -> Iterator[tuple[str, Any]]:
-    """The search's options by name, with their values checked and read."""
+def _checked(command: SearchOptions) -> Iterator[tuple[str, Any]]:
+    """The search's options by name, as the search takes them."""
     for field in fields(SearchOptions):
         value: Any = getattr(command, field.name)
-        if value == () and field.name in given:
-            raise _mistake(field.name, "it needs a value")
         if field.name == "degrees":
             value = _degrees(value)
         elif field.name == "power_limits_w":
-            value = tuple(None if one == "none" else _number(field.name, one) for one in value) or None
+            value = tuple(None if one == "none" else _watts(one) for one in value) or None
         elif isinstance(value, tuple):
             value = value or None
-        for one in value if isinstance(value, tuple) else (value,):
-            _refuse_below(field.name, one)
         yield field.name, value
 
 
-def _refuse_below(name: str, value: Any) -> None:
-    if isinstance(value, bool):
-        return
-    if isinstance(value, int) and value < 1:
-        raise _mistake(name, f"'{value}' is not a whole number of 1 or more")
-    if isinstance(value, float) and not (math.isfinite(value) and value > 0):
-        raise _mistake(name, f"'{value:g}' is not a number above 0")
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise _mistake(name, f"{text!r} is not a number above 0") from None
+def _watts(text: str) -> float:
+    watts: float = Option("power_limits_w", float, "values", (), numbers=WATTS).value_of(text)
+    return watts
 
 
 def _degrees(texts: Sequence[str]) -> tuple[dict[str, int], ...] | None:
@@ -174,7 +162,7 @@ def _one_product(text: str) -> dict[str, int]:
     degrees = dict.fromkeys(AXES, 1)
     for part in text.split(","):
         name, _, number = part.partition("=")
-        if name not in AXES or not number.isdigit() or int(number) < 1:
+        if name not in AXES or not _DEGREE.fullmatch(number):
             known = ", ".join(AXES)
             raise _mistake(
                 "degrees", f"cannot read {text!r}; write such as ulysses=2,cfg=2 with some of {known}"

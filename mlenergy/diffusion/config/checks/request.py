@@ -11,6 +11,8 @@ from mlenergy.diffusion.models.spec import is_tiny
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
 
+MOST_IMAGES = 1_000_000
+
 
 def _weights(plan: Plan) -> str | None:
     if plan.weights == "pretrained":
@@ -35,31 +37,22 @@ def _weights(plan: Plan) -> str | None:
     return f"{option} reads no weight files; leave --workload.{asked[0]} out" if asked else None
 
 
-def _counts(plan: Plan) -> str | None:
-    least = {
-        "workload.batch_size": (plan.batch_size, 1),
-        "workload.inference_steps": (plan.steps, 1),
-        "benchmark_iters": (plan.benchmark_iters, 1),
-        "warmup_iters": (plan.warmup_iters, 0),
-        "workload.seed": (plan.seed, 0),
-    }
-    for option, (value, lowest) in least.items():
-        if value < lowest:
-            return f"--{option} {value} is too small; use {lowest} or more"
-    return None
+def _images(plan: Plan) -> str | None:
+    """Every request of a run is drawn before it starts, and written into its results."""
+    iterations = plan.most_iters + plan.warmup_iters
+    if plan.batch_size * iterations <= MOST_IMAGES:
+        return None
+    return (
+        f"--workload.batch_size {plan.batch_size} in {iterations} iterations is "
+        f"{plan.batch_size * iterations} images; a run makes at most {MOST_IMAGES}, so use fewer of either"
+    )
 
 
 def _certainty(plan: Plan) -> str | None:
-    if plan.target_ci is None:
+    least = max(plan.benchmark_iters, 2)
+    if plan.target_ci is None or plan.max_iters >= least:
         return None
-    if not 0 < plan.target_ci < 1:
-        return f"--target_ci {plan.target_ci:g} is not a share of the mean; use 0.01 for 1 %"
-    if plan.max_iters < max(plan.benchmark_iters, 2):
-        least = max(plan.benchmark_iters, 2)
-        return (
-            f"--max_iters {plan.max_iters} is too small: {least} iterations are measured; use {least} or more"
-        )
-    return None
+    return f"--max_iters {plan.max_iters} is too small: {least} iterations are measured; use {least} or more"
 
 
 def _sizes(plan: Plan) -> str | None:
@@ -108,4 +101,4 @@ def _text_length(plan: Plan) -> str | None:
     return None
 
 
-CHECKS = (_weights, _counts, _certainty, _sizes, _device, _guidance, _text_length)
+CHECKS = (_weights, _images, _certainty, _sizes, _device, _guidance, _text_length)
