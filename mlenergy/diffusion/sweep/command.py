@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         0: every run that can work is complete, or submitted. 1: some failed. 128 + signal: stopped.
 
     Raises:
-        UserError: the command line, the sweep file or the machine needs mending.
+        UserError: the command line, the sweep file or the machine needs mending, or no run can work.
     """
     asked = parse(SweepArgs, argv, PROG)
     gpus = None if asked.gpus is None else [name.strip() for name in asked.gpus.split(",") if name.strip()]
@@ -71,11 +71,25 @@ def main(argv: list[str]) -> int:
     if asked.status:
         return session.show_state()
     if asked.print:
-        return session.print_commands(asked.executor, gpus, asked.slots)
+        code = session.print_commands(asked.executor, gpus, asked.slots)
+        _check_any(session)
+        return code
     with folder_lock(spec.folder, "change folder in the sweep file"):
-        if asked.executor == "slurm":
-            return session.submit()
-        return session.run_here(gpus, asked.slots)
+        code = session.submit() if asked.executor == "slurm" else session.run_here(gpus, asked.slots)
+    _check_any(session)
+    return code
+
+
+def _check_any(session: Session) -> None:
+    """Refuse a sweep of which no run can work, which would otherwise end like one that is complete."""
+    entries = [session.ledger.entries.get(run.key) for run in session.runs]
+    states = [entry.state for entry in entries if entry is not None]
+    if not all(state in ("pruned", "filtered") for state in states):
+        return
+    if "pruned" not in states:
+        raise UserError("the filters leave no run; change filter in the sweep file, or --filter")
+    reason = next(entry.message for entry in entries if entry is not None and entry.state == "pruned")
+    raise UserError(f"none of {len(states)} runs can work; the first one: {reason}")
 
 
 def _with_changes(spec: SweepSpec, asked: SweepArgs) -> SweepSpec:

@@ -53,7 +53,7 @@ class Condition:
         text = _text_of(written)
         try:
             tree = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise _not_understood(text) from None
         names: set[str] = set()
         _check(tree, text, names)
@@ -67,14 +67,18 @@ class Condition:
 def _text_of(written: Any) -> str:
     if not isinstance(written, Mapping):
         return str(written)
-    parts = [f"{name} {'in' if isinstance(v, list) else '=='} {v!r}" for name, v in written.items()]
+    parts = [
+        f"{full_name(name) if name not in (PROCESSES, REPEAT) else name} "
+        f"{'in' if isinstance(value, list) else '=='} {value!r}"
+        for name, value in written.items()
+    ]
     return " and ".join(parts)
 
 
 def _check(node: ast.expr, text: str, names: set[str]) -> None:
     """Accept only nodes that `_value` evaluates, and collect the options' full names."""
     match node:
-        case ast.Constant():
+        case ast.Constant(value=str() | int() | float() | None):
             return
         case ast.Name() | ast.Attribute():
             written = ast.unparse(node)
@@ -110,16 +114,30 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
             return [_value(part, values) for part in node.elts]
         case ast.UnaryOp():
             inner = _value(node.operand, values)
-            return not inner if isinstance(node.op, ast.Not) else -inner
+            return not inner if isinstance(node.op, ast.Not) else -inner if _is_number(inner) else None
         case ast.BoolOp():
             parts = (bool(_value(part, values)) for part in node.values)
             return all(parts) if isinstance(node.op, ast.And) else any(parts)
         case ast.BinOp():
             left, right = _value(node.left, values), _value(node.right, values)
-            return None if left is None or right is None else _COMBINE[type(node.op)](left, right)
+            return _combined(type(node.op), left, right)
         case ast.Compare():
             return _compare(node, values)
     raise AssertionError(f"parse accepted {ast.dump(node)}")
+
+
+def _combined(kind: type, left: Any, right: Any) -> Any:
+    """A sum or product of numbers; null of anything else, and of a division by zero."""
+    if not _is_number(left) or not _is_number(right):
+        return None
+    try:
+        return _COMBINE[kind](left, right)
+    except (ZeroDivisionError, OverflowError):
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:

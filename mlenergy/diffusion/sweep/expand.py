@@ -45,7 +45,7 @@ def expand(spec: SweepSpec) -> list[Run]:
     distinct: dict[tuple[str, ...], dict[str, Any]] = {}
     for own in _own_options(spec):
         options = {**spec.common, **own}
-        if MODEL not in options:
+        if options.get(MODEL) is None:
             raise UserError("no model is named; put model_id under common, or into the grid or list")
         distinct.setdefault(to_argv(options), options)
     repeats = range(1, spec.repeats + 1)

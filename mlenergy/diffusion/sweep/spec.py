@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.config.option import text_fault
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.slurm import SlurmSettings
-from mlenergy.diffusion.sweep.conditions import Condition
-from mlenergy.diffusion.sweep.options import full_name
+from mlenergy.diffusion.sweep.conditions import PROCESSES, REPEAT, Condition
+from mlenergy.diffusion.sweep.options import full_name, value_in
+from mlenergy.diffusion.sweep.yaml_file import read_yaml
 
 ORDERS = ("written", "cheapest", "costliest")
 _KEYS = ("folder", "common", "grid", "list", "filter", "repeats", "retries", "order", "slurm")
@@ -50,9 +52,10 @@ def read_sweep(file: Path) -> SweepSpec:
     """
     content = _load(file)
     _only(content, _KEYS, str(file))
+    folder = _text(content, "folder", "a path") or str(Path("run") / "sweeps" / file.stem)
     return SweepSpec(
         name=file.stem,
-        folder=Path(content.get("folder", Path("run") / "sweeps" / file.stem)),
+        folder=Path(folder),
         common=_options(content.get("common"), "common"),
         grids=tuple(_grid(grid) for grid in _many(content.get("grid"), "grid")),
         explicit=tuple(_options(entry, "list") for entry in _many(content.get("list"), "list")),
@@ -65,14 +68,7 @@ def read_sweep(file: Path) -> SweepSpec:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; name a sweep file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}; fix it") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise UserError(f"{file} must be a mapping with some of the keys {', '.join(_KEYS)}")
     if not any(content.get(key) for key in ("common", "grid", "list")):
@@ -80,32 +76,50 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _grid(written: Mapping[str, Any]) -> tuple[Axis, ...]:
-    return tuple(_axis(str(names), values) for names, values in written.items())
+def _grid(grid: Mapping[str, Any]) -> tuple[Axis, ...]:
+    axes = tuple(_axis(str(names), values) for names, values in grid.items())
+    _check_distinct([name for axis in axes for name in axis.names], "grid")
+    return axes
 
 
 def _axis(written: str, values: Any) -> Axis:
     """`name: [1, 2]`, `name: {values: [1, 2], when: …}`, or `a, b: [[1, 2], [3, 4]]` for a pair."""
+    where = f"grid {written}"
     names = tuple(full_name(name) for name in written.split(","))
     when = None
     if isinstance(values, Mapping):
-        _only(values, ("values", "when"), f"grid {written}")
-        when = Condition.parse(values["when"]) if "when" in values else None
+        _only(values, ("values", "when"), where)
+        when = _when(values["when"], where) if "when" in values else None
         values = values.get("values")
     rows = [[row] if len(names) == 1 else row for row in _listed(values)]
     if not rows:
-        raise UserError(f"grid {written} has no values; write {written}: [1, 2]")
+        raise UserError(f"{where} has no values; write {written}: [1, 2]")
     if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
-        raise UserError(
-            f"grid {written} needs a list of {len(names)} values in each place; write [[1, 2], [3, 4]]"
-        )
-    return Axis(names, tuple(tuple(row) for row in rows), when)
+        raise UserError(f"{where} needs a list of {len(names)} values in each place; write [[1, 2], [3, 4]]")
+    read = [tuple(value_in(where, name, one) for name, one in zip(names, row, strict=True)) for row in rows]
+    return Axis(names, tuple(read), when)
+
+
+def _when(written: Any, where: str) -> Condition:
+    condition = Condition.parse(written)
+    if later := condition.names & {PROCESSES, REPEAT}:
+        raise UserError(f"{where}: when cannot ask for {min(later)}, which is known later; use filter")
+    return condition
 
 
 def _options(written: Any, where: str) -> dict[str, Any]:
     if not isinstance(written, Mapping | None):
         raise UserError(f"{where} must map options to values, not {written!r}; write option: value")
-    return {full_name(name): value for name, value in (written or {}).items()}
+    named = [(full_name(name), value) for name, value in (written or {}).items()]
+    _check_distinct([name for name, _ in named], where)
+    return {name: value_in(where, name, value) for name, value in named}
+
+
+def _check_distinct(names: Sequence[str], where: str) -> None:
+    """Refuse an option that is given twice, in two spellings or on two axes."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where} gives {twice} twice; keep one")
 
 
 def _slurm(written: Any) -> SlurmSettings:
@@ -113,16 +127,32 @@ def _slurm(written: Any) -> SlurmSettings:
         raise UserError(f"slurm must be a mapping with some of the keys {', '.join(_SLURM_KEYS)}")
     given = dict(written or {})
     _only(given, _SLURM_KEYS, "slurm")
-    setup = given.get("setup") or ""
+    setup, gpus, options = given.get("setup") or [], given.get("gpus", True), given.get("options") or {}
+    setup = setup.splitlines() if isinstance(setup, str) else setup
+    if not isinstance(setup, list) or not all(isinstance(line, str) for line in setup):
+        raise UserError(f"slurm: setup takes lines of shell, not {setup!r}; write setup: |")
+    if not isinstance(gpus, bool):
+        raise UserError(f"slurm: gpus takes true or false, not {gpus!r}")
+    if not isinstance(options, Mapping) or any(isinstance(v, (list, dict)) for v in options.values()):
+        raise UserError(
+            f"slurm: options maps sbatch's options to values, not {options!r}; write option: value"
+        )
     maximum = _count(given, "max_parallel", 0, 1) if "max_parallel" in given else None
     return SlurmSettings(
         processes_per_node=_count(given, "processes_per_node", 8, 1),
-        gpus=bool(given.get("gpus", True)),
-        options={str(k).lstrip("-").replace("_", "-"): v for k, v in (given.get("options") or {}).items()},
-        setup=tuple(setup.splitlines() if isinstance(setup, str) else setup),
-        container=str(given.get("container") or ""),
+        gpus=gpus,
+        options={str(k).lstrip("-").replace("_", "-"): v for k, v in options.items()},
+        setup=tuple(setup),
+        container=_text(given, "container", "a command") or "",
         max_parallel=maximum,
     )
+
+
+def _text(content: Mapping[str, Any], key: str, what: str) -> str | None:
+    value = content.get(key)
+    if value is not None and (not isinstance(value, str) or not value.strip() or text_fault(value)):
+        raise UserError(f"{key} takes {what} as a text, not {value!r}")
+    return value
 
 
 def _order(written: Any) -> str:
