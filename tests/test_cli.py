@@ -15,6 +15,8 @@ from mlenergy.diffusion.cli import VERBS, main
 from mlenergy.diffusion.config.args import PlanArgs, parse_args
 from mlenergy.diffusion.config.parser import parse
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.report.index_command import IndexArgs
+from mlenergy.diffusion.report.show_command import ShowArgs
 from mlenergy.diffusion.sweep.command import SweepArgs
 from mlenergy.diffusion.tune.options import read_command
 
@@ -113,6 +115,8 @@ def test_the_package_is_the_same_command():
         ("modls", "there is no verb modls; did you mean models?"),
         ("--versoin", "there is no option --versoin; did you mean --version?"),
         ("zzz", f"there is no verb zzz; use one of {', '.join(VERBS)}"),
+        ("show --marckdown x", "there is no option --marckdown; did you mean --markdown?"),
+        ("show", "required: PATH"),
         ("index --outt x", "there is no option --outt; did you mean --out?"),
         ("run --ulyses_degree 2", "there is no option --ulyses_degree; did you mean --ulysses_degree?"),
         ("plan --no-save-image", "there is no option --no-save-image; did you mean --no_save_images?"),
@@ -243,6 +247,7 @@ def test_completion_in_bash_offers_verbs_options_and_choices(tmp_path):
     assert offered("mlenergy tune --budget") == ["--budget_s"]
     assert offered("mlenergy sweep --executor s") == ["slurm"]
     assert offered("mlenergy index --o") == ["--out"]
+    assert offered("mlenergy show --mark") == ["--markdown"]
     assert offered("mlenergy models --j") == ["--json"]
 
 
@@ -290,7 +295,7 @@ def documented_commands() -> list[str]:
     text = "\n".join(file.read_text() for file in files)
     lines = re.sub(r"\\\n#?\s*", "", text).splitlines()
     torchrun = r"torchrun .*(?:benchmark.py|-m mlenergy.diffusion.benchmark) "
-    starts = rf"(?:mlenergy (?:run|plan|tune|sweep) |{torchrun}|launch/\w+\.\w+ )"
+    starts = rf"(?:mlenergy (?:run|plan|tune|sweep|show|index) |{torchrun}|launch/\w+\.\w+ )"
     found = [
         re.sub(r"\s# .*", "", match[1])
         for line in lines
@@ -301,7 +306,7 @@ def documented_commands() -> list[str]:
 
 def test_the_documents_commands_are_found():
     verbs = {line.split()[1] for line in documented_commands() if line.startswith("mlenergy ")}
-    assert verbs == {"run", "plan", "tune", "sweep"}
+    assert verbs == {"run", "plan", "tune", "sweep", "show", "index"}
     assert len(documented_commands()) >= 20
 
 
@@ -310,6 +315,10 @@ def test_every_documented_command_is_understood(line):
     words = shlex.split(line)
     if words[:2] == ["mlenergy", "sweep"]:
         parse(SweepArgs, words[2:], "mlenergy sweep")
+    elif words[:2] == ["mlenergy", "show"]:
+        parse(ShowArgs, words[2:], "mlenergy show")
+    elif words[:2] == ["mlenergy", "index"]:
+        parse(IndexArgs, words[2:], "mlenergy index")
     elif words[:2] == ["mlenergy", "tune"]:
         read_command(words[2:])
     elif words[:2] == ["mlenergy", "plan"]:

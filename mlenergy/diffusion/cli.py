@@ -107,6 +107,12 @@ def _index(argv: list[str]) -> int:
     return index(argv)
 
 
+def _show(argv: list[str]) -> int:
+    from mlenergy.diffusion.report.show_command import main as show
+
+    return show(argv)
+
+
 def _models(argv: list[str]) -> int:
     from mlenergy.diffusion.config.args import ModelsArgs
     from mlenergy.diffusion.config.parser import parse
@@ -130,6 +136,7 @@ def _complete(argv: list[str]) -> None:
     from mlenergy.diffusion.config.args import BenchmarkArgs, DoctorArgs, ModelsArgs, PlanArgs
     from mlenergy.diffusion.config.parser import print_completion
     from mlenergy.diffusion.report.index_command import IndexArgs
+    from mlenergy.diffusion.report.show_command import ShowArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
     from mlenergy.diffusion.tune.options import TuneCommand
 
@@ -138,6 +145,7 @@ def _complete(argv: list[str]) -> None:
         "plan": PlanArgs,
         "sweep": SweepArgs,
         "tune": TuneCommand,
+        "show": ShowArgs,
         "index": IndexArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
@@ -154,6 +162,7 @@ VERBS = {
     "tune": Verb(
         _tune, "find the settings with the lowest seconds and joules per image, within a time budget"
     ),
+    "show": Verb(_show, "print a table of results: seconds, joules and gigabytes an image, repeats pooled"),
     "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(_doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache"),

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console, RenderableType
 from tune_bench import H200, Bench, measured, space_of
 
+from mlenergy.diffusion.measure.starts import StartSummary
 from mlenergy.diffusion.report.tune_view import render, render_space
-from mlenergy.diffusion.tune.pareto import StartSummary
 from mlenergy.diffusion.tune.record import SearchSetup, record
 from mlenergy.diffusion.tune.search import Limits, search
 from mlenergy.diffusion.tune.space import SearchSpace

@@ -22,7 +22,7 @@ NODE = {
     "cpu": "Example CPU",
     "cpu_cores_usable": 64,
     "driver": "580.65",
-    "gpus": [],
+    "gpus": [{"name": "NVIDIA H200", "uuid": uuid, "power_limit_w": 700.0} for uuid in ("GPU-a", "GPU-b")],
     "memory_bytes": 1,
 }
 ENVIRONMENT = {
@@ -54,7 +54,7 @@ def result(
 
     Args:
         seconds: of each window.
-        joules: of each window, all on one GPU; None: no energy.
+        joules: of each window, of two GPUs together; None: no energy.
         on_cpu: tiny/flux on a CPU instead of FLUX.1-dev on H200s.
         environment: the record of the machine.
         warnings: code and message of each.
@@ -63,7 +63,7 @@ def result(
         changes: of the plan.
     """
     plan = (cpu_plan if on_cpu else make_plan)(benchmark_iters=len(seconds), **changes)
-    energy = [NO_GPU] * len(seconds) if joules is None else [gpu_reading(j, 0.0) for j in joules]
+    energy = [NO_GPU] * len(seconds) if joules is None else [gpu_reading(j / 2, j / 2) for j in joules]
     iterations = tuple(
         Iteration(k, plan.batch_size, s, e, stage_times(s))
         for k, (s, e) in enumerate(zip(seconds, energy, strict=True))

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Sequence
 
 from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.measure.starts import StartSummary
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import read_command
-from mlenergy.diffusion.tune.pareto import StartSummary
 from mlenergy.diffusion.tune.space import Candidate, Planner, SearchSpace, axes_of, search_space
 from mlenergy.diffusion.tune.trials import Failed, Measured
 

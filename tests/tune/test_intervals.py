@@ -4,8 +4,9 @@ import statistics
 
 import pytest
 
+from mlenergy.diffusion.measure.starts import Spread, StartSummary, interval_of
 from mlenergy.diffusion.measure.statistics import summarize
-from mlenergy.diffusion.tune.pareto import Spread, StartSummary, interval_of, spreads_of
+from mlenergy.diffusion.tune.pareto import spreads_of
 
 
 def start_of(values: list[float]) -> StartSummary:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from mlenergy.diffusion.tune.pareto import Interval, Point, judge, unsettled_pairs
+from mlenergy.diffusion.measure.starts import Interval
+from mlenergy.diffusion.tune.pareto import Point, judge, unsettled_pairs
 
 
 def point(number: int, *values: tuple[float, float]) -> Point:

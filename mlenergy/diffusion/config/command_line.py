@@ -138,8 +138,10 @@ class CommandLine:
                     found[option.name] = (*found.get(option.name, ()), value) if many else value
         workload, positionals = self._placed([*free, *argv[len(_before_end(argv)) + 1 :]])
         self._check_complete(found, workload, positionals)
-        for option, text in zip(self.positionals, positionals, strict=True):
-            found[option.name.lower()] = option.value_of(text)
+        for number, option in enumerate(self.positionals):
+            texts = positionals[number:]  # the last one may take all that are left
+            values = tuple(option.value_of(text) for text in texts)
+            found[option.name.lower()] = values if option.takes == "values" else values[0]
         return self._with_workload(found, workload)
 
     def _with_workload(self, found: Mapping[str, Any], name: str | None) -> dict[str, Any]:
@@ -158,6 +160,11 @@ class CommandLine:
         flags = [option for option in self.options.values() if option.takes == "no value"]
         return {**{flag.negation: flag for flag in flags}, **self.options}
 
+    @property
+    def _takes_the_rest(self) -> bool:
+        """True where the last positional word may be several."""
+        return bool(self.positionals) and self.positionals[-1].takes == "values"
+
     def _placed(self, words: Sequence[str]) -> tuple[str | None, list[str]]:
         """Of all words that belong to no option: the workload's name, if any, and the positional ones."""
         workload: str | None = None
@@ -169,7 +176,7 @@ class CommandLine:
                 meant = self._near_workload(word)
                 known = f"did you mean {meant}?" if meant else f"use one of {', '.join(self.workloads)}"
                 raise UserError(f"there is no {word}; {known}")
-            elif len(positionals) < len(self.positionals):
+            elif len(positionals) < len(self.positionals) or self._takes_the_rest:
                 positionals.append(word)
             else:
                 meant = None if workload else self._near_workload(word)

@@ -51,11 +51,16 @@ def option_group(title: str | None = None, *, prefixed: bool = False) -> Callabl
             hint, *metadata = unpacked(hints[field.name])
             # The description says what happens without a value; True and False are what a flag changes.
             says_default = isinstance(field.default, bool) or field.default in (None, "", ())
+            metavar, hint_of_default = _metavar(hint), "" if says_default else None
+            if tyro.conf.Positional in metadata:
+                metavar = field.name.upper()
+                if typing.get_origin(hint) is tuple:
+                    metavar, hint_of_default = f"{metavar} [{metavar} ...]", "(required)"
             shown = tyro.conf.arg(
                 help=descriptions[field.name],
                 prefix_name=prefixed,
-                metavar=field.name.upper() if tyro.conf.Positional in metadata else _metavar(hint),
-                help_behavior_hint="" if says_default else None,
+                metavar=metavar,
+                help_behavior_hint=hint_of_default,
             )
             cls.__annotations__[field.name] = Annotated[(hint, shown, *metadata)]  # type: ignore[index]
         cls.group_title = title  # type: ignore[attr-defined]

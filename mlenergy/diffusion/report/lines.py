@@ -22,13 +22,13 @@ def console_for(stream: TextIO) -> Console:
 
 def title(text: str) -> Text:
     """A heading."""
-    return Text(_shown(text), style="bold")
+    return Text(shown(text), style="bold")
 
 
 def labelled(rows: Iterable[tuple[str, str]], style: str = "") -> list[Text]:
     """One line a row: the label in a column of its own, then the value however long it is."""
     return [
-        Text.assemble(("  " + label.ljust(_LABEL_WIDTH), "dim"), (_shown(value), style), overflow="ignore")
+        Text.assemble(("  " + label.ljust(_LABEL_WIDTH), "dim"), (shown(value), style), overflow="ignore")
         for label, value in rows
     ]
 
@@ -70,6 +70,6 @@ def _pipefusion_text(parallel: Mapping[str, Any], steps: int) -> str:
     return f", {patches} patches, {synchronous} synchronous steps ({'exact' if exact else 'approximate'})"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Control characters as escapes, so that no text acts on a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)

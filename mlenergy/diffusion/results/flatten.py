@@ -187,7 +187,7 @@ def _where_it_ran(top: _Part, environment: _Part) -> dict[str, Any]:
     return {
         "hostnames": joined(node.text("hostname") for node in nodes),
         "nodes_count": len(nodes) or None,
-        "gpu_names": joined(gpu.text("name") for gpu in top.part("energy_measurement").parts("gpus")),
+        "gpu_names": joined(gpu.text("name") for node in nodes for gpu in node.parts("gpus")),
         "program_version": source.text("version"),
         "program_commit": source.text("commit"),
         **{f"{name}_version": versions.text(name) for name in ("torch", "xfuser", "diffusers")},

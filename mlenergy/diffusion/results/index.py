@@ -99,6 +99,18 @@ def open_index(file: Path) -> Any:
     return found if found.schema_arrow.equals(schema(), check_metadata=True) else None
 
 
+def read_index(file: Path) -> Iterator[dict[str, Any]]:
+    """Rows of an index; none of a file that is no index of this version."""
+    try:
+        known = open_index(file)
+    except UserError:
+        known = None
+    for batch in known.iter_batches(_GROUP) if known is not None else ():
+        columns = batch.to_pydict()
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
+
+
 def schema() -> Any:
     """Columns of the table: the fields of `ResultRecord`."""
     hints = get_type_hints(ResultRecord)

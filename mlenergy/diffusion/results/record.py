@@ -83,7 +83,7 @@ class ResultRecord:
     # Where it ran.
     hostnames: str | None = None
     nodes_count: int | None = None
-    gpu_names: str | None = None  # of the GPUs whose energy was read
+    gpu_names: str | None = None  # of all GPUs of the nodes
     program_version: str | None = None
     program_commit: str | None = None
     torch_version: str | None = None

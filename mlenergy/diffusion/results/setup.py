@@ -46,10 +46,10 @@ def versions_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hardware_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result ran on: device, GPUs whose energy was read, power limits; hosts are no part of it."""
+    """What a result ran on: device, and GPUs and processors of its nodes; hosts are no part of it."""
     plan = _mapping(content.get("configuration"))
-    gpus = _list(_mapping(content.get("energy_measurement")).get("gpus"))
     nodes = _nodes(_mapping(content.get("environment")))
+    gpus = [gpu for node in nodes for gpu in _list(node.get("gpus"))]
     parallel = _mapping(plan.get("parallel"))
     return {
         "device": plan.get("device"),

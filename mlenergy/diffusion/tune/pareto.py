@@ -25,26 +25,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlenergy.diffusion.measure.statistics import t_quantile
+from mlenergy.diffusion.measure.starts import Interval, Spread, StartSummary, scatter_of
 
 _OUTLIER_P = 0.01
-
-
-@dataclass(frozen=True)
-class StartSummary:
-    """One figure of one start, per image: mean and standard deviation of its iterations."""
-
-    iterations: int
-    mean: float
-    deviation: float | None  # None for one iteration
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Standard deviation of a start's mean, as a share of the candidate's mean."""
-
-    relative: float
-    freedom: int  # degrees of freedom: starts less candidates
 
 
 @dataclass(frozen=True)
@@ -57,24 +40,6 @@ class Spreads:
     def of(self, candidate: int) -> Spread | None:
         """The spread that holds for a candidate."""
         return self.own.get(candidate, self.common)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its two-sided 95 % interval, whose lower end is 0 or more."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        """Upper half of the interval."""
-        return self.high - self.mean
-
-    def is_within(self, share: float) -> bool:
-        """True where the half-width is at most this share of the mean."""
-        return self.half_width <= share * self.mean
 
 
 @dataclass(frozen=True)
@@ -110,7 +75,7 @@ def spreads_of(candidates: Mapping[int, Sequence[StartSummary]]) -> Spreads:
     One after another, the candidate with the largest variance is an outlier where an F-test against all
     others together gives p < 0.01 ÷ their number.
     """
-    common = {number: _scatter(starts) for number, starts in candidates.items() if len(starts) > 1}
+    common = {number: scatter_of(starts) for number, starts in candidates.items() if len(starts) > 1}
     own = {}
     while len(common) > 1:
         widest = max(common, key=lambda number: common[number].relative)
@@ -119,29 +84,6 @@ def spreads_of(candidates: Mapping[int, Sequence[StartSummary]]) -> Spreads:
             break
         own[widest] = common.pop(widest)
     return Spreads(_pooled(list(common.values())) if common else None, own)
-
-
-def interval_of(starts: Sequence[StartSummary], spread: Spread | None) -> Interval:
-    """The mean of the starts' means, and the wider of the two intervals that are known.
-
-    Within starts: t × sqrt(Σ s² ÷ n) ÷ starts. Between starts: t × spread × mean ÷ sqrt(starts).
-    Where neither is known (one iteration of one start), the interval is all numbers from 0 on.
-
-    Raises:
-        ValueError: there is no start.
-    """
-    if not starts:
-        raise ValueError("no start to take a mean of")
-    mean = _mean(starts)
-    halves = []
-    freedom = sum(start.iterations - 1 for start in starts)
-    if freedom > 0 and all(start.deviation is not None for start in starts):
-        variance = math.fsum((start.deviation or 0.0) ** 2 / start.iterations for start in starts)
-        halves.append(t_quantile(freedom) * math.sqrt(variance) / len(starts))
-    if spread is not None:
-        halves.append(t_quantile(spread.freedom) * spread.relative * mean / math.sqrt(len(starts)))
-    half = max(halves, default=math.inf)
-    return Interval(mean, max(mean - half, 0.0), mean + half)
 
 
 def judge(points: Sequence[Point]) -> dict[int, Verdict]:
@@ -163,15 +105,6 @@ def unsettled_pairs(points: Sequence[Point], tolerance: float) -> list[tuple[int
         if (_may_dominate(one, other) or _may_dominate(other, one))
         and not all(value.is_within(tolerance) for value in (*one.values, *other.values))
     ]
-
-
-def _mean(starts: Sequence[StartSummary]) -> float:
-    return math.fsum(start.mean for start in starts) / len(starts)
-
-
-def _scatter(starts: Sequence[StartSummary]) -> Spread:
-    mean, freedom = _mean(starts), len(starts) - 1
-    return Spread(math.sqrt(sum((start.mean / mean - 1) ** 2 for start in starts) / freedom), freedom)
 
 
 def _pooled(spreads: Sequence[Spread]) -> Spread:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlenergy.diffusion.executors.ledger import now
+from mlenergy.diffusion.measure.starts import Interval, Spread
 from mlenergy.diffusion.tune.machine import Machine
-from mlenergy.diffusion.tune.pareto import Interval, Spread, Verdict, judge
+from mlenergy.diffusion.tune.pareto import Verdict, judge
 from mlenergy.diffusion.tune.search import Limits
 from mlenergy.diffusion.tune.settings import command_line, options_of, settings_of
 from mlenergy.diffusion.tune.space import Pruned, SearchSpace

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mlenergy.diffusion.tune.pareto import Interval, Point, Spreads, StartSummary, interval_of, spreads_of
+from mlenergy.diffusion.measure.starts import Interval, StartSummary, interval_of
+from mlenergy.diffusion.tune.pareto import Point, Spreads, spreads_of
 from mlenergy.diffusion.tune.space import Candidate
 
 EnergyOf = Literal["gpu", "cpu_packages"]
