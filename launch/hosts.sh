@@ -12,6 +12,7 @@ set -euo pipefail
 # export NCCL_SOCKET_IFNAME=eth0   # how NCCL's ranks find each other; data takes InfiniBand where there is one
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-exec torchrun --nnodes="$NNODES" --nproc_per_node="$NPROC_PER_NODE" \
-  --rdzv_id="mlenergy-$HEAD" --rdzv_backend=c10d --rdzv_endpoint="$HEAD" \
-  -m mlenergy.diffusion.benchmark "$@"
+# torchrun with a light start: it answers signals while torch is still being imported.
+exec python3 -m mlenergy.diffusion.executors.torchrun \
+  --nnodes="$NNODES" --nproc_per_node="$NPROC_PER_NODE" \
+  --rdzv_id="mlenergy-$HEAD" --rdzv_backend=c10d --rdzv_endpoint="$HEAD" -- "$@"

@@ -15,5 +15,6 @@ count_gpus() {
 processes="${NPROC_PER_NODE:-$(count_gpus)}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # torchrun would set the same, with a warning
 
-# An address rather than the hostname, which not every machine or container can resolve.
-exec torchrun --standalone --local_addr=127.0.0.1 --nproc_per_node="$processes" -m mlenergy.diffusion.benchmark "$@"
+# torchrun with a light start, and an address rather than the hostname, which not every machine can resolve.
+exec python3 -m mlenergy.diffusion.executors.torchrun \
+  --standalone --local_addr=127.0.0.1 --nproc_per_node="$processes" -- "$@"

@@ -32,6 +32,13 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+def interrupted_before_measuring(signum: int, stage: str) -> str:
+    """The line of a run that a signal ended before its first window; `stage`: such as loading."""
+    more = "; give the job more time" if signum == signal.SIGUSR1 else ""  # Slurm's, before a time limit
+    name = signal.Signals(signum).name
+    return f"interrupted by {name} while {stage}, before anything was measured: nothing is saved{more}"
+
+
 def quiet_pipe(command: Callable[[], int]) -> int:
     """Run a command whose output may go to `head`: a closed pipe ends it without a traceback.
 

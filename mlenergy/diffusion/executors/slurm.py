@@ -13,7 +13,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import Ledger, now
 from mlenergy.diffusion.executors.process import failure_in_log
-from mlenergy.diffusion.executors.torchrun import MODULE, SIGNALS
+from mlenergy.diffusion.executors.torchrun import LAUNCHER, ONE_MACHINE
 
 ARRAY_LIMIT = 1000  # Slurm's MaxArraySize is 1001 by default, and tasks count from 1 here
 _DEFAULTS = {"time": "01:00:00", "signal": "USR1@120"}
@@ -117,7 +117,7 @@ def _body(array: Array, settings: SlurmSettings, folder: Path) -> list[str]:
     container = f"{settings.container} " if settings.container else ""
     python = f"{container}python3 -c"
     if array.nodes == 1:
-        rendezvous, srun, address = "--standalone --local_addr=127.0.0.1", "srun", []
+        rendezvous, srun, address = " ".join(ONE_MACHINE), "srun", []
     else:
         rendezvous = '--nnodes="$SLURM_NNODES" --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d \\\n'
         rendezvous += '  --rdzv_endpoint="$head:$port"'
@@ -138,12 +138,17 @@ def _body(array: Array, settings: SlurmSettings, folder: Path) -> list[str]:
         'mapfile -t words < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "$files.txt" | xargs printf \'%s\\n\')',
         *address,
         "code=0",
-        f"{srun} {container}torchrun {rendezvous} --nproc_per_node={array.processes} \\",
-        f"  --signals_to_handle={SIGNALS} \\",
-        f'  -m {MODULE} "${{words[@]}}" || code=$?',
+        f"{srun} {container}python3 -m {LAUNCHER} {rendezvous} \\",
+        f'  --nproc_per_node={array.processes}{_signal_lead(settings)} -- "${{words[@]}}" || code=$?',
         'echo "$code" > "$files-$SLURM_ARRAY_TASK_ID.ended"',
         'exit "$code"',
     ]
+
+
+def _signal_lead(settings: SlurmSettings) -> str:
+    """The launcher's option of how long before the time limit Slurm sends its signal; none without one."""
+    lead_s = str({**_DEFAULTS, **settings.options}["signal"]).partition("@")[2]
+    return f" --signal_lead_s={lead_s}" if lead_s.isdigit() else ""
 
 
 def next_folder(base: Path) -> Path:

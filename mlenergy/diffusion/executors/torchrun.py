@@ -1,29 +1,42 @@
-"""torchrun on this machine: in this very process for `mlenergy run`, as a process of its own for each job.
+"""torchrun's launcher with a light start: for `mlenergy run`, for the scripts in launch/, and for each job.
 
-    python -m mlenergy.diffusion.executors.torchrun PROCESSES OPTIONS
+    python -m mlenergy.diffusion.executors.torchrun TORCHRUN_OPTIONS [--signal_lead_s 120] -- OPTIONS
 
-starts the benchmark with PROCESSES processes and exits with the benchmark's own exit code. The command
-`torchrun` exits with 1 whatever the benchmark exited with, so that a user's mistake, which no retry fixes,
-would look like a crash.
+starts the benchmark as `torchrun TORCHRUN_OPTIONS -m mlenergy.diffusion.benchmark OPTIONS` would. Beyond that
+it answers signals from its first moments on, before torch is imported; it exits with the benchmark's own exit
+code, where torchrun exits with 1 whatever happened; and it leaves out torchrun's report of a process that has
+failed, which reports itself.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.resolve import plan_from
-from mlenergy.diffusion.executors.job import Job
+from mlenergy.diffusion.errors import interrupted_before_measuring, quiet_pipe
+from mlenergy.diffusion.supervision.starting import UNHEARD, Starting
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.executors.job import Job
 
 MODULE = "mlenergy.diffusion.benchmark"
+LAUNCHER = "mlenergy.diffusion.executors.torchrun"  # not __name__, which is __main__ in a job's own process
 # SIGUSR1 too, which Slurm sends before a time limit; torchrun passes each on to the run's processes.
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+# An address rather than the hostname, which not every machine or container can resolve.
+ONE_MACHINE = ("--standalone", "--local_addr=127.0.0.1")
+_LEAD = "--signal_lead_s"
+_USAGE = f"usage: python -m {LAUNCHER} TORCHRUN_OPTIONS [{_LEAD} SECONDS] -- OPTIONS OF THE BENCHMARK"
 
 
 def launch(argv: list[str]) -> int:
-    """Plan first, so that a mistake costs no process, then run the benchmark with the planned processes.
+    """`mlenergy run`: plan first, so that a mistake costs no process, then start the planned processes.
 
     Returns:
         The first failed process's exit code, or 0.
@@ -31,45 +44,122 @@ def launch(argv: list[str]) -> int:
     Raises:
         UserError: the plan cannot work.
     """
-    args, plan = plan_from(argv, None, prog="mlenergy run")
-    if args.dry_run:
-        from mlenergy.diffusion.report.plan_view import print_plan
+    with Starting(speaks=True, signals=SIGNALS):
+        # Here, so that signals are answered while they are imported.
+        from mlenergy.diffusion.config.resolve import plan_from
 
-        print_plan(plan)
-        return 0
-    processes = plan.parallel.world_size
-    if processes > 1:
-        # torchrun sets the same by itself, but not without a warning on the user's terminal.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return _torchrun(processes, argv)
+        args, plan = plan_from(argv, None, prog="mlenergy run")
+        if args.dry_run:
+            from mlenergy.diffusion.report.plan_view import print_plan
+
+            print_plan(plan)
+            return 0
+        processes = plan.parallel.world_size
+        if processes > 1:
+            # torchrun sets the same by itself, but not without a warning on the user's terminal.
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        return _torchrun([*ONE_MACHINE, f"--nproc_per_node={processes}"], argv)
 
 
 def command_of(job: Job, extra: Sequence[str] = ()) -> list[str]:
     """The words that start a job on this machine; `extra` options come before its own."""
-    module = "mlenergy.diffusion.executors.torchrun"  # not __name__, which is __main__ in a job's own process
-    return [sys.executable, "-m", module, str(job.processes), *extra, *job.argv]
+    words = [*ONE_MACHINE, f"--nproc_per_node={job.processes}"]
+    return [sys.executable, "-m", LAUNCHER, *words, "--", *extra, *job.argv]
 
 
-def _torchrun(processes: int, argv: Sequence[str], signals: str | None = None) -> int:
-    """Run torchrun's launcher in this process, without its report of a failed child, which reports itself."""
+def main(words: list[str]) -> int:
+    """Start the benchmark from torchrun's options and its own; see the module.
+
+    Returns:
+        The first failed process's exit code, or 0; 2 where `--` is missing.
+    """
+    if "--" not in words:
+        print(_USAGE, file=sys.stderr)
+        return 2
+    middle = words.index("--")
+    options, argv = words[:middle], words[middle + 1 :]
+    speaks = os.environ.get("SLURM_PROCID", "0") == "0"  # of the nodes of a Slurm job, the first
+    with Starting(speaks=speaks, signals=SIGNALS):
+        lead_s, options = _take_lead(options)
+        if speaks and lead_s is not None:
+            from mlenergy.diffusion.executors.time_limit import warning_of
+
+            if (warning := warning_of(lead_s)) is not None:
+                print(f"mlenergy: warning: {warning}", file=sys.stderr, flush=True)
+        return _torchrun(options, argv, speaks=speaks)
+
+
+def _take_lead(options: Sequence[str]) -> tuple[float | None, list[str]]:
+    """The seconds of --signal_lead_s, and the options without it."""
+    lead_s, others, words = None, [], iter(options)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == _LEAD:
+            lead_s = float(value or next(words))
+        else:
+            others.append(word)
+    return lead_s, others
+
+
+def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = True) -> int:
+    """Run torchrun's launcher in this process.
+
+    Args:
+        options: torchrun's own.
+        argv: the benchmark's.
+        speaks: print the lines of what the benchmark's processes cannot tell themselves.
+    """
+    if speaks:
+        print("starting", file=sys.stderr, flush=True)  # the next import takes seconds
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # An address rather than the hostname, which not every machine or container can resolve.
-    words = ["--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"]
-    if signals is not None:
-        words.append(f"--signals_to_handle={signals}")
+    _silence_torchrun()
+    handled = f"--signals_to_handle={','.join(number.name for number in SIGNALS)}"
+    parsed = parse_args([*options, handled, "-m", MODULE, *argv])
+    with tempfile.NamedTemporaryFile(prefix="mlenergy-unheard-", delete=False) as file:
+        unheard = Path(file.name)
+    os.environ[UNHEARD] = str(unheard)
     try:
-        run(parse_args([*words, "-m", MODULE, *argv]))
+        run(parsed)
     except SignalException as stopped:  # passed on to the processes, which have ended by now
-        return 128 + int(stopped.sigval)
+        number = int(stopped.sigval)
+        if speaks and unheard.exists():
+            _say(interrupted_before_measuring(number, "starting"))
+        return 128 + number
     except ChildFailedError as failed:
-        _, failure = failed.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        name = signal.Signals(-failure.exitcode).name
+        _say(f"rank {rank} was ended by {name}{_likely_reason(-failure.exitcode)}")
+        return 128 - failure.exitcode
+    except Exception as error:  # other machines that cannot be reached, a port that is taken
+        if "--debug" in argv:
+            raise
+        text = " ".join(str(error).split())
+        _say(f"the processes could not be started, or lost each other: {type(error).__name__}: {text}")
+        return 1
+    finally:
+        unheard.unlink(missing_ok=True)
     return 0
 
 
+def _silence_torchrun() -> None:
+    """Its loggers set their own levels as they are imported, so that their parent's level has no effect."""
+    for name in ("torch.distributed.elastic", *logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.run")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _likely_reason(number: int) -> str:
+    return ", perhaps for lack of host memory" if number == signal.SIGKILL else ""
+
+
+def _say(line: str) -> None:
+    print(f"mlenergy: error: {line}", file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    sys.exit(_torchrun(int(sys.argv[1]), sys.argv[2:], SIGNALS))
+    sys.exit(quiet_pipe(lambda: main(sys.argv[1:])))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from mlenergy.diffusion.distributed.cluster import Rank
 from mlenergy.diffusion.results.lock import result_lock
@@ -12,6 +14,7 @@ from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
 from mlenergy.diffusion.results.save import accept_no_effect
 from mlenergy.diffusion.results.swap import recover_interrupted_swap
+from mlenergy.diffusion.supervision.starting import when_interrupted
 from mlenergy.diffusion.supervision.status import StatusFile, describe, mark_complete
 from mlenergy.diffusion.supervision.terminal import Terminal, redirect_output, spare_log_path
 
@@ -54,6 +57,7 @@ def result_folder(
         status = StatusFile(paths.status, rank.world_size) if rank.is_main and not is_done else None
         if status is not None:
             status.write()  # from now on an earlier run's end is not taken for this one's
+            when_interrupted(partial(_write_interrupted, status))
         try:
             yield ResultFolder(paths, terminal, is_done, status)
         except BaseException as error:
@@ -64,6 +68,10 @@ def result_folder(
             print(f"{paths.results} is complete; --overwrite_results measures again", file=terminal.out)
     if log != paths.driver_log:
         log.unlink(missing_ok=True)
+
+
+def _write_interrupted(status: StatusFile, number: signal.Signals, message: str) -> None:
+    status.write(state="interrupted", signal=number.name, message=message, exit_code=128 + number)
 
 
 def _accept(paths: RunPaths) -> bool:

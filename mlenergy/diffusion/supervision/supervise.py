@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.distributed.store import Store
-from mlenergy.diffusion.errors import Interrupted, NoEffectError
+from mlenergy.diffusion.errors import Interrupted, NoEffectError, interrupted_before_measuring
 from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
 from mlenergy.diffusion.supervision.exit_codes import exit_code_for, message_of
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory, explain_memory
@@ -31,6 +31,7 @@ class Supervisor:
         self._plan = plan
         self._cluster = cluster
         self._paths = folder.paths
+        self._terminal = folder.terminal.err
         self._store = Store(cluster.rank)
         self._peers: Sequence[tuple[str, int]] = cluster.all_gather_object(
             (socket.gethostname(), os.getpid())
@@ -113,12 +114,16 @@ class Supervisor:
 
     def _abandon(self, reason: str, signum: int | None, exit_code: int) -> None:
         """Called by the watch's thread when the main thread cannot end the run."""
-        ending = {"message": reason, "exit_code": exit_code}
+        ending: dict[str, Any] = {"message": reason, "exit_code": exit_code}
         if self._status is None:
             close_for_the_dead(self._paths.status, f"rank 0 exited; {reason}")
         elif self._status.has_ended and self._status.status.state != "failed":
             return  # the main thread is on its way out
         elif signum is not None:
+            if not self._durations_s:
+                reason = ending["message"] = interrupted_before_measuring(signum, self._doing())
+                with suppress(OSError):  # this process exits at once, without another word
+                    print(f"mlenergy: error: {reason}", file=self._terminal, flush=True)
             self._tell_failure(reason)
             self._write(state="interrupted", signal=signal.Signals(signum).name, **ending, **self._done())
         else:
@@ -127,6 +132,9 @@ class Supervisor:
             first: dict[str, Any] = known or ending
             self._tell_failure(first["message"])
             self._write(state="failed", **first, **self._done())
+
+    def _doing(self) -> str:
+        return "warming up" if self.stage == "measuring" else self.stage
 
     def _tell_failure(self, reason: str) -> None:
         if self.on_failure is not None:
