@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.distributed.cluster import Rank
+from mlenergy.diffusion.environment.device import unused_gpu
 from mlenergy.diffusion.errors import quiet_pipe
 from mlenergy.diffusion.report.plan_view import print_plan
 from mlenergy.diffusion.results.paths import RunPaths
@@ -42,6 +43,8 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
     if args.dry_run:
         print_plan(plan)
         return
+    if rank.is_main and (warning := unused_gpu(args.device, plan.device)) is not None:
+        print(f"mlenergy: warning: {warning}", file=sys.stderr, flush=True)
     paths = RunPaths.of(plan)
     with result_folder(
         paths,

@@ -19,6 +19,9 @@ DEVICE = (
 )
 
 
+NO_CUDA = "nvmlSystemGetCudaDriverVersion=999"
+
+
 @pytest.fixture
 def python(driver):
     """Run a line of Python on the double and give what it prints."""
@@ -75,6 +78,31 @@ def test_a_figure_that_a_driver_does_not_give_is_null(python):
         ("cuda", "", {}, "no CUDA device can be used: CUDA_VISIBLE_DEVICES leaves no GPU; use --device cpu"),
         ("cuda", None, {"fail": "nvmlInitWithFlags=9"}, "Driver Not Loaded; use --device cpu"),
         ("cuda", None, {"gpus": 0}, "the driver finds no GPU; use --device cpu"),
+        (
+            "auto",
+            None,
+            {"fail": "nvmlInitWithFlags=18"},
+            "the driver was updated while the old one was loaded",
+        ),
+        ("auto", "", {"fail": "nvmlInitWithFlags=18"}, "cpu|"),
+        ("auto", None, {"cuda": 12000, "driver": "525.60"}, "cuda|Double GPU"),
+        ("auto", None, {"cuda": 11080, "driver": "520.61"}, "needs NVIDIA driver 525 or newer, but"),
+        (
+            "cuda",
+            None,
+            {"cuda": 11080, "driver": "520.61"},
+            "driver 520.61, which serves CUDA up to 11.8; update",
+        ),
+        (
+            "auto",
+            None,
+            {"cuda": 11080},
+            "torch's build for CUDA 11 (docs/clusters.md, The GPU driver); --device cpu",
+        ),
+        ("cpu", None, {"cuda": 11080}, "cpu|"),
+        ("auto", "", {"cuda": 11080}, "cpu|"),
+        ("auto", None, {"fail": NO_CUDA, "driver": "520.61"}, "but this node has driver 520.61; update"),
+        ("auto", None, {"fail": NO_CUDA, "driver": "525.60"}, "cuda|Double GPU"),
     ],
 )
 def test_the_device_is_chosen_without_importing_torch(
@@ -82,3 +110,53 @@ def test_the_device_is_chosen_without_importing_torch(
 ):
     environ = {**cuda_build, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
     assert answer in python(DEVICE.format(preference=preference), environ, **{"gpus": 2, **controls})
+
+
+@pytest.mark.parametrize(
+    ("preference", "device", "visible", "warned"),
+    [("auto", "cpu", None, True), ("cpu", "cpu", None, False), ("auto", "cpu", "", False)],
+)
+def test_a_cpu_build_beside_a_gpu_is_told(python, preference, device, visible, warned):
+    code = "from mlenergy.diffusion.environment.device import unused_gpu; "
+    code += f"print(unused_gpu({preference!r}, {device!r}))"
+    told = python(code, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}, gpus=1)
+    assert ("has Double GPU, but the installed torch is a CPU build" in told) == warned
+    assert warned or told == "None"
+
+
+@pytest.mark.parametrize(("build", "state"), [("12.8", "fix"), ("11.8", "ok"), (None, "ok")])
+def test_the_doctor_compares_driver_and_build(python, build, state):
+    code = (
+        "from mlenergy.diffusion.environment import doctor as d\n"
+        f"d.torch_cuda_build = lambda: {build!r}\n"
+        "(f,) = d._driver(); print(f.state, f.finding, f.advice, sep='|')"
+    )
+    found = python(code, cuda=11080, driver="520.61").split("|")
+    assert found[0] == state and found[1].startswith("520.61, serves CUDA up to 11.8; torch is built for ")
+    assert ("install torch's build for CUDA 11" in found[2]) == (state == "fix")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver",
+        "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors might be",
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_ends_the_run_in_one_sentence(monkeypatch, text):
+    import torch
+
+    from mlenergy.diffusion.distributed.cluster import Cluster, Rank
+    from mlenergy.diffusion.errors import UserError
+
+    def fail(*_, **__):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", fail if "driver" in text else lambda _: None)
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(UserError) as raised:
+        Cluster.start(Rank(hostname="node1"), "cuda")
+    line = str(raised.value)
+    assert f"cannot use GPU 0 of node1: {text.splitlines()[0]}" in line
+    assert "install the torch build that fits" in line and "kernel errors might" not in line

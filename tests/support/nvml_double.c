@@ -237,11 +237,19 @@ const char *nvmlErrorString(Return code) {
 
 Return nvmlSystemGetDriverVersion(char *out, unsigned size) {
     SYSTEM_CALL("nvmlSystemGetDriverVersion");
-    return copy_text(out, size, "999.01");
+    return copy_text(out, size, control("NVML_DOUBLE_DRIVER", "999.01"));
 }
 Return nvmlSystemGetNVMLVersion(char *out, unsigned size) { return copy_text(out, size, "13.999.01"); }
-Return nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 13000; return OK; }
-Return nvmlSystemGetCudaDriverVersion(int *version) { *version = 13000; return OK; }
+Return nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    SYSTEM_CALL("nvmlSystemGetCudaDriverVersion_v2");
+    *version = (int)control_number("NVML_DOUBLE_CUDA", 13000);
+    return OK;
+}
+Return nvmlSystemGetCudaDriverVersion(int *version) {
+    SYSTEM_CALL("nvmlSystemGetCudaDriverVersion");
+    *version = (int)control_number("NVML_DOUBLE_CUDA", 13000);
+    return OK;
+}
 
 Return nvmlDeviceGetCount_v2(unsigned *count) {
     SYSTEM_CALL("nvmlDeviceGetCount_v2");

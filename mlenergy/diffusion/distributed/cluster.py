@@ -170,8 +170,27 @@ def _take_device(rank: Rank, device_type: str) -> torch.device:
             f"visible there; use --nproc_per_node={max(visible, 1)} or set CUDA_VISIBLE_DEVICES"
         )
     device = torch.device("cuda", rank.local_rank)
-    torch.cuda.set_device(device)
+    try:
+        torch.cuda.set_device(device)
+        # The first kernel: a driver too old, or a GPU that this torch has no kernels for, ends the run here.
+        torch.ones(1, device=device).add(1).item()
+    except torch.OutOfMemoryError:
+        raise  # another program fills the GPU; what explains failed allocations says so
+    except RuntimeError as error:
+        where = f"GPU {device.index} of {rank.hostname}"
+        raise UserError(f"torch {torch.__version__} cannot use {where}: {_explained(error)}") from error
     return device
+
+
+def _explained(error: BaseException) -> str:
+    """The first line, without the advice of PyTorch's authors on debugging kernels, and what to do."""
+    text = str(error).split("\n")[0].strip().rstrip(".")
+    if "driver" in text or "no kernel image" in text:
+        return (
+            f"{text}; update the driver, or install the torch build that fits the driver and the GPU "
+            "(docs/clusters.md, The GPU driver); mlenergy doctor compares them"
+        )
+    return f"{text}; nvidia-smi and mlenergy doctor show its state"
 
 
 def first_to_fail(rank: Rank) -> bool:

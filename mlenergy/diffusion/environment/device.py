@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from mlenergy.diffusion.environment.driver import driver_problem
 from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
 from mlenergy.diffusion.errors import UserError
 
 DeviceType = Literal["cuda", "mps", "cpu"]
 Preference = Literal["auto", "cuda", "mps", "cpu"]
+_WITHOUT_GPU = "; --device cpu runs without the GPU"
 
 
 def detect_device(preference: Preference = "auto") -> tuple[DeviceType, str]:
@@ -25,7 +27,8 @@ def detect_device(preference: Preference = "auto") -> tuple[DeviceType, str]:
     then Apple's GPU, then the CPU.
 
     Raises:
-        UserError: the preferred device cannot be used here.
+        UserError: the preferred device cannot be used here, or ``auto`` finds a GPU that this torch cannot
+            use with this driver: a run for it must not measure the CPU instead.
     """
     if preference in ("auto", "cuda"):
         name, reason = _cuda_name()
@@ -39,6 +42,19 @@ def detect_device(preference: Preference = "auto") -> tuple[DeviceType, str]:
         if preference == "mps":
             raise UserError("no Apple GPU can be used: this is not macOS on Apple silicon; use --device cpu")
     return "cpu", cpu_name()
+
+
+def unused_gpu(preference: Preference, device: DeviceType) -> str | None:
+    """A warning where ``auto`` has taken the CPU beside a GPU, as this torch is built without CUDA."""
+    if preference != "auto" or device != "cpu" or torch_cuda_build() is not None:
+        return None
+    visible = visible_gpus(list_gpus().gpus)
+    if not visible:
+        return None
+    return (
+        f"this node has {visible[0].name}, but the installed torch is a CPU build, so this run measures the "
+        "CPU; install torch's CUDA build, or choose --device cpu"
+    )
 
 
 def torch_cuda_build() -> str | None:
@@ -63,18 +79,27 @@ def cpu_name() -> str:
 
 def _cuda_name() -> tuple[str | None, str]:
     """Name of the first GPU that CUDA would take, or None and why."""
-    if torch_cuda_build() is None:
+    build = torch_cuda_build()
+    if build is None:
         return None, "the installed torch is not a CUDA build"
     listed = list_gpus()
+    if listed.is_stale and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        raise UserError(
+            f"{listed.reason}: the driver was updated while the old one was loaded; reboot, or reload its "
+            f"kernel module{_WITHOUT_GPU}"
+        )
     if not listed.gpus:
         return None, listed.reason or "the driver finds no GPU"
     visible = visible_gpus(listed.gpus)
-    if not visible:
-        return _mig_name() or (None, "CUDA_VISIBLE_DEVICES leaves no GPU")
-    return visible[0].name, ""
+    name = visible[0].name if visible else _mig_name()
+    if name is None:
+        return None, "CUDA_VISIBLE_DEVICES leaves no GPU"
+    if (problem := driver_problem(build, listed)) is not None:
+        raise UserError(f"{problem}{_WITHOUT_GPU}")
+    return name, ""
 
 
-def _mig_name() -> tuple[str, str] | None:
+def _mig_name() -> str | None:
     """Name of the MIG slice that CUDA_VISIBLE_DEVICES names first, if it does."""
     entry = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if not entry.startswith("MIG-"):
@@ -82,7 +107,7 @@ def _mig_name() -> tuple[str, str] | None:
     with nvml() as library:
         handle = ask(library.nvmlDeviceGetHandleByUUID, entry)
         name = None if handle is None else ask(library.nvmlDeviceGetName, handle)
-    return None if name is None else (str(name), "")
+    return None if name is None else str(name)
 
 
 def _torch_build(kind: str) -> str | None:

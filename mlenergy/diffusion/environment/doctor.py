@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,7 +16,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from mlenergy.diffusion.environment.gpus import GIB
+from mlenergy.diffusion.environment.device import torch_cuda_build
+from mlenergy.diffusion.environment.driver import driver_problem
+from mlenergy.diffusion.environment.gpus import GIB, list_gpus
 
 State = Literal["ok", "note", "fix"]
 _COLOURS = {"ok": "green", "note": "yellow", "fix": "red"}
@@ -37,7 +40,7 @@ def doctor() -> int:
     for heading in ("check", "state", "found", "what to do"):
         table.add_column(heading, overflow="fold")
     worst = 0
-    for check in (_python, _packages, _torch, _backends, _energy_counters, _rapl, _hub, _cache):
+    for check in (_python, _packages, _driver, _torch, _backends, _energy_counters, _rapl, _hub, _cache):
         for found in check():
             worst = max(worst, found.state == "fix")
             colour = _COLOURS[found.state]
@@ -73,6 +76,19 @@ def _packages() -> Iterator[Finding]:
         yield Finding("flash-attn (optional)", "note", "not installed", "torch's own attention is used")
 
 
+def _driver() -> Iterator[Finding]:
+    build, listed = torch_cuda_build(), list_gpus()
+    if listed.driver is not None:
+        serves = "" if listed.cuda_driver is None else f", serves CUDA up to {listed.cuda_driver}"
+        problem = None if build is None else driver_problem(build, listed)
+        found = (
+            f"{listed.driver}{serves}; torch is built for {'the CPU' if build is None else f'CUDA {build}'}"
+        )
+        yield Finding("GPU driver", "ok" if problem is None else "fix", found, problem or "")
+    elif listed.is_stale:
+        yield Finding("GPU driver", "fix", listed.reason or "", "reboot, or reload the kernel module")
+
+
 def _torch() -> Iterator[Finding]:
     import torch
 
@@ -80,17 +96,30 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             "GPUs", "note", "torch is a CPU build", "runs go to the CPU; install torch's CUDA build for GPUs"
         )
-    elif not torch.cuda.is_available():
+        return
+    with warnings.catch_warnings(record=True) as caught:  # torch tells the reason as a warning
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
+        reason = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
         yield Finding(
             "GPUs",
             "fix",
-            f"CUDA {torch.version.cuda}, no usable GPU",
+            f"CUDA {torch.version.cuda}, no usable GPU{reason and f': {reason}'}",
             "check nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
-    else:
-        for index in range(torch.cuda.device_count()):
-            gpu = torch.cuda.get_device_properties(index)
-            yield Finding(f"GPU {index}", "ok", f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB")
+        return
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        found = f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB"
+        try:
+            torch.ones(1, device=torch.device("cuda", index)).add(1).item()
+        except RuntimeError as error:  # no kernels for this GPU, another program's exclusive use
+            built = ", ".join(torch.cuda.get_arch_list())
+            advice = f"torch is built for {built}; this GPU is sm_{gpu.major}{gpu.minor}"
+            yield Finding(f"GPU {index}", "fix", f"{found}: {str(error).splitlines()[0]}", advice)
+        else:
+            yield Finding(f"GPU {index}", "ok", found)
 
 
 def _backends() -> Iterator[Finding]:

@@ -29,6 +29,7 @@ class GpuList:
     reason: str | None = None
     driver: str | None = None  # version of the kernel driver
     cuda_driver: str | None = None  # newest CUDA that the driver serves, "12.8"
+    is_stale: bool = False  # the loaded kernel driver is not the installed one, so that no GPU can be used
 
 
 @contextmanager
@@ -62,7 +63,8 @@ def list_gpus() -> GpuList:
                 cuda_driver=_cuda_driver(library),
             )
     except pynvml.NVMLError as error:
-        return GpuList((), f"the NVIDIA driver library gives no GPUs: {error}")
+        stale = error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
+        return GpuList((), f"the NVIDIA driver library gives no GPUs: {error}", is_stale=stale)
 
 
 def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str] = os.environ) -> list[Gpu]:
