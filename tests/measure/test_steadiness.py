@@ -18,6 +18,7 @@ def test_steady_windows_and_too_few_have_no_warning():
 def test_one_slow_window_among_fast_ones_is_named_and_is_no_drift():
     found = steadiness_warnings([0.0201, 0.0202, 0.0199, 0.0200, 0.0203, 0.44])
     assert [warning.code for warning in found] == ["outlier", "wide_interval"]
+    assert "the median of 0.02015 s" in found[0].message
     assert "1 of 6 windows" in found[0].message and "window 5 (0.44 s, 21.8 times)" in found[0].message
 
 

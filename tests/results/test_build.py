@@ -233,6 +233,8 @@ def test_numbers_that_do_not_match_are_an_error_not_a_result():
     prompts = prompt_set(plan)
     with pytest.raises(ValueError, match="16 images were made of 16 requests, with 3 file names"):
         build_result(RunRecord(plan, measured, prompts, ENVIRONMENT), [None] * 3)
+    with pytest.raises(ValueError, match="with 17 file names"):
+        build_result(RunRecord(plan, measured, prompts, ENVIRONMENT), [None] * 17)
     few = replace(prompts, requests=prompts.requests[:2])
     with pytest.raises(ValueError, match="of 2 requests"):
         build_result(RunRecord(plan, measured, few, ENVIRONMENT), [None] * 16)

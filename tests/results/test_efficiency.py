@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from result_samples import cpu_measurement, cpu_plan, gpu_measurement, make_plan
+from result_samples import NO_GPU, cpu_measurement, cpu_plan, gpu_measurement, make_plan
 
 from mlenergy.diffusion.config.optimizations import Optimizations
+from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.results.efficiency import efficiency_section
 
 MEASURED = gpu_measurement().iterations  # 8.3 s and 9,150 J in the mean, on two GPUs
@@ -29,6 +30,25 @@ def test_rates_are_those_of_the_mean_iteration():
     assert found["peak_dtype"] == "bfloat16" and "datasheet" in found["peak_source"]
     assert found["j_per_tflop"] == pytest.approx(9150 / total)
     assert {found["reason"], found["mfu_reason"], found["j_per_tflop_reason"]} == {None}
+
+
+@pytest.mark.parametrize("degrees", [{"data": 2}, {"data": 4, "ulysses": 2}])
+def test_gpus_of_all_data_parallel_groups_have_their_part(degrees):
+    """Each group makes its own images beside the others: all GPUs work on the batch's FLOPs."""
+    alone = efficiency_section(make_plan(parallel=Parallelism()), MEASURED)
+    plan = make_plan(parallel=Parallelism(**degrees))
+    found = efficiency_section(plan, MEASURED)
+    assert found["tflops_per_iteration"] == alone["tflops_per_iteration"]
+    for key in ("mfu", "tflops_per_gpu"):
+        assert found[key] * plan.parallel.world_size == pytest.approx(alone[key])
+    assert found["j_per_tflop"] == alone["j_per_tflop"]
+
+
+def test_joules_of_some_windows_are_no_joules_a_tflop():
+    iterations = (*MEASURED[:3], replace(MEASURED[3], energy=NO_GPU))
+    found = efficiency_section(make_plan(), iterations)
+    assert found["j_per_tflop"] is None and found["j_per_tflop_reason"] == "no energy was read"
+    assert found["mfu"] > 0
 
 
 def test_a_listed_model_on_a_cpu_has_its_work_but_no_share_of_a_peak():

@@ -182,6 +182,21 @@ def test_every_file_of_a_run_has_its_place():
     assert paths.relative(image) == "image_outputs/black-forest-labs-FLUX_1-dev_0001_a_majestic_dragon.png"
 
 
+def test_no_two_files_of_a_run_have_one_name():
+    paths = RunPaths.of(make_plan("base"))
+    files = [getattr(paths, name) for name, kind in vars(RunPaths).items() if isinstance(kind, property)]
+    plain = [str(one.folder if isinstance(one, RunPaths) else one) for one in files]
+    plain += [str(paths.stacks(rank)) for rank in range(12)]
+    plain += [str(paths.image(index, prompt)) for index in range(12) for prompt in ("a", "b")]
+    assert len(set(plain)) == len(plain)
+    assert paths.new.results.name == "results.json" and paths.new.folder.parent == paths.folder
+
+
+def test_a_long_path_of_a_model_is_known_by_its_end():
+    assert model_slug("/data/" + "long/" * 40 + "my-model.v2").endswith("long-my-model_v2")
+    assert len(model_slug("/data/" + "long/" * 40)) == 80
+
+
 @pytest.mark.parametrize(
     ("prompt", "slug"),
     [

@@ -98,6 +98,24 @@ def test_a_file_in_the_way_is_one_line_and_both_results_stay_whole(paths):
     assert marks(paths) == {"new"}
 
 
+def test_a_result_leaves_first_and_arrives_last(paths, monkeypatch):
+    """While its other files move, a reader finds no results.json that speaks of them."""
+    moved, rename = [], Path.rename
+
+    def note(path, target):
+        if path.exists():
+            moved.append((path.name, Path(target).parent.name))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    with replaced_result(paths) as new:
+        write_result(new, "new")
+    out = [name for name, folder in moved if folder == "leaving"]
+    into = [name for name, folder in moved if folder == paths.folder.name]
+    assert (out[0], into[-1]) == ("results.json", "results.json")
+    assert len(out) == len(into) == 3
+
+
 # Swaps in a child that the kernel kills at its Nth rename, for N = 1, 2, … until one gets through.
 KILLED = """
 import os, shutil, signal, sys

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from parity_reference import Wanted, reference_images
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.parallelism import Parallelism
@@ -52,13 +53,14 @@ def plan_for(model: str, degrees: Parallelism) -> Plan:
 
 
 @functools.cache
-def one_rank_images(model: str, cluster: Cluster) -> torch.Tensor:
-    return DiffusersEngine.load(plan_for(model, Parallelism()), cluster).generate(BATCH).images
+def one_rank_images(model: str) -> torch.Tensor:
+    negative = None if model == "tiny/flux" else "blurred"
+    return reference_images(Wanted(model, BATCH.prompts, BATCH.seeds, 64, 96, 2, negative=negative))
 
 
 def difference(model: str, degrees: Parallelism, cluster: Cluster, change: Change | None = None) -> float:
     """From the same batch on one rank; `change` breaks the engine on rank 1 before it generates."""
-    expected = one_rank_images(model, cluster)
+    expected = one_rank_images(model)
     engine = DiffusersEngine.load(plan_for(model, degrees), cluster)
     if change is not None and cluster.rank.rank == 1:
         with torch.no_grad():

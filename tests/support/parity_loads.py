@@ -35,21 +35,25 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
 
 
 def _load_blinded(load: Any, folder: Any, plan: Any, device: Any) -> Any:
+    pipeline = load(folder, plan, device)
+    blind(pipeline, joint_second=plan.spec.family.name == "sd3")
+    return pipeline
+
+
+def blind(pipeline: Any, joint_second: bool) -> None:
     """Keys and values of image tokens become the same for all of them.
 
     No token then learns anything of another one, so that PipeFusion's stale activations cannot
     matter: what is left to differ is whether each patch meets its own messages, noise and step.
+
+    joint_second: the second attention of a block (attn2) is over the image, too, and not over the text alone.
     """
-    pipeline = load(folder, plan, device)
     for name, module in pipeline.transformer.named_modules():
-        cross = (
-            name.endswith("attn2") and not hasattr(module, "add_k_proj") and plan.spec.family.name != "sd3"
-        )
+        cross = name.endswith("attn2") and not hasattr(module, "add_k_proj") and not joint_second
         if name.rpartition(".")[2] in _IMAGE_ATTENTION and not cross:
             with torch.no_grad():
                 module.to_k.weight.zero_()
                 module.to_v.weight.zero_()
-    return pipeline
 
 
 def shift_slice(engine: Any) -> None:

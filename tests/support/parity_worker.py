@@ -23,7 +23,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from parity_cases import PROMPTS, Call, Case, cases_of
-from parity_loads import as_the_case_wants, shift_slice
+from parity_loads import as_the_case_wants, blind, shift_slice
+from parity_reference import Wanted, reference_images
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.plan import Plan
@@ -102,20 +103,17 @@ def compute_references(cases: list[Case], cluster: Cluster) -> dict[Case, torch.
     return {reference: images for part in parts for reference, images in part.items()}
 
 
-@torch.no_grad()
 def one_rank_images(reference: Case) -> torch.Tensor:
     """diffusers' own pipeline, called as its documentation says; (n, 3, height, width)."""
-    from mlenergy.diffusion.engines.call import call_arguments
-    from mlenergy.diffusion.weights import pipeline as loading
-    from mlenergy.diffusion.weights.per_node import locate
-
     (call,) = reference.calls
-    plan, batch = case_plan(reference, call), batch_of(call)
-    with as_the_case_wants(reference):
-        pipeline: Any = loading.load(locate(plan), plan, "cpu")
-    pipeline.set_progress_bar_config(disable=True)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
-    return pipeline(prompt=list(batch.prompts), generator=generators, **call_arguments(plan)).images
+    batch = batch_of(call)
+    wanted = Wanted(
+        *(reference.model, batch.prompts, batch.seeds, call.height_px, call.width_px, reference.steps),
+        *(reference.guidance, reference.negative, reference.text_tokens),
+    )
+    is_sd3 = reference.model.startswith("tiny/sd3")
+    change = functools.partial(blind, joint_second=is_sd3) if reference.blind else lambda _pipeline: None
+    return reference_images(wanted, change)
 
 
 def timed(case: Case, cluster: Cluster, references: dict[Case, torch.Tensor]) -> dict[str, Any]:

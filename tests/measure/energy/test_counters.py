@@ -28,7 +28,7 @@ class Zeus:
         self.fails: set[str] = set()
         self.visible: list[str | None] = []
         self.made: list[dict] = []
-        self.clock = 100.0
+        self.clock, self.step = 100.0, 1.0
         rapl = tmp_path / "rapl"
         rapl.mkdir()
         monkeypatch.setattr(zeus.monitor, "ZeusMonitor", self.monitor)
@@ -40,7 +40,7 @@ class Zeus:
 
     def now(self) -> float:
         self.calls.append(("clock",))
-        self.clock += 1
+        self.clock += self.step
         return self.clock
 
     def gpus(self):
@@ -178,6 +178,11 @@ def test_a_cpu_counter_that_wrapped_is_not_believed(zeus_double, kind, joules):
     assert (found.cpu_package_j, found.dram_j, found.marks) == (None, None, ("cpu_counter",))
     assert f"it gave {joules:.1f} J over 1.00 s" in found.cpu_reason
     zeus_double.joules[kind][1] = MOST_CPU_W * 1.0  # of a window of one second
+    assert one_window(Counters("node", (), with_cpus=True)).cpu_reason is None
+    zeus_double.joules[kind][1], zeus_double.step = (
+        MOST_CPU_W * 1.5,
+        2.0,
+    )  # no more than a longer window may have
     assert one_window(Counters("node", (), with_cpus=True)).cpu_reason is None
 
 

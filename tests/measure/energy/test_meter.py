@@ -77,6 +77,16 @@ def test_the_first_rank_of_a_node_reads_its_gpus_and_cpus(readers):
     assert meter._reader.told == ["start_sampling", "begin", "end", "stop_sampling", "close"]
 
 
+def test_other_ranks_of_the_node_read_nothing(readers, monkeypatch):
+    second = Cluster(rank=1)
+    answer = module.ReaderAssignment({0: GPUS}, (0,))
+    monkeypatch.setattr(second, "broadcast_object", lambda value: answer if len(second.sent) == 1 else value)
+    meter = build_meter(second, "GPU-b", None, MeterOptions())
+    assert readers.made == [] and meter.gpus == ()
+    for call in (meter.start, meter.begin, meter.end, meter.stop, meter.close):
+        call()  # nothing to do
+
+
 def test_a_run_without_gpus_reads_the_cpus_and_samples_nothing(readers):
     meter = build_meter(Cluster(), None, None, MeterOptions())
     assert readers.made == [("here", (), True, 0.1)]

@@ -149,6 +149,14 @@ def test_only_readers_of_gpus_have_a_reason_for_missing_stages():
     assert merge([one], "no driver", 2).stage_reason == "no driver"
 
 
+def test_stages_follow_the_counter_where_there_is_one():
+    of_half = reader()
+    of_half.tracks["GPU-a"] = replace(track(150.0), samples=track(300.0).samples)
+    assert report_node(of_half, SPANS).stages["GPU-a"].energy_j["text_encode"] == pytest.approx(
+        150.0, rel=0.02
+    )
+
+
 def test_stages_are_of_both_kinds_of_gpu():
     report = report_node(reader(), SPANS)
     assert report.stage_reason is None

@@ -41,6 +41,9 @@ def test_a_window_has_ten_periods(periods, marks):
 def test_event_reasons_of_any_sample_count():
     assert window_marks(events(0, 0x40, 0), 1.0, None, None) == ["throttle"]
     assert window_marks(events(0x4, 0x8), 1.0, None, None) == ["throttle", "power_cap"]
+    assert window_marks(events(0x4), 1.0, None, None) == ["power_cap"]
+    for throttled in (0x8, 0x20, 0x40, 0x80):
+        assert window_marks(events(throttled), 1.0, None, None) == ["throttle"], hex(throttled)
     assert window_marks(events(0x1, 0x2, 0x10), 1.0, None, None) == []
 
 
