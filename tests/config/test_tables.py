@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.attention import ATTENTION, kernel_names
 from mlenergy.diffusion.config.checks import reasons
-from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, Optimizations
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, AttentionName, Optimizations
 from mlenergy.diffusion.config.parallelism import AXES, MODES, Parallelism
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
@@ -28,6 +29,25 @@ def plan_of(model="tiny/sd3", **changes):
 def test_every_optimization_has_its_record_and_every_record_its_options():
     assert set(OPTIMIZATIONS) == {field.name for field in fields(Optimizations)} - {"cache_threshold"}
     assert set(Optimizations().options) <= OPTIONS
+
+
+def test_every_attention_backend_is_in_the_one_table_and_is_told_by_its_operators():
+    assert {"auto", *ATTENTION} == set(get_args(AttentionName))
+    operators = {
+        "math": "aten._safe_softmax.default",
+        "flash": "aten._scaled_dot_product_flash_attention_for_cpu.default",
+        "efficient": "aten._scaled_dot_product_efficient_attention.default",
+        "cudnn": "aten._scaled_dot_product_cudnn_attention.default",
+        "fa2": "flash_attn._flash_attn_forward.default",
+        "fa3": "_diffusers_flash_attn_3._flash_attn_forward.default",
+    }
+    assert {name: kernel_names({operator: 1}) for name, operator in operators.items()} == {
+        name: name for name in operators
+    }
+    assert kernel_names({"flash_attn_3.fwd.default": 2}) == "fa3"
+    assert kernel_names({operators["flash"]: 1, operators["math"]: 1}) == "flash+math"
+    assert kernel_names({"new.attention.default": 1}) == "new.attention.default"
+    assert kernel_names({}) is None
 
 
 @pytest.mark.parametrize("name", OPTIMIZATIONS)

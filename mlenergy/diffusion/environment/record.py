@@ -40,7 +40,7 @@ def environment_record(
 
     Args:
         argv: the command line, program first.
-        facts: what only the engine knows (``attention_backend``), kept as given.
+        facts: what only the engine knows (``xfuser_version``), kept as given.
         nodes: every rank's ``node_record()``, gathered; None: this node alone. Ranks of
             one node count once.
         environ: the environment, of which only telling variables are kept.

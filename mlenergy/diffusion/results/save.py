@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.config.attention import kernel_names
 from mlenergy.diffusion.results.atomic import write_json, written_aside
 from mlenergy.diffusion.results.build import SCHEMA_VERSION
 from mlenergy.diffusion.results.lock import check_held
@@ -77,6 +78,7 @@ def pending_effects(needs_look: bool) -> dict[str, Any]:
             known, the result does not count as complete.
     """
     unknown = {"effects": None, "effects_reason": "not looked at yet"}
+    unknown |= {"attention_backend": None, "attention_backend_reason": "not looked at yet"}
     return unknown | {"effects_pending": needs_look, "effects_failed": []}
 
 
@@ -88,7 +90,17 @@ def found_effects(effects: Sequence[Mapping[str, Any]], no_effect: Sequence[str]
         no_effect: a line for each optimization that changed nothing and should have.
     """
     known = {"effects": list(effects), "effects_reason": None, "effects_pending": False}
-    return known | {"effects_failed": list(no_effect)}
+    return known | _attention_backend(effects) | {"effects_failed": list(no_effect)}
+
+
+def _attention_backend(effects: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """The kernels that the denoiser ran on all ranks, or the first reason why a rank's are not known."""
+    records = [rank["attention"] for rank in effects]
+    unknown = next((record["reason"] for record in records if record["kernels"] is None), None)
+    if unknown is not None:
+        return {"attention_backend": None, "attention_backend_reason": unknown}
+    ran = kernel_names({name: calls for record in records for name, calls in record["kernels"].items()})
+    return {"attention_backend": ran, "attention_backend_reason": None}
 
 
 def save_effects_reason(paths: RunPaths, reason: str) -> None:
@@ -100,7 +112,7 @@ def save_effects_reason(paths: RunPaths, reason: str) -> None:
     check_held(paths.lock)
     result = read_result(paths.results)
     if result is not None:
-        save_result(paths, {**result, "effects_reason": reason})
+        save_result(paths, {**result, "effects_reason": reason, "attention_backend_reason": reason})
 
 
 def accept_no_effect(paths: RunPaths) -> bool:

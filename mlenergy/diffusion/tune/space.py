@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.parallelism import AXES, MODES
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
@@ -22,8 +23,7 @@ from mlenergy.diffusion.tune.settings import label_of, layout_of
 
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.
 _BATCH_SIZES = (1, 2, 4, 8)
-# Exact kernels; `math` is the slow reference, `sage` computes in 8 bits.
-_ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "fa2", "fa3")
+_ATTENTION = tuple(name for name, kernel in ATTENTION.items() if kernel.is_searched)
 
 _OPTION_OF: dict[str, str] = {mode: MODES[mode].option for mode in MODES if mode in AXES}
 

@@ -34,7 +34,8 @@ def test_math_takes_the_kernels_place(run, exact, model, engine):
 def test_flash_and_sdpa_are_what_the_cpu_does_anyway(run, exact):
     for name in ("flash", "sdpa"):
         ran = run("tiny/flux", "--engine", "diffusers", "--attention_backend", name, steps=2)
-        assert ran.effects["attention"] == {"asked": name, "kernels": {FLASH: 8}, "reason": None}
+        attention = ran.effects["attention"]
+        assert (attention["asked"], attention["kernels"], attention["reason"]) == (name, {FLASH: 8}, None)
         assert torch.equal(ran.images[0], exact("tiny/flux", "diffusers", 2).images[0])
 
 
@@ -44,13 +45,48 @@ def test_a_choice_does_not_leak_into_the_next_model(run):
     assert ran.effects["attention"]["kernels"] == {FLASH: 8}
 
 
+def judged(name, *ranks):
+    """Complaints about a kernel, from operators and layers of each rank."""
+    effects = [
+        {"attention": {"kernels": kernels, "in_layers": kernels, "layers": layers}}
+        for kernels, layers in ranks
+    ]
+    return optimizations_without_effect(Optimizations(attention=name), effects)
+
+
 def test_a_kernel_that_did_not_run_is_named():
-    effects = {"attention": {"asked": "cudnn", "kernels": {FLASH: 8}, "reason": None}}
-    (line,) = optimizations_without_effect(Optimizations(attention="cudnn"), [effects])
+    cudnn = {"aten._scaled_dot_product_cudnn_attention.default": 57}
+    (line,) = judged("cudnn", ({FLASH: 8}, 8))
     assert "cudnn was not used" in line and "flash_attention_for_cpu" in line
-    seen = {"attention": {"kernels": {"aten._scaled_dot_product_cudnn_attention.default": 57}}}
-    assert optimizations_without_effect(Optimizations(attention="cudnn"), [seen]) == []
-    assert (
-        optimizations_without_effect(Optimizations(attention="cudnn"), [{"attention": {"kernels": None}}])
-        == []
-    )
+    assert judged("cudnn", (cudnn, 57)) == []
+    assert judged("cudnn", (None, 57)) == []
+    (line,) = judged("cudnn", (cudnn, 57), ({FLASH: 57}, 57))
+    assert "was not used" in line, "one rank of two took another kernel"
+    (line,) = judged("cudnn", ({**cudnn, FLASH: 1}, 58))
+    assert "was used in 57 of 58 layers" in line
+    (line,) = judged("fa3", ({"flash_attn._flash_attn_forward.default": 57}, 57))
+    assert "fa3 was not used" in line
+    assert judged("fa2", ({"flash_attn._flash_attn_forward.default": 57}, 57)) == []
+
+
+def test_the_kernel_of_other_layers_does_not_count(run):
+    """HunyuanDiT's cross-attention keeps torch's own kernel, whatever is asked for."""
+    ran = run("tiny/hunyuandit", "--engine", "diffusers", "--attention_backend", "math", steps=2)
+    attention = ran.effects["attention"]
+    assert attention["kernels"] == {SOFTMAX: 4, FLASH: 5}
+    assert attention["in_layers"] == {SOFTMAX: 4}
+    efficient = "aten._scaled_dot_product_efficient_attention.default"
+    attention = {"kernels": {efficient: 5, FLASH: 4}, "in_layers": {FLASH: 4}, "layers": 4}
+    asked = Optimizations(attention="efficient")
+    assert "was not used" in optimizations_without_effect(asked, [{"attention": attention}])[0]
+
+
+def test_every_part_says_what_ran(run):
+    ran = run("tiny/sd3", "--engine", "diffusers", "--attention_backend", "math", steps=2)
+    attention = ran.effects["attention"]
+    assert (attention["library"], attention["told"], attention["layers"]) == ("diffusers", "_native_math", 4)
+    parts = attention["parts"]
+    assert set(parts) == {"text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"}
+    assert parts["transformer"] == {"kernel": "math", "operators": {SOFTMAX: 4}, "reason": None}
+    assert parts["vae"]["kernel"] == "flash", "the option is the denoiser's"
+    assert all(parts[name]["operators"] for name in parts if name.startswith("text"))

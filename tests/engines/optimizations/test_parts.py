@@ -1,11 +1,14 @@
 """Attention slices, VAE slices, VAE tiles, schedulers: counted calls and the classes that stepped."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 from optimization_batches import FOX, WHALE
@@ -14,6 +17,7 @@ from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
+from mlenergy.diffusion.engines.optimizations.schedulers import replace_scheduler
 
 CPU = Cluster(Rank(), torch.device("cpu"), None)
 
@@ -85,6 +89,15 @@ def test_solvers_of_one_flow_meet_where_steps_are_many(run, exact, model, name):
 
     few, many = distance(4), distance(48)
     assert 0 < many < 0.4 * few
+
+
+@pytest.mark.parametrize("name", ["dpmsolver++", "unipc"])
+def test_the_shift_by_size_stays_the_models_own(name):
+    """Pipelines read these four from the scheduler, and take FLUX.1-dev's where they are missing."""
+    own = {"base_image_seq_len": 128, "max_image_seq_len": 2048, "base_shift": 0.4, "max_shift": 1.0}
+    pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **own))
+    replace_scheduler(pipeline, name)
+    assert {key: pipeline.scheduler.config[key] for key in own} == own
 
 
 def test_euler_is_the_own_scheduler_of_a_flow(run, exact):

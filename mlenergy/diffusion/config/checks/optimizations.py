@@ -10,25 +10,12 @@ import typing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from mlenergy.diffusion.config.attention import ATTENTION, attention_library
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, STEP_CACHES, AttentionName
-from mlenergy.diffusion.models.spec import CacheMethod, EngineName
+from mlenergy.diffusion.models.spec import CacheMethod
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
-
-_ON_CPU: frozenset[AttentionName] = frozenset({"sdpa", "math", "flash"})
-_HALF_ONLY: frozenset[AttentionName] = frozenset({"flash", "cudnn", "fa2", "fa3", "sage"})
-_PACKAGES: dict[AttentionName, str] = {
-    "fa2": "flash_attn",
-    "fa3": "flash_attn_interface",
-    "sage": "sageattention",
-}
-# What shares a sequence in each engine, on a GPU; rings need the log-sum-exp of each part.
-_IN_SEQUENCE: dict[EngineName, frozenset[AttentionName]] = {
-    "diffusers": frozenset({"sdpa", "flash", "cudnn", "fa2", "sage"}),
-    "xdit": frozenset({"sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage"}),
-}
-_WITHOUT_LSE: frozenset[AttentionName] = frozenset({"sdpa", "math", "sage"})
 
 
 def _device(plan: Plan) -> str | None:
@@ -42,39 +29,41 @@ def _device(plan: Plan) -> str | None:
 
 def _attention(plan: Plan) -> str | None:
     name, dtype = plan.optimizations.attention, plan.dtype
-    option = f"--attention_backend {name}"
     if name == "auto":
         return None
-    if plan.device == "cpu" and name not in _ON_CPU:
-        return f"{option} runs on NVIDIA GPUs only; on the CPU use one of {', '.join(sorted(_ON_CPU))}"
-    if plan.device == "cuda" and dtype == "float32" and name in _HALF_ONLY:
+    option, kernel = f"--attention_backend {name}", ATTENTION[name]
+    if plan.device == "cpu" and not kernel.runs_on_cpu:
+        return f"{option} runs on NVIDIA GPUs only; on the CPU use one of {', '.join(sorted(_on_cpu()))}"
+    if plan.device == "cuda" and dtype == "float32" and kernel.half_precision_only:
         return f"{option} has no float32; use --workload.dtype bfloat16, or --attention_backend efficient"
-    package = _PACKAGES.get(name)
+    package = kernel.package
     if package is not None and find_spec(package) is None:
         return f"{option} needs the package {package}; install it, or use flash or cudnn, which torch brings"
-    return _attention_in_parallel(plan)
-
-
-def _attention_in_parallel(plan: Plan) -> str | None:
-    name, parallel, engine = plan.optimizations.attention, plan.parallel, plan.engine
-    split = parallel.world_size > parallel.data if engine == "xdit" else parallel.sequence > 1
-    if not split or plan.spec.family.denoiser == "unet":
+    fits = _fitting_kernels(plan)
+    if name in fits:
         return None
+    return (
+        f"{option} cannot share a sequence by ulysses {plan.parallel.ulysses} x ring {plan.parallel.ring} in "
+        f"the {plan.engine} engine{' on the CPU' if plan.device == 'cpu' else ''}; use one of "
+        f"{', '.join(sorted(fits))}"
+    )
+
+
+def _fitting_kernels(plan: Plan) -> set[AttentionName]:
+    """Kernels that the plan's attention layers can run; rings need the log-sum-exp of each part."""
+    parallel, names = plan.parallel, _on_cpu() if plan.device == "cpu" else set(ATTENTION)
+    if attention_library(plan) == "xfuser":
+        return {name for name in names if parallel.ring == 1 or ATTENTION[name].gives_log_sum_exp}
+    if parallel.sequence == 1:
+        return names
     if plan.device == "cpu":
-        only = "flash" if engine == "xdit" else "sdpa"
-        if name == only:
-            return None
-        return (
-            f"--attention_backend {name}: on the CPU an image that {parallel.world_size // parallel.data} "
-            f"processes share is attended by {only} only; use that, or one process"
-        )
-    if name not in _IN_SEQUENCE[engine] or (parallel.ring > 1 and name in _WITHOUT_LSE):
-        fits = sorted(_IN_SEQUENCE[engine] - (_WITHOUT_LSE if parallel.ring > 1 else set()))
-        return (
-            f"--attention_backend {name} cannot share a sequence by ulysses {parallel.ulysses} x ring "
-            f"{parallel.ring} in the {engine} engine; use one of {', '.join(fits)}"
-        )
-    return None
+        return {"sdpa"}  # engines/diffusers/cpu.py gives that one its log-sum-exp
+    without = {name for name in names if parallel.ring > 1 and not ATTENTION[name].gives_log_sum_exp}
+    return {name for name in names if ATTENTION[name].shares_in_diffusers} - without
+
+
+def _on_cpu() -> set[AttentionName]:
+    return {name for name, kernel in ATTENTION.items() if kernel.runs_on_cpu}
 
 
 def _attention_slicing(plan: Plan) -> str | None:

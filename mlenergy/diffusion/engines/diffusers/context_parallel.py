@@ -8,10 +8,11 @@ from typing import Any
 from diffusers import ContextParallelConfig
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
+from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition
 from mlenergy.diffusion.engines.diffusers.routing import route_self_attention
-from mlenergy.diffusion.engines.optimizations.attention import IN_DIFFUSERS
+from mlenergy.diffusion.engines.optimizations.attention import use_backend
 
 _TOKENS_OUT = {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)}
 _ROTARY = ContextParallelInput(split_dim=0, expected_dims=2)
@@ -41,11 +42,10 @@ def enable_context_parallel(denoiser: Any, plan: Plan, position: MeshPosition) -
     name = type(denoiser).__name__
     if name in _SELF_ATTENTION:
         route_self_attention(denoiser, _SELF_ATTENTION[name])
-    backend = _backend(plan)
-    denoiser.set_attention_backend(backend)
+    use_backend(denoiser, _backend(plan))
     with _adapted(plan):
         denoiser.enable_parallelism(config=_config(plan, position), cp_plan=_SPLITS[name])
-    return {"attention_backend": backend, "text_shared_unevenly": _is_uneven(plan)}
+    return {"text_shared_unevenly": _is_uneven(plan)}
 
 
 def _config(plan: Plan, position: MeshPosition) -> ContextParallelConfig:
@@ -66,7 +66,7 @@ def _is_uneven(plan: Plan) -> bool:
 
 def _backend(plan: Plan) -> str:
     if plan.optimizations.attention != "auto":
-        return IN_DIFFUSERS[plan.optimizations.attention]
+        return ATTENTION[plan.optimizations.attention].diffusers
     if plan.parallel.ring == 1 or plan.device == "cpu":
         return "native"
     return "_native_flash"  # part of torch, and it returns the log-sum-exp that "native" keeps

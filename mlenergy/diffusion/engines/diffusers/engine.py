@@ -97,7 +97,7 @@ class DiffusersEngine:
 def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:
     """Split the denoiser's work over the ranks of one data-parallel group; returns facts on it."""
     denoiser = getattr(pipeline, plan.spec.family.denoiser)
-    facts: dict[str, Any] = {"attention_backend": plan.optimizations.attention}
+    facts: dict[str, Any] = {}
     if plan.parallel.sequence > 1:
         facts |= enable_context_parallel(denoiser, plan, position)
     if plan.parallel.tensor > 1:

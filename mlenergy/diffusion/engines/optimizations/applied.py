@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlenergy.diffusion.config.attention import attention_library
 from mlenergy.diffusion.engines.optimizations import precision
-from mlenergy.diffusion.engines.optimizations.attention import attention_kernels, set_attention
+from mlenergy.diffusion.engines.optimizations.attention import (
+    backend_told,
+    bare_denoiser,
+    layers_that_obey,
+    set_attention,
+)
+from mlenergy.diffusion.engines.optimizations.attention_seen import attention_of_parts, watched_parts
 from mlenergy.diffusion.engines.optimizations.caches import CacheWork
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork
 from mlenergy.diffusion.engines.optimizations.memory import VaeCalls, offload, resident_bytes
@@ -95,8 +102,8 @@ class AppliedOptimizations:
     def effects(self, warmup_calls: int, run: _Run) -> dict[str, Any]:
         """Effects of the optimizations over the calls after the first `warmup_calls`; plain data.
 
-        run: generates a batch in so many steps; the attention kernels of the first step are looked
-            at, so every rank has to call this.
+        run: generates a batch in so many steps; the attention of each part's first call is looked at,
+            so every rank has to call this.
         """
         found: dict[str, Any] = {"scheduler": scheduler_record(self._pipeline.scheduler)}
         if self._compile is not None:
@@ -113,11 +120,26 @@ class AppliedOptimizations:
         return found
 
     def _attention(self, run: _Run) -> dict[str, Any]:
-        asked, batch = self.plan.optimizations.attention, self._last
-        if batch is None or self.plan.parallel.pipefusion > 1:
-            reason = "nothing was generated" if batch is None else "PipeFusion's stages run apart"
-            return {"asked": asked, "kernels": None, "reason": f"not looked at: {reason}"}
-        denoiser = getattr(self._pipeline, self.plan.spec.family.denoiser)
-        steps = min(self.plan.steps, _FEWEST_STEPS)
-        kernels = attention_kernels(denoiser, lambda: run(batch, steps))
-        return {"asked": asked, "kernels": kernels, "reason": None}
+        plan, pipeline, batch = self.plan, self._pipeline, self._last
+        family = plan.spec.family
+        layers = layers_that_obey(bare_denoiser(pipeline, plan))
+        known = {
+            "asked": plan.optimizations.attention,
+            "library": attention_library(plan),
+            "told": backend_told(pipeline, plan),
+            "layers": len(layers),
+            "seen_uncompiled": plan.optimizations.compile_mode is not None,
+        }
+        if batch is None:
+            unseen = {"kernels": None, "in_layers": None, "reason": "nothing was generated"}
+            return {**known, **unseen, "parts": {}}
+        steps = min(plan.steps, _FEWEST_STEPS)
+        parts = attention_of_parts(watched_parts(pipeline, family.stages), layers, lambda: run(batch, steps))
+        own = parts[family.denoiser]
+        return {
+            **known,
+            "kernels": own.operators,
+            "in_layers": own.in_layers,
+            "reason": own.reason,
+            "parts": {name: seen.record for name, seen in parts.items()},
+        }

@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlenergy.diffusion.config.optimizations import AttentionName, Optimizations
+from mlenergy.diffusion.config.attention import ATTENTION
+from mlenergy.diffusion.config.optimizations import Optimizations, SchedulerName
 
 Effects = Mapping[str, Any]  # one rank's record, as an engine's `effects` gives it
 
-# Asked-for attention -> a word of the operator that shows it. "sdpa" leaves the choice to torch.
-_KERNEL_WORDS: dict[AttentionName, tuple[str, ...]] = {
-    "math": ("softmax",),
-    "flash": ("flash_attention",),
-    "efficient": ("efficient_attention",),
-    "cudnn": ("cudnn_attention",),
-    "fa2": ("flash_attn",),
-    "fa3": ("flash_attn_3", "fa3", "flash_attn"),
-    "sage": ("sage",),
+# Asked-for scheduler -> a part of the names of its classes.
+_SCHEDULER_WORDS: dict[SchedulerName, str] = {
+    "ddim": "DDIM",
+    "dpmsolver++": "DPMSolver",
+    "unipc": "UniPC",
+    "euler": "Euler",
 }
 
 
 def has_checked_effect(optimizations: Optimizations) -> bool:
     """True where `optimizations_without_effect` can judge at least one of these."""
-    asked = (optimizations.cache, optimizations.compile_mode, optimizations.quantization)
-    stored = (optimizations.layerwise_fp8, optimizations.fp8_t5_encoder, optimizations.vae_tiling)
-    return any((*asked, *stored)) or optimizations.attention in _KERNEL_WORDS
+    # Offloading cannot be judged: where little memory is needed, all of it may lie on the GPU rightly.
+    judged = set(optimizations.in_use) - {"attention", "offload"}
+    return bool(judged) or bool(_operators(optimizations))
 
 
 def optimizations_without_effect(optimizations: Optimizations, ranks: Sequence[Effects]) -> list[str]:
     """One line for every optimization that changed nothing on any rank; what cannot be seen is not blamed."""
-    checks = (_cache, _compile, _attention, _weights, _tiling)
+    checks = (
+        *(_cache, _compile, _attention, _attention_slicing),
+        *(_weights, _vae_slicing, _tiling, _scheduler),
+    )
     return [line for line in (check(optimizations, ranks) for check in checks) if line]
 
 
@@ -54,16 +55,39 @@ def _compile(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | No
     return "--use_torch_compile compiled no graph; leave it out"
 
 
+def _operators(optimizations: Optimizations) -> tuple[str, ...]:
+    """Words of the operators that show the asked-for attention; none where the choice is left to others."""
+    return () if optimizations.attention == "auto" else ATTENTION[optimizations.attention].operators
+
+
 def _attention(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
-    words = _KERNEL_WORDS.get(optimizations.attention)
+    """A kernel has to be seen on every rank, in each of the layers that one can be chosen for."""
+    words = _operators(optimizations)
+    seen = [rank["attention"] for rank in ranks]
+    if not words or any(rank["kernels"] is None for rank in seen):
+        return None
+    shares = [(_calls(rank["in_layers"], words), rank["layers"]) for rank in seen]
+    used, layers = min(shares, key=lambda share: share[0] - share[1])
+    if used >= layers:
+        return None
+    ran = ", ".join(sorted({name for rank in seen for name in rank["kernels"]}))
+    how = "was not used" if used == 0 else f"was used in {used} of {layers} layers"
+    return f"--attention_backend {optimizations.attention} {how}: what ran is {ran}; choose another"
+
+
+def _calls(kernels: Mapping[str, int], words: Sequence[str]) -> int:
+    return sum(calls for name, calls in kernels.items() if any(word in name for word in words))
+
+
+def _attention_slicing(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.attention_slicing:
+        return None
     seen = [rank["attention"]["kernels"] for rank in ranks]
-    if words is None or any(kernels is None for kernels in seen):
+    # Slices are attended in parts.
+    if None in seen or all(_calls(kernels, ATTENTION["math"].operators) for kernels in seen):
         return None
-    names = {name for kernels in seen for name in kernels}
-    if any(word in name for word in words for name in names):
-        return None
-    ran = ", ".join(sorted(names)) or "none that torch's dispatcher sees"
-    return f"--attention_backend {optimizations.attention} was not used: what ran is {ran}; choose another"
+    ran = ", ".join(sorted({name for kernels in seen for name in kernels}))
+    return f"--attention_slicing was not used: what ran is {ran}; leave it out"
 
 
 def _weights(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
@@ -78,8 +102,27 @@ def _weights(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | No
     return f"the weights of {', '.join(sorted(same))} did not become smaller; leave their 8-bit option out"
 
 
+def _vae_slicing(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.vae_slicing:
+        return None
+    most = max((rank["vae"]["images_per_call"] or 0 for rank in ranks), default=0)
+    return f"--vae_slicing decoded {most} images in one call; leave it out" if most > 1 else None
+
+
 def _tiling(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
-    calls = [rank["vae"]["decoder_calls"] for rank in ranks if "vae" in rank]
-    if not optimizations.vae_tiling or not any(calls) or any(count > 1 for count in calls):
+    if not optimizations.vae_tiling:
+        return None
+    calls = [rank["vae"]["decoder_calls"] for rank in ranks]
+    if not any(calls) or any(count > 1 for count in calls):
         return None
     return "--vae_tiling decoded each image in one tile: it is not larger than a tile; leave it out"
+
+
+def _scheduler(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if optimizations.scheduler == "own":
+        return None
+    word = _SCHEDULER_WORDS[optimizations.scheduler]
+    others = sorted({rank["scheduler"]["class"] for rank in ranks if word not in rank["scheduler"]["class"]})
+    if not others:
+        return None
+    return f"--scheduler {optimizations.scheduler} was not used: {', '.join(others)} stepped; leave it out"

@@ -22,6 +22,9 @@ _BY_NAME: dict[SchedulerName, Any] = {
 }
 
 
+_SHIFT_BY_SIZE = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+
+
 def replace_scheduler(pipeline: Any, name: SchedulerName) -> None:
     """Put the named scheduler into the pipeline; noise schedule and prediction type are the model's."""
     own = pipeline.scheduler.config
@@ -45,13 +48,17 @@ def _for_flow(own: Any, name: SchedulerName) -> Any:
     if name == "euler":
         return FlowMatchEulerDiscreteScheduler.from_config(own)
     kind = {"dpmsolver++": FlowDPMSolver, "unipc": FlowUniPC}[name]
-    return kind(
+    scheduler = kind(
         num_train_timesteps=own.num_train_timesteps,
         prediction_type="flow_prediction",
         use_flow_sigmas=True,
         flow_shift=own.shift,
         use_dynamic_shifting=own.use_dynamic_shifting,
     )
+    # Pipelines read from it how an image's size moves the shift, and where it is missing some take
+    # FLUX.1-dev's values in silence.
+    scheduler.register_to_config(**{key: own[key] for key in _SHIFT_BY_SIZE if key in own})
+    return scheduler
 
 
 class FlowDPMSolver(DPMSolverMultistepScheduler):  # type: ignore[misc]  # diffusers is untyped

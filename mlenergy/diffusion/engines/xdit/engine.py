@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.call import call_arguments, group_rows, noise_generators
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
-from mlenergy.diffusion.engines.optimizations.attention import IN_XFUSER
 from mlenergy.diffusion.engines.xdit import importing
 from mlenergy.diffusion.engines.xdit.groups import form_groups
 from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
@@ -158,7 +158,7 @@ def _wrapped(pipeline: Any, plan: Plan) -> Any:
 def _attention_backend(plan: Plan) -> str | None:
     """The attention that xfuser is to use; None leaves the choice, among half-precision kernels, to it."""
     if plan.optimizations.attention != "auto":
-        return IN_XFUSER[plan.optimizations.attention]
+        return ATTENTION[plan.optimizations.attention].xfuser
     if plan.device == "cpu":
         return "sdpa_flash"  # cpu.py puts the CPU kernel of the same family there
     if plan.dtype == "float32":
@@ -168,11 +168,8 @@ def _attention_backend(plan: Plan) -> str | None:
 
 def _facts(plan: Plan, patches: tuple[str, ...]) -> dict[str, Any]:
     """Facts on this engine, for the results."""
-    from xfuser.core.distributed import get_runtime_state
-
     return {
         "xfuser_version": importing.installed_version(),
-        "attention_backend": get_runtime_state().attention_backend.name,
         "mends": patches,  # the key of result schema 1
         "approximation": plan.approximation,
         "ranks_that_decode": "all" if plan.parallel.parallel_vae else "one a data-parallel group",
