@@ -83,6 +83,7 @@ REFUSED = [
     ("flux", "--scheduler ddim", "cuda", 1, "predicts a flow"),
     ("pixart", "--scheduler ddim --pipefusion_parallel_degree 2", "cuda", 2, "in patches"),
     ("pixart", "--scheduler unipc --ulysses_degree 2", "cuda", 2, "ddim or dpmsolver++"),
+    ("flux", "--engine xdit --scheduler unipc --tensor_parallel_degree 2", "cuda", 2, "noise levels"),
     ("flux", "--use_torch_compile", "mps", 1, "Apple's GPU"),
     ("flux", "--enable_model_cpu_offload", "mps", 1, "an Apple GPU shares it"),
 ]

@@ -237,6 +237,11 @@ def _scheduler(plan: Plan) -> str | None:
             f"--scheduler {name}: the xdit engine steps a part of the image on each process by "
             f"{' or '.join(sorted(parts))} or the model's own; use one of these, or --engine diffusers"
         )
+    if plan.engine == "xdit" and parallel.tensor > 1 and name not in parts:
+        return (
+            f"--scheduler {name}: xfuser's tensor-parallel pipeline gives the scheduler noise levels that "
+            f"{name} does not take; use euler or own, or --engine diffusers"
+        )
     return None
 
 
