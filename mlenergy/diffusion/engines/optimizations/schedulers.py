@@ -48,7 +48,7 @@ def _for_flow(own: Any, name: SchedulerName) -> Any:
     if name == "euler":
         return FlowMatchEulerDiscreteScheduler.from_config(own)
     kind = {"dpmsolver++": FlowDPMSolver, "unipc": FlowUniPC}[name]
-    scheduler = kind(
+    scheduler: Any = kind(
         num_train_timesteps=own.num_train_timesteps,
         prediction_type="flow_prediction",
         use_flow_sigmas=True,
