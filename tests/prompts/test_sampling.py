@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.prompts import sources
 from mlenergy.diffusion.prompts.sampling import PromptOptions, sample_requests
@@ -126,3 +127,43 @@ def test_hub_ids_may_name_configuration_split_and_revision(dataset, parts):
 def test_a_name_that_is_nothing_is_refused(dataset):
     with pytest.raises(UserError, match="use bundled, open-image-preferences, a path, or a hub id"):
         sources.load_pool(dataset) if dataset else sources.parse_hub_dataset(dataset)
+
+
+@pytest.fixture
+def ten_prompts(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"prompt {i}\n" for i in range(10)))
+    return str(file)
+
+
+def test_the_files_own_order_takes_each_prompt_once(ten_prompts):
+    options = PromptOptions(ten_prompts, order="file")
+    found = sample_requests(options, 10, seed=3, warmup_count=12)
+    assert [r.prompt for r in found.requests] == [f"prompt {i}" for i in range(10)]
+    assert [r.seed for r in found.requests] == [*range(3, 13)]
+    # The warm-up measures nothing, so it may take prompts that are measured later, and some of them twice.
+    assert [r.prompt for r in found.warmup_requests] == [f"prompt {i % 10}" for i in range(12)]
+    assert sample_requests(options, 4, seed=3).requests == found.requests[:4]
+    assert found.provenance["prompt_order"] == "file"
+    assert "own order" in found.provenance["algorithm"] and "MT19937" not in found.provenance["algorithm"]
+
+
+def test_the_files_own_order_refuses_a_set_that_is_too_small(ten_prompts):
+    with pytest.raises(UserError, match="takes each prompt once, and .* has 10 for 11 images") as error:
+        sample_requests(PromptOptions(ten_prompts, order="file"), 11, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_the_order_is_shuffled_unless_asked_otherwise(ten_prompts):
+    found = sample_requests(PromptOptions(ten_prompts), 25, seed=1)
+    prompts = [r.prompt for r in found.requests]
+    assert prompts[:10] != [f"prompt {i}" for i in range(10)]
+    assert sorted(prompts[:10]) == sorted(prompts[10:20]) == [f"prompt {i}" for i in range(10)]
+    assert found.provenance["prompt_order"] == "shuffled"
+
+
+def test_a_plans_order_reaches_the_sample():
+    words = ["--workload.model_id", "tiny/flux", "--workload.dataset", "bundled", "--workload.prompt_order"]
+    for order in ("file", "shuffled"):
+        _, plan = plan_from([*words, order, "--device", "cpu"], None, "x")
+        assert PromptOptions.from_plan(plan).order == order

@@ -253,6 +253,19 @@ def test_results_and_prompts_do_not_import_torch_or_other_heavy_things():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(("in_set", "codes"), [(15, ["repeated_prompts"]), (16, []), (200, [])])
+def test_fewer_prompts_than_images_are_a_warning(in_set, codes):
+    plan, measurement = make_plan(), gpu_measurement()
+    prompts = prompt_set(plan)
+    prompts = replace(prompts, provenance={**prompts.provenance, "prompts_in_set": in_set})
+    record = RunRecord(plan, measurement, prompts, ENVIRONMENT)
+    result = build_result(record, [None] * record.completed, NOW)
+    found = [one for one in result["warnings"] if one["code"] == "repeated_prompts"]
+    assert record.completed == 16
+    assert [one["code"] for one in found] == codes
+    assert all("16 images were made of 15 prompts" in one["message"] for one in found)
+
+
 def test_every_key_is_explained():
     """A key that is in the schema but not in the documentation is a number that nobody can quote."""
     text = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.environment.device import DeviceType
 from mlenergy.diffusion.models.spec import Dtype, EngineName, ModelSpec, WeightsKind, is_tiny
+
+PromptOrder = Literal["shuffled", "file"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Plan:
     trust_remote_code: bool = False
     optimizations: Optimizations = field(default_factory=Optimizations)
     weights: WeightsKind = "pretrained"
+    prompt_order: PromptOrder = "shuffled"
 
     @property
     def has_random_weights(self) -> bool:

@@ -104,6 +104,7 @@ def make_plan(
         trust_remote_code=work.trust_remote_code,
         optimizations=optimizations,
         weights=work.weights,
+        prompt_order=work.prompt_order,
     )
     check_plan(plan)
     return plan

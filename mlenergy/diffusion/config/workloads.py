@@ -9,6 +9,7 @@ import tyro
 
 from mlenergy.diffusion.config.option import MayBeEmpty, Range
 from mlenergy.diffusion.config.parser import option_group
+from mlenergy.diffusion.config.plan import PromptOrder
 from mlenergy.diffusion.models.spec import Dtype, WeightsKind
 
 BATCH = Range(least=1, most=65_536)  # images
@@ -53,6 +54,8 @@ class TextToImage:
     dataset's hub id, or a folder or Parquet, JSONL, CSV or TXT file."""
     prompt_column: str = "prompt"
     """Column of the dataset that holds the prompts."""
+    prompt_order: PromptOrder = "shuffled"
+    """shuffled: by the seed, each once before any repeats. file: as they stand in the source, each once."""
     prompt_prefix: str = ""
     """Text put before every prompt. Default: none."""
     revision: str | None = None

@@ -18,7 +18,7 @@ from mlenergy.diffusion.prompts.pool import Pool
 from mlenergy.diffusion.prompts.sources import load_pool
 
 if TYPE_CHECKING:
-    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.config.plan import Plan, PromptOrder
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 # The two streams never share draws, so more or fewer warm-up iterations leave the measured prompts alone.
@@ -29,6 +29,10 @@ ALGORITHM = (
     "v1: round r of a stream is a Fisher-Yates shuffle of the whole set, j = floor(random() * (i + 1)) for i "
     "from the last to 1, random() being MT19937 seeded with the big-endian integer SHA-256 of "
     "'STREAM:SEED:r'; rounds follow each other until there are enough"
+)
+FILE_ORDER = (
+    "v1: the set's own order from its first prompt, each once; the warm-up takes the same prompts from the "
+    "first one, and starts over where they do not suffice"
 )
 
 
@@ -44,16 +48,17 @@ class Request:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """The source of the prompts, and the text put before each."""
+    """The source of the prompts, the text put before each, and their order."""
 
     dataset: str
     column: str = TextToImage.prompt_column
     prefix: str = ""
+    order: PromptOrder = "shuffled"
 
     @classmethod
     def from_plan(cls, plan: Plan) -> PromptOptions:
         """The options that a plan holds."""
-        return cls(plan.dataset, plan.prompt_column, plan.prompt_prefix)
+        return cls(plan.dataset, plan.prompt_column, plan.prompt_prefix, plan.prompt_order)
 
 
 @dataclass(frozen=True)
@@ -68,26 +73,41 @@ class PromptSet:
 def sample_requests(options: PromptOptions, count: int, seed: int, warmup_count: int = 0) -> PromptSet:
     """Draw `count` measured and `warmup_count` warm-up requests from one source.
 
-    Prompts come without replacement until the set is exhausted; it is then shuffled anew. A smaller count
-    gives the beginning of a larger one. Image i gets noise seed `seed + i`.
+    Shuffled, prompts come without replacement until the set is exhausted; it is then shuffled anew. In the
+    set's own order each comes once. A smaller count gives the beginning of a larger one. Image i gets noise
+    seed `seed + i`.
 
     Raises:
-        UserError: the source is missing, empty, unreachable, or lacks the column.
+        UserError: the source is missing, empty, unreachable, or lacks the column; or it has fewer prompts
+            than there are images, in its own order.
     """
     if count < 1:
         raise UserError(f"there are {count} images to make; ask for at least one batch of one image")
     pool = load_pool(options.dataset, options.column)
+    size, in_file_order = len(pool.prompts), options.order == "file"
+    if in_file_order and count > size:
+        raise UserError(
+            f"--workload.prompt_order file takes each prompt once, and {options.dataset} has {size} for "
+            f"{count} images; ask for fewer images, or leave the option out, so that prompts repeat"
+        )
     provenance = {
         **pool.provenance,
-        "prompts_in_set": len(pool.prompts),
+        "prompts_in_set": size,
         "prompts_sha256": pool.sha256,
         "prompt_prefix": options.prefix,
+        "prompt_order": options.order,
         "seed": seed,
         "image_seed": "seed + index",
-        "algorithm": ALGORITHM,
+        "algorithm": FILE_ORDER if in_file_order else ALGORITHM,
     }
-    measured = _draw(pool, options.prefix, count, seed, "measured")
-    warmup = _draw(pool, options.prefix, warmup_count, seed, "warmup")
+    streams: dict[Stream, int] = {"measured": count, "warmup": warmup_count}
+    rows = {
+        stream: [i % size for i in range(number)]
+        if in_file_order
+        else _shuffled_rows(size, number, seed, stream)
+        for stream, number in streams.items()
+    }
+    measured, warmup = (_requests(pool, options.prefix, rows[stream], seed) for stream in streams)
     return PromptSet(measured, warmup, provenance)
 
 
@@ -117,16 +137,21 @@ def batches_of(requests: Sequence[Request], batch_size: int) -> list[Batch]:
     return [Batch(tuple(r.prompt for r in part), tuple(r.seed for r in part)) for part in parts]
 
 
-def _draw(pool: Pool, prefix: str, count: int, seed: int, stream: Stream) -> tuple[Request, ...]:
+def _requests(pool: Pool, prefix: str, rows: Sequence[int], seed: int) -> tuple[Request, ...]:
+    return tuple(
+        Request(i, _with_prefix(prefix, pool.prompts[row]), seed + i, pool.categories[row])
+        for i, row in enumerate(rows)
+    )
+
+
+def _shuffled_rows(size: int, count: int, seed: int, stream: Stream) -> list[int]:
+    """The first `count` rows of as many rounds over the set as it takes."""
     rows: list[int] = []
     shuffles = 0
     while len(rows) < count:
-        rows += _shuffled(len(pool.prompts), f"{stream}:{seed}:{shuffles}")
+        rows += _shuffled(size, f"{stream}:{seed}:{shuffles}")
         shuffles += 1
-    return tuple(
-        Request(i, _with_prefix(prefix, pool.prompts[row]), seed + i, pool.categories[row])
-        for i, row in enumerate(rows[:count])
-    )
+    return rows[:count]
 
 
 def _shuffled(size: int, key: str) -> list[int]:

@@ -138,7 +138,9 @@ def _prompts_text(plan: Plan) -> str:
     column = "" if plan.prompt_column == TextToImage.prompt_column else f", column {plan.prompt_column}"
     prefix = "" if not plan.prompt_prefix else f", after {plan.prompt_prefix!r}"
     negative = "" if plan.negative_prompt is None else f", negative {plan.negative_prompt!r}"
-    return f"{plan.dataset}{column}{prefix}{negative}, seed {plan.seed}"
+    images = plan.batch_size * plan.most_iters
+    fewer = "a smaller set repeats" if plan.prompt_order == "shuffled" else "in its order, each once"
+    return f"{plan.dataset}{column}{prefix}{negative}, seed {plan.seed}; {images} are drawn, {fewer}"
 
 
 def _guidance_text(plan: Plan) -> str:

@@ -101,7 +101,8 @@ def build_result(
         "prompts": [request.prompt for request in requests],
         "generation_results": _images(iterations, requests, images),
     }
-    return {**result, "warnings": [*result["warnings"], *implausible(result)]}
+    warnings = [*result["warnings"], *_repeated_prompts(record), *implausible(result)]
+    return {**result, "warnings": warnings}
 
 
 def configuration(plan: Plan) -> dict[str, Any]:
@@ -131,6 +132,18 @@ def _check_counts(completed: int, prompts: PromptSet, images: Sequence[str | Non
         raise ValueError(
             f"{completed} images were made of {len(prompts.requests)} requests, with {len(images)} file names"
         )
+
+
+def _repeated_prompts(record: RunRecord) -> list[dict[str, str]]:
+    """A warning where there were fewer prompts than images."""
+    size = record.prompts.provenance.get("prompts_in_set")
+    if size is None or record.completed <= size:
+        return []
+    text = (
+        f"{record.completed} images were made of {size} prompts, so prompts repeat; "
+        "each image has noise of its own"
+    )
+    return [{"code": "repeated_prompts", "message": text}]
 
 
 def _images(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -17,9 +16,11 @@ from typing import Any
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.models.listed import BY_ID
+from mlenergy.diffusion.results.letters import kept, start_of
 
-NAME_LIMIT_BYTES = 255  # of one path component, on every common file system
-_TEXT_LIMIT = 64  # characters of one free text in the name
+# File systems take 255 bytes of a component; archives and encrypted folders less.
+NAME_LIMIT_BYTES = 199
+_TEXT_BYTES = 64  # of one free text in the name, in UTF-8
 _DIGEST_LENGTH = 10
 
 # What a name leaves out. These belong to the naming scheme, not to the command line: if a default of the
@@ -40,14 +41,14 @@ _SAID_APART = {"optimizations"}
 
 
 def folder_name(plan: Plan) -> str:
-    """The plan's result folder, at most 255 bytes of ASCII letters, digits and `+-_.`."""
+    """The plan's result folder, at most 199 bytes of letters, digits and `+-_.`."""
     parts = [*_always(plan), *_degrees(plan.parallel), *_differing(plan), *_later_fields(plan)]
     name = "+".join(f"{key}-{text}" if key else text for key, text, _ in parts)
     exact = all(is_exact for _, _, is_exact in parts)
-    if exact and len(name) <= NAME_LIMIT_BYTES:
+    if exact and len(name.encode()) <= NAME_LIMIT_BYTES:
         return name
     ending = f"+id-{identity_digest(plan)}"
-    return name[: NAME_LIMIT_BYTES - len(ending)] + ending
+    return start_of(name, NAME_LIMIT_BYTES - len(ending)) + ending
 
 
 def identity_digest(plan: Plan) -> str:
@@ -62,11 +63,19 @@ def identity(plan: Plan) -> dict[str, Any]:
     # A listed model's files follow from its id; the tiny ones lie in a cache that differs between machines.
     weights = model_id if model_id in BY_ID else plan.weights_from
     apart = _SAID_ELSEWHERE | _SAID_APART
-    said = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in apart}
-    parallel = {f.name: getattr(plan.parallel, f.name) for f in fields(plan.parallel)}
-    optimizations = {f.name: getattr(plan.optimizations, f.name) for f in fields(plan.optimizations)}
-    same = {"parallel": parallel, "knobs": optimizations}
+    said = {name: value for name, value in _told_apart(plan).items() if name not in apart}
+    same = {"parallel": _told_apart(plan.parallel), "knobs": _told_apart(plan.optimizations)}
     return {**said, "model_id": model_id, "weights_from": weights, **same}
+
+
+def _told_apart(settings: Any) -> dict[str, Any]:
+    """Fields by name, but for those that are younger than the digest and at their default."""
+    values = {field: getattr(settings, field.name) for field in fields(settings)}
+    return {
+        field.name: value
+        for field, value in values.items()
+        if field.name in _IN_EVERY_DIGEST or value != _default(field)
+    }
 
 
 # A part: its key (empty where the text explains itself), its text, and whether the text is exact.
@@ -78,7 +87,7 @@ def _always(plan: Plan) -> list[_Part]:
     model = model_id.replace("/", "-").replace(".", "_")
     listed = model_id in BY_ID  # their shortened forms are all different, which a test checks
     return [
-        ("model", _safe(model)[:_TEXT_LIMIT], listed and _safe(model) == model),
+        ("model", start_of(_safe(model), _TEXT_BYTES), listed and _safe(model) == model),
         ("batch", str(plan.batch_size), True),
         ("size", f"{plan.width_px}x{plan.height_px}", True),
         ("steps", str(plan.steps), True),
@@ -90,7 +99,7 @@ def _always(plan: Plan) -> list[_Part]:
 
 def _device(plan: Plan) -> tuple[str, bool]:
     """Type and name; the name tells all where its only odd characters were single spaces."""
-    name = _safe(plan.device_name)[:_TEXT_LIMIT]
+    name = start_of(_safe(plan.device_name), _TEXT_BYTES)
     return f"{plan.device}-{name}", name.replace("_", " ") == plan.device_name
 
 
@@ -151,17 +160,17 @@ def _value(key: str, value: Any) -> _Part:
         return _text(key, "-".join(map(str, value)))
     if isinstance(value, float):
         return key, _number(value), True
-    return key, _safe(str(value))[:_TEXT_LIMIT], isinstance(value, (bool, int))
+    return key, start_of(_safe(str(value)), _TEXT_BYTES), isinstance(value, (bool, int))
 
 
 def _text(key: str, value: str) -> _Part:
-    safe = _safe(value)[:_TEXT_LIMIT]
+    safe = start_of(_safe(value), _TEXT_BYTES)
     return key, safe, safe == value
 
 
 def _safe(text: str) -> str:
     """Only characters that need no care in a shell or on any file system; `+` separates parts."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
+    return kept(text, "_.-")
 
 
 def _number(value: float | None) -> str:
@@ -208,3 +217,33 @@ KNOWN_FIELDS = _SAID_ELSEWHERE | {
     "save_images",
     "optimizations",
 }
+# Fields that every digest holds. One that is added later joins it where it is not at its default, so that
+# folders written before keep their names.
+_IN_EVERY_DIGEST = (
+    KNOWN_FIELDS
+    | KNOWN_DEGREES
+    | {
+        "target_ci",
+        "max_iters",
+        "energy_gpus",
+        "power_limit_w",
+        "use_resolution_binning",
+        "variant",
+        "lora",
+        "allow_pickle",
+        "trust_remote_code",
+        "weights",
+        "compile_mode",
+        "attention",
+        "quantization",
+        "layerwise_fp8",
+        "fp8_t5_encoder",
+        "offload",
+        "attention_slicing",
+        "vae_slicing",
+        "vae_tiling",
+        "cache",
+        "cache_threshold",
+        "scheduler",
+    }
+)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.results.letters import end_of, kept, slug, start_of
 from mlenergy.diffusion.results.names import folder_name
 
-_SLUG_LENGTH = 60  # characters of a prompt in a file name
+_MODEL_BYTES = 80  # of a model id in a file name, in UTF-8
+_SLUG_BYTES = 60  # of a prompt
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,13 @@ class RunPaths:
 def model_slug(model_id: str) -> str:
     """A model id as part of a file name: black-forest-labs/FLUX.1-dev -> black-forest-labs-FLUX_1-dev."""
     # A local folder is an absolute path, of which the end says most.
-    return _ascii(model_id.strip("/").replace("/", "-").replace(".", "_"))[-80:]
+    return end_of(kept(model_id.strip("/").replace("/", "-").replace(".", "_"), "-_"), _MODEL_BYTES)
 
 
 def prompt_slug(prompt: str) -> str:
-    """The first words of a prompt in lower-case ASCII letters, digits and underscores; `untitled` if none."""
+    """The first words of a prompt in lower-case letters, digits and underscores; `untitled` if none."""
     # The cut before the work keeps a prompt of megabytes from costing anything.
-    plain = (
-        unicodedata.normalize("NFKD", prompt[: 10 * _SLUG_LENGTH]).encode("ascii", "ignore").decode().lower()
-    )
-    words = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
-    if len(words) > _SLUG_LENGTH:
-        words = words[: _SLUG_LENGTH + 1].rpartition("_")[0] or words[:_SLUG_LENGTH]
+    words = slug(prompt[: 10 * _SLUG_BYTES])
+    if len(words.encode()) > _SLUG_BYTES:
+        words = start_of(words, _SLUG_BYTES + 1).rpartition("_")[0] or start_of(words, _SLUG_BYTES)
     return words or "untitled"
-
-
-def _ascii(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
