@@ -149,7 +149,7 @@ def test_the_files_own_order_takes_each_prompt_once(ten_prompts):
 
 
 def test_the_files_own_order_refuses_a_set_that_is_too_small(ten_prompts):
-    with pytest.raises(UserError, match="takes each prompt once, and .* has 10 for 11 images") as error:
+    with pytest.raises(UserError, match=r"takes each prompt once, and .* has 10 for 11 images") as error:
         sample_requests(PromptOptions(ten_prompts, order="file"), 11, 1)
     assert "\n" not in str(error.value)
 
