@@ -14,7 +14,7 @@ from mlenergy.diffusion.report.tune_view import render, render_space
 from mlenergy.diffusion.tune.record import SearchSetup, record
 from mlenergy.diffusion.tune.search import Limits, search
 from mlenergy.diffusion.tune.space import SearchSpace
-from mlenergy.diffusion.tune.trials import Trial
+from mlenergy.diffusion.tune.trials import Failed, Measured, Trial
 
 LIMITS = Limits(budget_s=170, rounds=3, tolerance=0.001, first_iters=3)
 SECONDS = StartSummary(3, 0.5, 0.01)
@@ -91,3 +91,51 @@ def test_a_candidate_that_scatters_more_than_the_rest_is_named(space: SearchSpac
 def test_a_dry_run(space: SearchSpace, golden) -> None:  # type: ignore[no-untyped-def]
     known = record(setup_of(space), [Trial(one) for one in space.candidates], 0.0, "dry run")
     golden("tune_dry_run.txt", text_of(render_space(known)))
+
+
+def start_of(seconds: float, joules: float | None = 200.0) -> Measured:
+    of_joules = None if joules is None else StartSummary(3, joules, joules / 1000)
+    return measured(StartSummary(3, seconds, seconds / 1000), of_joules, 2.0, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("starts", "doubts"),
+    [
+        # Two starts of each, far apart in both objectives.
+        ([[(1.0, 300.0)] * 2, [(2.0, 200.0)] * 2], []),
+        ([[(1.0, 300.0)] * 2, []], ["1 of 2 candidates were never measured"]),
+        ([[(1.0, 300.0)] * 2, [], [], []], ["3 of 4 candidates were never measured"]),
+        (
+            [[(1.0, 300.0)], []],
+            ["1 of 2 candidates were never measured", "scatter between starts is not known"],
+        ),
+        ([[(1.0, 300.0)], [(2.0, 200.0)]], ["scatter between starts is not known"]),
+        ([[(1.0, 300.0)], [(2.0, 200.0)] * 2], ["it was started once"]),
+        ([[(1.0, 300.0)] * 2, [(2.0, None)] * 2], ["1 of 2 candidates have no joules to compare"]),
+        ([[(1.0, 300.0), (1.01, 301.0)], [(1.02, 300.5)] * 2], ["do not differ significantly"]),
+    ],
+)
+def test_sure_is_only_what_is_known(
+    space: SearchSpace, starts: list[list[tuple[float, float | None]]], doubts: list[str]
+) -> None:
+    trials = [Trial(one) for one in space.candidates[: len(starts)]]
+    for trial, figures in zip(trials, starts, strict=True):
+        trial.starts = [start_of(*one) for one in figures]
+    known = record(setup_of(space), trials, 60.0, "budget")
+    first, report = known["candidates"][0], text_of(render(known))
+    assert first["state"] == "front"
+    assert first["sure"] is (not doubts)
+    assert len(first["not_sure_because"]) == len(doubts)
+    for doubt, reason in zip(doubts, first["not_sure_because"], strict=True):
+        assert doubt in reason
+        assert f"#1: {reason}" in report or f"#1, #2: {reason}" in report or f"#2, #1: {reason}" in report
+    assert (" yes " in report) is (not doubts or "started once" in doubts[-1])
+
+
+def test_the_end_names_what_failed(space: SearchSpace) -> None:
+    trials = [Trial(one) for one in space.candidates[:2]]
+    trials[0].starts = [start_of(1.0)] * 2
+    trials[1].failure = Failed("out of memory", 3.0)
+    known = record(setup_of(space), trials, 60.0, "settled")
+    assert known["candidates"][0]["sure"]
+    assert "every candidate is measured but 1 failed" in text_of(render(known))

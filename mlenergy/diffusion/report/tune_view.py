@@ -17,8 +17,8 @@ _SHOWN_NUMBERS = 3
 _SHOWN = 5  # of a long list; tune.json has all
 _ENERGY = {"gpu": "GPU joules", "cpu_packages": "joules of the CPU packages", None: None}
 _ENDINGS = {
-    "settled": "every candidate is measured, and the Pareto front is certain to within --tolerance",
-    "rounds": "every candidate is measured, and contenders had their {rounds} starts (--rounds)",
+    "settled": "{every}, and the Pareto front is certain to within --tolerance",
+    "rounds": "{every}, and contenders had their {rounds} starts (--rounds)",
     "budget": "no further start fits into the budget (--budget_s)",
 }
 
@@ -34,6 +34,7 @@ def render(record: Mapping[str, Any]) -> RenderableType:
         title(_heading(record)),
         *_unknown(record, front),
         _table(front),
+        *_doubts(front),
         *_commands(front),
         *_listed("undecided", by_state.get("undecided", []), "reason"),
         *_listed("not comparable", by_state.get("not comparable", []), "energy_reason"),
@@ -117,6 +118,15 @@ def _settings(entry: Entry) -> str:
     return f"{entry['label']}; not exact: {lossy}" if lossy else str(entry["label"])
 
 
+def _doubts(front: Sequence[Entry]) -> list[Text]:
+    """The reasons why points are not certain to be on the front, each with its points."""
+    points: dict[str, list[str]] = {}
+    for entry in front:
+        for reason in entry["not_sure_because"]:
+            points.setdefault(reason, []).append(f"#{entry['number']}")
+    return [_line("not sure", f"{', '.join(numbers)}: {reason}") for reason, numbers in points.items()]
+
+
 def _commands(front: Sequence[Entry]) -> list[Text]:
     return [_line(f"#{entry['number']}", entry["command"]) for entry in front]
 
@@ -157,15 +167,19 @@ def _first_and_more(texts: Sequence[str]) -> str:
 
 def _ending(record: Mapping[str, Any]) -> list[Text]:
     limits = record["limits"]
-    known = _ENDINGS.get(record["ended"], record["ended"]).format(rounds=limits["rounds"])
+    failed = record["counts"]["failed"]
+    every = (
+        "every candidate is measured" if not failed else f"every candidate is measured but {failed} failed"
+    )
+    known = _ENDINGS.get(record["ended"], record["ended"]).format(rounds=limits["rounds"], every=every)
     spent = f"{number(record['spent_s'])} of {number(limits['budget_s'])} s"
     return [_line("ended", f"after {spent}: {known}"), _line("full record", f"{record['folder']}/tune.json")]
 
 
 def _sure(entry: Entry) -> str:
     others = entry["not_told_apart_from"]
-    if entry["sure"]:
-        return "yes"
+    if not others:
+        return "yes" if entry["sure"] else "no"
     named = len(others) <= _SHOWN_NUMBERS
     return f"not vs. {', '.join(f'#{one}' for one in others) if named else f'{len(others)} others'}"
 

@@ -11,7 +11,7 @@ from mlenergy.diffusion.executors.ledger import now
 from mlenergy.diffusion.measure.starts import Interval, Spread
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.pareto import Verdict, judge
-from mlenergy.diffusion.tune.search import Limits
+from mlenergy.diffusion.tune.search import LEAST_STARTS, Limits
 from mlenergy.diffusion.tune.settings import command_line, options_of, settings_of
 from mlenergy.diffusion.tune.space import Pruned, SearchSpace
 from mlenergy.diffusion.tune.trials import Objectives, Trial, objectives_of, points_of
@@ -42,7 +42,16 @@ def record(setup: SearchSetup, trials: Sequence[Trial], spent_s: float, ended: s
     """
     objectives = objectives_of(trials)
     verdicts = judge(points_of(trials, objectives))
-    entries = [_entry(setup, trial, objectives, verdicts.get(trial.candidate.number)) for trial in trials]
+    doubts = {
+        trial.candidate.number: _doubts(trial, verdicts[trial.candidate.number], trials, objectives)
+        for trial in trials
+        if trial.candidate.number in verdicts
+    }
+    entries = [
+        _entry(setup, trial, objectives, verdicts.get(number), doubts.get(number))
+        for trial in trials
+        for number in (trial.candidate.number,)
+    ]
     states = [entry["state"] for entry in entries]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -77,7 +86,11 @@ STATES = ("front", "undecided", "dominated", "not comparable", "failed", "not me
 
 
 def _entry(
-    setup: SearchSetup, trial: Trial, objectives: Objectives, verdict: Verdict | None
+    setup: SearchSetup,
+    trial: Trial,
+    objectives: Objectives,
+    verdict: Verdict | None,
+    doubts: Sequence[str] | None,
 ) -> dict[str, Any]:
     state, reason = _state(trial, verdict)
     seconds = objectives.seconds(trial) if trial.starts else None
@@ -88,7 +101,8 @@ def _entry(
         "label": trial.candidate.label,
         "state": state,
         "reason": reason,
-        "sure": None if verdict is None else verdict.is_sure,
+        "sure": None if doubts is None else not doubts,
+        "not_sure_because": list(doubts or ()),
         "not_told_apart_from": [] if verdict is None else list(verdict.may_lose_to),
         "settings": settings_of(trial.candidate.plan),
         "devices": trial.candidate.plan.parallel.world_size,
@@ -108,6 +122,27 @@ def _entry(
         "warnings": list(dict.fromkeys(line for start in trial.starts for line in start.warnings)),
         "starts": [asdict(start) for start in trial.starts],
     }
+
+
+def _doubts(trial: Trial, verdict: Verdict, trials: Sequence[Trial], objectives: Objectives) -> list[str]:
+    """What is not known, and could take a candidate off the front; none where its place is certain."""
+    if verdict.dominated_by is not None:
+        return [f"it is dominated by #{verdict.dominated_by}"]
+    found = []
+    if verdict.may_lose_to:
+        found.append("its figures and those of others do not differ significantly")
+    new = sum(one.is_new for one in trials)
+    if new:
+        found.append(f"{new} of {len(trials)} candidates were never measured")
+    unknown = sum(bool(one.starts) and objectives.values(one) is None for one in trials)
+    if unknown:
+        found.append(f"{unknown} of {len(trials)} candidates have no joules to compare")
+    known = [objectives.seconds_spreads, *([objectives.joules_spreads] if objectives.energy_of else [])]
+    if any(spreads.of(trial.candidate.number) is None for spreads in known):
+        found.append("nothing was started twice, so the scatter between starts is not known")
+    elif len(trial.starts) < LEAST_STARTS:
+        found.append("it was started once")
+    return found
 
 
 def _state(trial: Trial, verdict: Verdict | None) -> tuple[str, str | None]:
