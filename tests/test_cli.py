@@ -15,6 +15,7 @@ from mlenergy.diffusion.cli import VERBS, main
 from mlenergy.diffusion.config.args import PlanArgs, parse_args
 from mlenergy.diffusion.config.parser import parse
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.report.compare_command import CompareArgs
 from mlenergy.diffusion.report.index_command import IndexArgs
 from mlenergy.diffusion.report.show_command import ShowArgs
 from mlenergy.diffusion.sweep.command import SweepArgs
@@ -117,6 +118,10 @@ def test_the_package_is_the_same_command():
         ("zzz", f"there is no verb zzz; use one of {', '.join(VERBS)}"),
         ("show --marckdown x", "there is no option --marckdown; did you mean --markdown?"),
         ("show", "required: PATH"),
+        (
+            "compare --fail-if-slow 5% a b",
+            "there is no option --fail-if-slow; did you mean --fail_if_slower?",
+        ),
         ("index --outt x", "there is no option --outt; did you mean --out?"),
         ("run --ulyses_degree 2", "there is no option --ulyses_degree; did you mean --ulysses_degree?"),
         ("plan --no-save-image", "there is no option --no-save-image; did you mean --no_save_images?"),
@@ -247,6 +252,7 @@ def test_completion_in_bash_offers_verbs_options_and_choices(tmp_path):
     assert offered("mlenergy tune --budget") == ["--budget_s"]
     assert offered("mlenergy sweep --executor s") == ["slurm"]
     assert offered("mlenergy index --o") == ["--out"]
+    assert "--fail_if_slower" in offered("mlenergy compare --fail")
     assert offered("mlenergy show --mark") == ["--markdown"]
     assert offered("mlenergy models --j") == ["--json"]
 
@@ -295,7 +301,7 @@ def documented_commands() -> list[str]:
     text = "\n".join(file.read_text() for file in files)
     lines = re.sub(r"\\\n#?\s*", "", text).splitlines()
     torchrun = r"torchrun .*(?:benchmark.py|-m mlenergy.diffusion.benchmark) "
-    starts = rf"(?:mlenergy (?:run|plan|tune|sweep|show|index) |{torchrun}|launch/\w+\.\w+ )"
+    starts = rf"(?:mlenergy (?:run|plan|tune|sweep|show|compare|index) |{torchrun}|launch/\w+\.\w+ )"
     found = [
         re.sub(r"\s# .*", "", match[1])
         for line in lines
@@ -306,7 +312,7 @@ def documented_commands() -> list[str]:
 
 def test_the_documents_commands_are_found():
     verbs = {line.split()[1] for line in documented_commands() if line.startswith("mlenergy ")}
-    assert verbs == {"run", "plan", "tune", "sweep", "show", "index"}
+    assert verbs == {"run", "plan", "tune", "sweep", "show", "compare", "index"}
     assert len(documented_commands()) >= 20
 
 
@@ -317,6 +323,8 @@ def test_every_documented_command_is_understood(line):
         parse(SweepArgs, words[2:], "mlenergy sweep")
     elif words[:2] == ["mlenergy", "show"]:
         parse(ShowArgs, words[2:], "mlenergy show")
+    elif words[:2] == ["mlenergy", "compare"]:
+        parse(CompareArgs, words[2:], "mlenergy compare")
     elif words[:2] == ["mlenergy", "index"]:
         parse(IndexArgs, words[2:], "mlenergy index")
     elif words[:2] == ["mlenergy", "tune"]:

@@ -101,6 +101,12 @@ def _tune(argv: list[str]) -> int:
     return tune(argv)
 
 
+def _compare(argv: list[str]) -> int:
+    from mlenergy.diffusion.report.compare_command import main as compare
+
+    return compare(argv)
+
+
 def _index(argv: list[str]) -> int:
     from mlenergy.diffusion.report.index_command import main as index
 
@@ -135,6 +141,7 @@ def _complete(argv: list[str]) -> None:
     """Print or write the completion script for a shell: all verbs with their options."""
     from mlenergy.diffusion.config.args import BenchmarkArgs, DoctorArgs, ModelsArgs, PlanArgs
     from mlenergy.diffusion.config.parser import print_completion
+    from mlenergy.diffusion.report.compare_command import CompareArgs
     from mlenergy.diffusion.report.index_command import IndexArgs
     from mlenergy.diffusion.report.show_command import ShowArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
@@ -146,6 +153,7 @@ def _complete(argv: list[str]) -> None:
         "sweep": SweepArgs,
         "tune": TuneCommand,
         "show": ShowArgs,
+        "compare": CompareArgs,
         "index": IndexArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
@@ -163,6 +171,7 @@ VERBS = {
         _tune, "find the settings with the lowest seconds and joules per image, within a time budget"
     ),
     "show": Verb(_show, "print a table of results: seconds, joules and gigabytes an image, repeats pooled"),
+    "compare": Verb(_compare, "compare results: ratios with intervals, what differs, limits for CI"),
     "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(_doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache"),

@@ -25,10 +25,10 @@ def title(text: str) -> Text:
     return Text(shown(text), style="bold")
 
 
-def labelled(rows: Iterable[tuple[str, str]], style: str = "") -> list[Text]:
+def labelled(rows: Iterable[tuple[str, str]], style: str = "", width: int = _LABEL_WIDTH) -> list[Text]:
     """One line a row: the label in a column of its own, then the value however long it is."""
     return [
-        Text.assemble(("  " + label.ljust(_LABEL_WIDTH), "dim"), (shown(value), style), overflow="ignore")
+        Text.assemble(("  " + label.ljust(width), "dim"), (shown(value), style), overflow="ignore")
         for label, value in rows
     ]
 

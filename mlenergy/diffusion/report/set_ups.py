@@ -47,9 +47,8 @@ _FOLLOWS = {
         "model.parameters",
         "model.guidance",
     ),
-    "device_name": ("device", "cpu", "gpu_names"),
+    "device_name": ("device", "cpu", "cpu_cores", "gpus"),
 }
-_HARDWARE = ("gpu_names", "nodes_count", "driver_version")
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -105,7 +104,8 @@ def value_of(set_up: SetUp, name: str) -> Any:
     if name in FIGURES:
         return FIGURES[name](set_up)
     if name not in _FIELDS:
-        return set_up.settings[name] if name in set_up.settings else set_up.versions.get(name)
+        parts = (set_up.settings, set_up.hardware, set_up.versions)
+        return next((part[name] for part in parts if name in part), None)
     values = list(dict.fromkeys(getattr(one, name) for one in set_up.starts))
     if len(values) == 1:
         return values[0]
@@ -123,7 +123,7 @@ def column_name(written: str, set_ups: Sequence[SetUp], option: str) -> str:
     name = written.strip().replace("-", "_")
     known = {*FIGURES, *_FIELDS}
     for one in set_ups:
-        known |= {*one.settings, *one.versions}
+        known |= {*one.settings, *one.hardware, *one.versions}
     for candidate in (written.strip(), _SHORT.get(name, name), *(name + ending for ending in _ENDINGS)):
         if candidate in known:
             return candidate
@@ -155,12 +155,19 @@ def ordered(set_ups: Iterable[SetUp], name: str, reverse: bool) -> list[SetUp]:
     return [one for _, one in known] + [one for value, one in valued if value is None]
 
 
-def differences(set_ups: Sequence[SetUp]) -> list[str]:
-    """Columns of settings, hardware and versions in which the set-ups differ, most telling first."""
+def differences(set_ups: Sequence[SetUp], all_of_them: bool = False) -> list[str]:
+    """Columns of settings, hardware and versions in which the set-ups differ, most telling first.
+
+    Args:
+        set_ups: any number.
+        all_of_them: also what follows from another difference.
+    """
     if len(set_ups) < 2:
         return []
     names = [*("model_id", "device_name", "batch_size"), *_all_names(set_ups)]
     found = [name for name in dict.fromkeys(names) if _differs(set_ups, name)]
+    if all_of_them:
+        return found
     follows = {name for leader in found for name in _FOLLOWS.get(leader, ())}
     if any(name.endswith("_degree") for name in found):
         follows.add("processes")
@@ -216,9 +223,8 @@ def text_of(value: Any) -> str:
 
 
 def _all_names(set_ups: Sequence[SetUp]) -> list[str]:
-    settings = dict.fromkeys(name for one in set_ups for name in one.settings)
-    versions = dict.fromkeys(name for one in set_ups for name in one.versions if name != "driver")
-    return [*settings, *_HARDWARE, *versions]
+    parts = [part for one in set_ups for part in (one.settings, one.hardware, one.versions)]
+    return list(dict.fromkeys(name for part in parts for name in part))
 
 
 def _differs(set_ups: Sequence[SetUp], name: str) -> bool:

@@ -29,7 +29,7 @@ from mlenergy.diffusion.results.repeats import Figure, FigureName, SetUp
 UNKNOWN = "–"
 _SHOWN_OTHERS = 5
 _SHOWN_DIFFERENCES = 12
-_HEADINGS: tuple[tuple[str, FigureName], ...] = (
+HEADINGS: tuple[tuple[str, FigureName], ...] = (
     ("s/image", "seconds"),
     ("J/image", "joules"),
     ("GB", "memory"),
@@ -84,7 +84,7 @@ def print_table(table: Shown, console: Console) -> None:
     console.print(body)
     for line in labelled(notes.rows(), "yellow"):
         console.print(line, soft_wrap=True)
-    for line in labelled([*_notes(table), *_others(table.others)]):
+    for line in labelled([*_notes(table), *other_rows(table.others)]):
         console.print(line, soft_wrap=True)
 
 
@@ -92,9 +92,9 @@ def markdown(table: Shown) -> str:
     """A table of Markdown, with its notes below."""
     notes = Footnotes()
     if table.columns is None:
-        headings = [*(heading for heading, _ in _HEADINGS), "starts", *table.differing]
+        headings = [*(heading for heading, _ in HEADINGS), "starts", *table.differing]
         rows = [
-            [*_figure_cells(one, notes), str(len(one.starts))]
+            [*figure_cells(one, notes), str(len(one.starts))]
             + [text_of(value_of(one, name)) for name in table.differing]
             for one in table.set_ups
         ]
@@ -102,9 +102,9 @@ def markdown(table: Shown) -> str:
         headings = list(table.columns)
         rows = [[_cell(one, name, notes) for name in table.columns] for one in table.set_ups]
     lines = [headings, ["---"] * len(headings), *rows]
-    text = "\n".join(f"| {' | '.join(map(_markdown_text, line))} |" for line in lines)
-    below = [f"{name} {value}" for name, value in (*notes.rows(), *_notes(table), *_others(table.others))]
-    return text + "\n" + "".join(f"\n{_markdown_text(line.strip())}  " for line in below) + "\n" * bool(below)
+    text = "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
+    below = [f"{name} {value}" for name, value in (*notes.rows(), *_notes(table), *other_rows(table.others))]
+    return text + "\n" + "".join(f"\n{markdown_text(line.strip())}  " for line in below) + "\n" * bool(below)
 
 
 def csv_text(table: Shown) -> str:
@@ -146,14 +146,14 @@ def with_interval(figure: Figure | None) -> str:
 
 def _figures_table(table: Shown, notes: Footnotes) -> Table:
     body = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, _ in _HEADINGS:
+    for heading, _ in HEADINGS:
         body.add_column(heading, justify="right", no_wrap=True)
     body.add_column("starts", justify="right", no_wrap=True)
     differing = table.differing
     if differing:
         body.add_column("set-up", overflow="fold")
     for one in table.set_ups:
-        cells = [Text(cell) for cell in (*_figure_cells(one, notes), str(len(one.starts)))]
+        cells = [Text(cell) for cell in (*figure_cells(one, notes), str(len(one.starts)))]
         body.add_row(*cells, *([Text(shown(_set_up_text(one, differing)))] if differing else []))
     return body
 
@@ -167,7 +167,7 @@ def _columns_table(table: Shown, notes: Footnotes) -> Table:
     return body
 
 
-def _figure_cells(one: SetUp, notes: Footnotes) -> list[str]:
+def figure_cells(one: SetUp, notes: Footnotes) -> list[str]:
     """Seconds, joules, gigabytes and images a second, each with the notes that put it in doubt."""
     peak_gb = one.peak_memory_gb
     texts = (
@@ -178,7 +178,7 @@ def _figure_cells(one: SetUp, notes: Footnotes) -> list[str]:
     )
     return [
         text if text == UNKNOWN else text + notes.mark(one.doubts(figure))
-        for text, (_, figure) in zip(texts, _HEADINGS, strict=True)
+        for text, (_, figure) in zip(texts, HEADINGS, strict=True)
     ]
 
 
@@ -244,7 +244,8 @@ def _notes(table: Shown) -> list[tuple[str, str]]:
     return rows
 
 
-def _others(others: Sequence[ResultRecord]) -> list[tuple[str, str]]:
+def other_rows(others: Sequence[ResultRecord]) -> list[tuple[str, str]]:
+    """Lines about what is no complete result: the first ones, and the number of the rest."""
     rows = [(one.state.replace("_", " "), f"{one.path}: {one.reason}") for one in others[:_SHOWN_OTHERS]]
     more = len(others) - _SHOWN_OTHERS
     return [*rows, *([("", f"and {more:,} more that are no complete result (--json)")] if more > 0 else [])]
@@ -254,7 +255,8 @@ def _and_more(count: int) -> str:
     return f" (and {count} like it)" if count else ""
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Text that cannot end a cell, and is no markup."""
     return shown(text).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -10,6 +10,7 @@ from mlenergy.diffusion.results.setup import (
     LONGEST_TEXT,
     compact_json,
     digest,
+    hardware_of,
     joined,
     platform_of,
     settings_of,
@@ -170,7 +171,7 @@ def _what_ran(top: _Part, plan: _Part) -> dict[str, Any]:
         "weights": top.text("weights"),
         "family": model.text("family"),
         "pipeline_class": model.text("pipeline_class"),
-        "parameters_count": model.integer("parameters"),
+        "parameters_count": model.integer("parameters") or _counted_parameters(top, parallel),
         "conditioning": model.text("conditioning") or ("text" if plan else None),
         "processes": parallel.integer("world_size"),
         **{f"{name}_degree": parallel.integer(name) for name in _DEGREES},
@@ -178,6 +179,16 @@ def _what_ran(top: _Part, plan: _Part) -> dict[str, Any]:
         **{name: knobs.text(name) for name in _OPTIMIZATIONS},
         "settings_json": compact_json(settings_of(top._values)),
     }
+
+
+def _counted_parameters(top: _Part, parallel: _Part) -> int | None:
+    """Parameters of all components on a rank that holds them whole; None where ranks hold parts."""
+    if any((parallel.integer(name) or 1) > 1 for name in ("pipefusion", "tensor")):
+        return None
+    for rank in top.part("memory").parts("ranks"):
+        counts = rank.part("parameter_count")
+        return sum(counts.integer(name) or 0 for name in counts.names()) or None
+    return None
 
 
 def _where_it_ran(top: _Part, environment: _Part) -> dict[str, Any]:
@@ -194,6 +205,7 @@ def _where_it_ran(top: _Part, environment: _Part) -> dict[str, Any]:
         "cuda_version": environment.text("torch_cuda"),
         "driver_version": joined(node.text("driver") for node in nodes),
         "versions_json": compact_json(found),
+        "hardware_json": compact_json(hardware_of(top._values)),
     }
 
 

@@ -46,7 +46,7 @@ class ResultRecord:
     model_id: str | None = None
     family: str | None = None
     pipeline_class: str | None = None
-    parameters_count: int | None = None
+    parameters_count: int | None = None  # of the whole pipeline, published or counted
     conditioning: str | None = None  # text or class
     weights: str | None = None
     engine: str | None = None
@@ -92,6 +92,7 @@ class ResultRecord:
     cuda_version: str | None = None
     driver_version: str | None = None
     versions_json: str | None = None  # every version
+    hardware_json: str | None = None  # GPUs and processors of the nodes
 
     # Figures.
     images_count: int | None = None

@@ -60,6 +60,11 @@ class SetUp:
         return dict(json.loads(self.first.versions_json or "{}"))
 
     @cached_property
+    def hardware(self) -> dict[str, Any]:
+        """GPUs and processors by name."""
+        return dict(json.loads(self.first.hardware_json or "{}"))
+
+    @cached_property
     def seconds(self) -> Figure:
         """Seconds an image."""
         return Figure([_summary(s, s.time_per_image_mean_s, s.time_per_image_stdev_s) for s in self.starts])
@@ -76,6 +81,29 @@ class SetUp:
     def images_per_s(self) -> float:
         """Images a second: the inverse of the seconds an image."""
         return 1 / self.seconds.mean
+
+    @property
+    def iteration_stdev_s(self) -> float | None:
+        """Standard deviation (n - 1) of the seconds an image over all iterations of all starts."""
+        counts = [one.iterations_count or 1 for one in self.starts]
+        means = [one.time_per_image_mean_s or 0.0 for one in self.starts]
+        stdevs = [one.time_per_image_stdev_s for one in self.starts]
+        if sum(counts) < 2 or any(s is None and n > 1 for s, n in zip(stdevs, counts, strict=True)):
+            return None
+        mean = math.fsum(n * m for n, m in zip(counts, means, strict=True)) / sum(counts)
+        squares = [
+            (n - 1) * (s or 0.0) ** 2 + n * (m - mean) ** 2
+            for n, m, s in zip(counts, means, stdevs, strict=True)
+        ]
+        return math.sqrt(math.fsum(squares) / (sum(counts) - 1))
+
+    @property
+    def iteration_range_s(self) -> tuple[float, float] | None:
+        """The least and the most seconds an image of any iteration of any start."""
+        ends = [(one.time_per_image_min_s, one.time_per_image_max_s) for one in self.starts]
+        low = [least for least, _ in ends if least is not None]
+        high = [most for _, most in ends if most is not None]
+        return (min(low), max(high)) if len(low) == len(high) == len(ends) else None
 
     @property
     def peak_memory_gb(self) -> float | None:

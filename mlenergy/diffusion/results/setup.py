@@ -46,26 +46,22 @@ def versions_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hardware_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result ran on: device, and GPUs and processors of its nodes; hosts are no part of it."""
-    plan = _mapping(content.get("configuration"))
+    """GPUs and processors of the nodes that a result ran on; hosts' names are no part of it."""
     nodes = _nodes(_mapping(content.get("environment")))
     gpus = [gpu for node in nodes for gpu in _list(node.get("gpus"))]
-    parallel = _mapping(plan.get("parallel"))
     return {
-        "device": plan.get("device"),
-        "device_name": plan.get("device_name"),
-        "processes": parallel.get("world_size"),
         "nodes": len(nodes) or None,
         "cpu": joined(node.get("cpu") for node in nodes),
         "cpu_cores": joined(node.get("cpu_cores_usable") for node in nodes),
         "gpus": joined(gpu.get("name") for gpu in gpus),
-        "power_limit_w": joined(gpu.get("power_limit_w") for gpu in gpus),
+        "gpu_power_limit_w": joined(gpu.get("power_limit_w") for gpu in gpus),
     }
 
 
 def platform_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """Versions and hardware: results that differ in these are no repeats of each other."""
-    return {**versions_of(content), **hardware_of(content)}
+    device_name = _mapping(content.get("configuration")).get("device_name")
+    return {**versions_of(content), **hardware_of(content), "device_name": device_name}
 
 
 def digest(values: Mapping[str, Any]) -> str:
