@@ -66,13 +66,13 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Image tokens of one image in the denoiser."""
-        cell_px = self.spec.family.latent_factor * self.spec.family.patch_size
-        return (self.height_px // cell_px) * (self.width_px // cell_px)
+        token_px = self.spec.latent_factor * self.spec.patch_size
+        return (self.height_px // token_px) * (self.width_px // token_px)
 
     @property
     def token_rows(self) -> int:
         """Rows of image tokens of one image in the denoiser."""
-        return self.height_px // (self.spec.family.latent_factor * self.spec.family.patch_size)
+        return self.height_px // (self.spec.latent_factor * self.spec.patch_size)
 
     @property
     def text_tokens_in_sequence(self) -> int:
@@ -80,7 +80,8 @@ class Plan:
         family = self.spec.family
         if not family.text_tokens_in_sequence:
             return 0
-        return family.clip_tokens_in_sequence + (self.max_sequence_length or 0)
+        clip = self.spec.clip_tokens if family.clip_in_sequence else 0
+        return clip + (self.max_sequence_length or 0)
 
     @property
     def runs_guidance_batch(self) -> bool:

@@ -16,9 +16,10 @@ import torch
 from mlenergy.diffusion.cost.count import Counter
 from mlenergy.diffusion.cost.inputs import text_tokens
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
+from mlenergy.diffusion.models.families import FAMILIES
 
 Terms = Sequence[str]
-_SIDES = (32, 64, 96)  # latent cells a side: 256, 512 and 768 pixels
+_SIDES = (32, 64, 96)  # latent cells a side: 256, 512 and 768 pixels where a cell is of 8
 _TEXTS = (64, 128, 256)
 _DTYPES = {"2": torch.bfloat16, "4": torch.float32}
 _BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks")
@@ -121,9 +122,8 @@ def _decode_peak(counter: Counter, dtype: torch.dtype) -> Callable[[int, int], i
 
 
 def _text_is_free(architecture: Architecture) -> bool:
-    """True where the denoiser takes text of any length (UNets take CLIP's 77, HunyuanDiT 77 and 256)."""
-    has_t5 = any(part.class_name == "T5EncoderModel" for part in architecture.text_encoders)
-    return has_t5 and "text_len_t5" not in architecture.denoiser.config
+    """True where the denoiser takes text of any length (UNets take CLIP's, HunyuanDiT 77 and 256)."""
+    return FAMILIES[architecture.pipeline_class].takes_text_length
 
 
 def _fixed_t5(architecture: Architecture) -> int:

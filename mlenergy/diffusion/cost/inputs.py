@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.cost.shape import CLIP_TOKENS
+from mlenergy.diffusion.cost.shape import short_text_tokens
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 
@@ -30,7 +30,7 @@ def denoiser_inputs(
     Args:
         architecture: the whole pipeline; widths of the text come from its encoders.
         rows: rows of the batch (images × guidance rows).
-        height_cells: latent height; pixels / 8.
+        height_cells: latent height.
         width_cells: latent width.
         t5_tokens: padded length of the T5 encoder's output.
         device: where the tensors are made.
@@ -54,7 +54,7 @@ def denoiser_inputs(
 
 def text_tokens(architecture: Architecture, encoder: Component, t5_tokens: int | None) -> int:
     """Padded tokens of one text encoder's input."""
-    return t5_tokens or 0 if encoder.class_name == "T5EncoderModel" else CLIP_TOKENS
+    return t5_tokens or 0 if encoder.class_name == "T5EncoderModel" else short_text_tokens(architecture)
 
 
 def text_inputs(
@@ -92,7 +92,9 @@ def _sd3(
     config = architecture.denoiser.config
     return {
         "hidden_states": make(rows, config["in_channels"], height, width),
-        "encoder_hidden_states": make(rows, CLIP_TOKENS + t5, config["joint_attention_dim"]),
+        "encoder_hidden_states": make(
+            rows, short_text_tokens(architecture) + t5, config["joint_attention_dim"]
+        ),
         "pooled_projections": make(rows, config["pooled_projection_dim"]),
         "timestep": make(rows),
     }
@@ -120,6 +122,10 @@ def _hunyuan(
 ) -> dict[str, Any]:
     config = architecture.denoiser.config
     tokens = (height // config["patch_size"]) * (width // config["patch_size"])
+    # Version 1.1 and older embed the image's size and a style, too.
+    conditions: dict[str, Any] = {}
+    if config.get("use_style_cond_and_image_meta_size"):
+        conditions = {"image_meta_size": make(rows, 6), "style": make(rows).long()}
     rotary = make(tokens, config["attention_head_dim"]), make(tokens, config["attention_head_dim"])
     return {
         "hidden_states": make(rows, config["in_channels"], height, width),
@@ -129,6 +135,7 @@ def _hunyuan(
         "encoder_hidden_states_t5": make(rows, t5, config["cross_attention_dim_t5"]),
         "text_embedding_mask_t5": make(rows, t5).bool(),
         "image_rotary_emb": rotary,
+        **conditions,
     }
 
 
@@ -139,8 +146,10 @@ def _unet(
     inputs: dict[str, Any] = {
         "sample": make(rows, config["in_channels"], height, width),
         "timestep": make(rows),
-        "encoder_hidden_states": make(rows, CLIP_TOKENS, config["cross_attention_dim"]),
+        "encoder_hidden_states": make(rows, short_text_tokens(architecture), config["cross_attention_dim"]),
     }
+    if config.get("time_cond_proj_dim") is not None:
+        inputs["timestep_cond"] = make(rows, config["time_cond_proj_dim"])
     if config.get("addition_embed_type") == "text_time":
         times = 6 * config["addition_time_embed_dim"]
         pooled = config["projection_class_embeddings_input_dim"] - times

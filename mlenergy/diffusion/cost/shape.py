@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.models.facts import clip_tokens, latent_factor, patch_size
 from mlenergy.diffusion.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.models.architectures.reader import Architecture
 
-CLIP_TOKENS = 77  # CLIP's and HunyuanDiT's BERT length; every prompt is padded to it
 _DEFAULT_T5_TOKENS = 256
-_CELLS_PER_TOKEN = 4  # two by two latent cells make a token in all transformers here
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,15 @@ def workload_of(plan: Plan, architecture: Architecture) -> Workload:
 
 
 def t5_tokens(architecture: Architecture, max_sequence_length: int | None) -> int | None:
-    """Padded length of the T5 encoder's input; None for a pipeline without one."""
-    if not any(part.class_name == "T5EncoderModel" for part in architecture.text_encoders):
-        return None
+    """Padded length of the T5 encoder's input, which is the denoiser's, too; None where neither takes one.
+
+    SD3's pipeline puts zeros of this length where its folder has no T5.
+    """
     fixed = architecture.denoiser.config.get("text_len_t5")  # HunyuanDiT's denoiser is built for one length
     if fixed is not None:
         return int(fixed)
+    if not FAMILIES[architecture.pipeline_class].takes_text_length:
+        return None
     return max_sequence_length if max_sequence_length is not None else _DEFAULT_T5_TOKENS
 
 
@@ -85,11 +87,12 @@ class Shape:
     sequence: int  # ranks that share one sequence
     attention: Attention | None  # None: a U-Net, whose work no engine splits by sequence
     latent_channels: int
+    cells_per_token: int
 
     @property
     def image_tokens(self) -> int:
         """Tokens of one image."""
-        return self.cells // _CELLS_PER_TOKEN
+        return self.cells // self.cells_per_token
 
     @property
     def joint_tokens(self) -> int:
@@ -100,7 +103,9 @@ class Shape:
 def shape_of(plan: Plan, architecture: Architecture) -> Shape:
     """Sizes of `plan` for the rank that has most to do."""
     workload = workload_of(plan, architecture)
-    factor = plan.spec.family.latent_factor
+    vae = architecture.components["vae"].config
+    factor = latent_factor(vae)
+    patch = patch_size(FAMILIES[architecture.pipeline_class], architecture.denoiser.config)
     parallel = plan.parallel
     images = plan.batch_size / parallel.data
     return Shape(
@@ -111,13 +116,21 @@ def shape_of(plan: Plan, architecture: Architecture) -> Shape:
         rows_per_rank=images * workload.guidance_rows / parallel.cfg,
         sequence=parallel.sequence,
         attention=attention_of(architecture),
-        latent_channels=int(architecture.components["vae"].config["latent_channels"]),
+        latent_channels=int(vae["latent_channels"]),
+        cells_per_token=patch * patch,
     )
 
 
 def denoiser_text_tokens(architecture: Architecture, t5_tokens: int | None) -> int:
-    """Text tokens that join the image in the denoiser; SD3 puts CLIP's 77 before T5's."""
-    return FAMILIES[architecture.pipeline_class].clip_tokens_in_sequence + (t5_tokens or 0)
+    """Text tokens that join the image in the denoiser; SD3 puts CLIP's before T5's."""
+    family = FAMILIES[architecture.pipeline_class]
+    return (short_text_tokens(architecture) if family.clip_in_sequence else 0) + (t5_tokens or 0)
+
+
+def short_text_tokens(architecture: Architecture) -> int:
+    """Padded tokens of the encoders that are no T5: CLIP's positions, or those of HunyuanDiT's denoiser."""
+    built_for = architecture.denoiser.config.get("text_len")
+    return int(built_for or clip_tokens(architecture.text_encoders[0].config))
 
 
 def attention_of(architecture: Architecture) -> Attention | None:

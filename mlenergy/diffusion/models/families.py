@@ -25,17 +25,11 @@ _XDIT_ONLY: frozenset[Mode] = frozenset({"pipefusion", "parallel-vae"})
 _UNET_CACHES: frozenset[CacheMethod] = frozenset({"taylorseer", "pab"})
 _TRANSFORMER_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "taylorseer", "pab", "fastercache"})
 
-# Latents are an eighth of the image on each side; transformers take them in patches of two by two cells.
-_transformer = partial(
-    Family, denoiser="transformer", size_multiple_px=16, latent_factor=8, patch_size=2, has_t5=True
-)
+_transformer = partial(Family, denoiser="transformer", has_t5=True)
 _unet = partial(
     Family,
     denoiser="unet",
     predicts="noise",
-    size_multiple_px=8,
-    latent_factor=8,
-    patch_size=1,
     caches={"diffusers": _UNET_CACHES},
     has_t5=False,
 )
@@ -46,6 +40,8 @@ FLUX = _transformer(
     predicts="flow",
     text_encoders=_TWO_TEXTS,
     text_tokens_in_sequence=True,
+    packed_cells=2,
+    size_step_px=1,
     takes_text_length=True,
     # No guidance batch to split ("cfg"); it alone brings a plan for its weights ("tensor").
     modes={
@@ -64,7 +60,8 @@ SD3 = _transformer(
     predicts="flow",
     text_encoders=_THREE_TEXTS,
     text_tokens_in_sequence=True,
-    clip_tokens_in_sequence=77,
+    clip_in_sequence=True,
+    size_step_px=1,
     takes_text_length=True,
     modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
     caches={"diffusers": _TRANSFORMER_CACHES},
@@ -95,6 +92,7 @@ HUNYUANDIT = _transformer(
     predicts="noise",
     text_encoders=_TWO_TEXTS,
     bins_resolution=True,
+    only_latent_factor=8,  # its positions are laid out for it, whatever its VAE
     paired_stages=True,
     modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
     caches={"diffusers": _TRANSFORMER_CACHES},

@@ -50,7 +50,7 @@ _hunyuan = partial(
     heads=16,
     layers=40,
 )
-_unet = partial(ModelSpec, guidance="classifier-free", default_dtype="float16", heads=None)
+_unet = partial(ModelSpec, guidance="classifier-free", default_dtype="float16", heads=None, patch_size=1)
 _tiny = partial(
     ModelSpec, default_steps=4, default_dtype="float32", source="built in the process with random weights"
 )
@@ -209,8 +209,8 @@ TINY: tuple[ModelSpec, ...] = (
     _tiny(model_id="tiny/pixart-alpha", family=f.PIXART_ALPHA, heads=4, **_CFG, **_TINY_TEXT, **_256),
     _tiny(model_id="tiny/pixart-sigma", family=f.PIXART_SIGMA, heads=4, **_CFG, **_TINY_TEXT, **_256),
     _tiny(model_id="tiny/hunyuandit", family=f.HUNYUANDIT, heads=4, **_CFG, **_FIXED_TEXT, **_256),
-    _tiny(model_id="tiny/sdxl", family=f.SDXL, heads=None, **_CFG, **_FIXED_TEXT, **_256),
-    _tiny(model_id="tiny/sd1.5", family=f.SD, heads=None, **_CFG, **_FIXED_TEXT, **_256),
+    _tiny(model_id="tiny/sdxl", family=f.SDXL, heads=None, patch_size=1, **_CFG, **_FIXED_TEXT, **_256),
+    _tiny(model_id="tiny/sd1.5", family=f.SD, heads=None, patch_size=1, **_CFG, **_FIXED_TEXT, **_256),
 )
 
 BY_ID: dict[str, ModelSpec] = {spec.model_id: spec for spec in LISTED + TINY}

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.facts import (
+    clip_tokens,
+    default_size_px,
+    embeds_guidance,
+    latent_factor,
+    patch_size,
+)
 from mlenergy.diffusion.models.families import FAMILIES
-from mlenergy.diffusion.models.hub import read_model
+from mlenergy.diffusion.models.hub import ModelFolder, read_model
 from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY
 from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec, is_tiny
 
@@ -31,14 +38,19 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
         raise UserError(
             f"{model_id} is a {class_name}, which is not supported; supported: {', '.join(sorted(FAMILIES))}"
         )
-    return _spec_from_config(model_id, family, model.component_config(family.denoiser))
+    return _spec_from_config(model_id, family, model)
 
 
-def _spec_from_config(model_id: str, family: Family, config: Mapping[str, Any]) -> ModelSpec:
+def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> ModelSpec:
     like = next(spec for spec in LISTED if spec.family is family)
-    takes_no_guidance = family.name == "flux" and not config.get("guidance_embeds", False)
+    config = model.component_config(family.denoiser)
+    factor = latent_factor(model.component_config("vae"))
+    takes_no_guidance = like.guidance == "embedded" and not config.get("guidance_embeds", False)
     guidance: Guidance = "none" if takes_no_guidance else like.guidance
+    if embeds_guidance(config):
+        guidance = "embedded"
     heads = config.get("num_attention_heads")
+    height_px, width_px = default_size_px(like.default_height_px, like.latent_factor, config, factor)
     return ModelSpec(
         model_id=str(Path(model_id).resolve()) if Path(model_id).is_dir() else model_id,
         family=family,
@@ -46,20 +58,22 @@ def _spec_from_config(model_id: str, family: Family, config: Mapping[str, Any]) 
         default_steps=like.default_steps,
         default_guidance_scale=None if takes_no_guidance else like.default_guidance_scale,
         default_dtype=like.default_dtype,
-        default_height_px=_default_size(like, config),
-        default_width_px=_default_size(like, config),
+        default_height_px=height_px,
+        default_width_px=width_px,
         default_max_sequence_length=like.default_max_sequence_length,
         max_sequence_length_limit=like.max_sequence_length_limit,
         heads=heads if isinstance(heads, int) else None,
         layers=_layers(config),
+        latent_factor=factor,
+        patch_size=patch_size(family, config),
+        clip_tokens=_clip_tokens(family, model),
         source=f"its own configuration; defaults of {like.model_id}",
     )
 
 
-def _default_size(like: ModelSpec, config: Mapping[str, Any]) -> int:
-    """A denoiser's sample_size counts latent cells; FLUX has none and takes the family's default."""
-    cells = config.get("sample_size")
-    return cells * like.family.latent_factor if isinstance(cells, int) else like.default_height_px
+def _clip_tokens(family: Family, model: ModelFolder) -> int:
+    """CLIP's length, from its file where the length decides anything before loading."""
+    return clip_tokens(model.component_config("text_encoder") if family.clip_in_sequence else {})
 
 
 def _layers(config: Mapping[str, Any]) -> int | None:

@@ -1,5 +1,6 @@
 """A model and its family, as data: no torch here, so that a dry run answers at once."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -28,21 +29,23 @@ CacheMethod = Literal["fbcache", "teacache", "magcache", "taylorseer", "pab", "f
 
 @dataclass(frozen=True)
 class Family:
-    """Facts that the models of one pipeline class have in common."""
+    """Facts that the models of one pipeline class have in common, and that none of their files says."""
 
     name: str
     pipeline_class: str  # diffusers' class name; what model_index.json says
     denoiser: Literal["transformer", "unet"]
     predicts: Literal["flow", "noise"]  # what the denoiser learned; noise stands for velocity, too
-    size_multiple_px: int  # height and width must be multiples of this
-    latent_factor: int  # pixels per latent cell and side
-    patch_size: int  # latent cells per token and side
     text_encoders: tuple[str, ...]  # component names, in call order
     modes: Mapping[EngineName, frozenset[Mode]]  # offered by each engine that has the pipeline
     caches: Mapping[EngineName, frozenset[CacheMethod]]  # offered by each engine that has any
     has_t5: bool  # one of the text encoders is a T5
     text_tokens_in_sequence: bool = False  # text joins the image tokens in self-attention
-    clip_tokens_in_sequence: int = 0  # of CLIP, before those of the T5
+    clip_in_sequence: bool = False  # CLIP's tokens stand there before those of the T5
+    packed_cells: int | None = (
+        None  # cells per token and side, where the pipeline packs them; None: configured
+    )
+    size_step_px: int = 8  # its call refuses heights and widths that are no multiples of this
+    only_latent_factor: int | None = None  # that its call can run; None: the VAE's own, whatever it is
     takes_text_length: bool = False  # its call takes max_sequence_length
     bins_resolution: bool = False  # its call can go to the nearest trained size and back
     cleans_captions: bool = False  # its call rewrites prompts, unless it is told not to
@@ -72,10 +75,18 @@ class ModelSpec:
     max_sequence_length_limit: int | None
     heads: int | None  # attention heads of the denoiser; None: not known before loading
     layers: int | None = None  # denoiser blocks, where pipeline splitting needs them
+    latent_factor: int = 8  # pixels per latent cell and side
+    patch_size: int = 2  # latent cells per token and side
+    clip_tokens: int = 77  # that a prompt is padded to before CLIP
     parameters: int | None = None  # of the whole pipeline, published or counted
     dual_attention: bool = False  # SD3.5-medium: a second self-attention in some blocks
     gated: bool = False  # the hub asks for a token
     source: str = ""  # where the numbers come from
+
+    @property
+    def size_multiple_px(self) -> int:
+        """Number of pixels that heights and widths are multiples of."""
+        return math.lcm(self.family.size_step_px, self.latent_factor * self.patch_size)
 
 
 def is_tiny(model_id: str) -> bool:

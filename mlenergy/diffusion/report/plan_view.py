@@ -93,12 +93,12 @@ def _model_text(plan: Plan) -> str:
 
 def _shapes(plan: Plan) -> dict[str, list[int]]:
     """Images (n, 3, height, width) of an iteration, and (height, width) of one latent and its tokens."""
-    family = plan.spec.family
-    latent = [plan.height_px // family.latent_factor, plan.width_px // family.latent_factor]
+    factor = plan.spec.latent_factor
+    latent = [plan.height_px // factor, plan.width_px // factor]
     return {
         "images": [plan.batch_size, 3, plan.height_px, plan.width_px],
         "latent": latent,
-        "tokens": [side // family.patch_size for side in latent],
+        "tokens": [side // plan.spec.patch_size for side in latent],
     }
 
 

@@ -56,7 +56,7 @@ def _certainty(plan: Plan) -> str | None:
 
 
 def _sizes(plan: Plan) -> str | None:
-    multiple = plan.spec.family.size_multiple_px
+    multiple = plan.spec.size_multiple_px
     for option, size in (("height", plan.height_px), ("width", plan.width_px)):
         if size < multiple or size % multiple:
             lower = max(size // multiple, 1) * multiple
@@ -65,6 +65,16 @@ def _sizes(plan: Plan) -> str | None:
                 f"needs; use {lower} or {lower + multiple}"
             )
     return None
+
+
+def _latents(plan: Plan) -> str | None:
+    family, factor = plan.spec.family, plan.spec.latent_factor
+    if family.only_latent_factor in (None, factor):
+        return None
+    return (
+        f"the VAE of {plan.spec.model_id} makes one latent cell of {factor} pixels a side, and the "
+        f"{family.name} pipeline runs {family.only_latent_factor} alone; give a model with such a VAE"
+    )
 
 
 def _device(plan: Plan) -> str | None:
@@ -101,4 +111,4 @@ def _text_length(plan: Plan) -> str | None:
     return None
 
 
-CHECKS = (_weights, _images, _certainty, _sizes, _device, _guidance, _text_length)
+CHECKS = (_weights, _images, _certainty, _latents, _sizes, _device, _guidance, _text_length)

@@ -1,0 +1,66 @@
+"""Sizes that a pipeline's own configuration files decide. Pure: takes configurations, reads no file.
+
+The pipelines of diffusers take each of them from the same keys (0.42.1), so that what is planned,
+counted and run agree, also for a model that differs from its family's published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.spec import Family
+
+Config = Mapping[str, Any]
+
+CLIP_TOKENS = 77  # positions of CLIP's class in transformers, where its configuration names none
+_PATCH_SIZE = 2  # of the transformers' classes in diffusers, where their configuration names none
+
+
+def latent_factor(vae: Config) -> int:
+    """Pixels per latent cell and side: every block of the VAE but the last halves the image.
+
+    Raises:
+        UserError: the configuration has no blocks.
+    """
+    blocks = vae.get("block_out_channels")
+    if not isinstance(blocks, (list, tuple)) or not blocks:
+        raise UserError(
+            "the VAE's config.json has no list block_out_channels, from which diffusers takes the size of "
+            "the latents; give a model whose VAE has one"
+        )
+    return 1 << (len(blocks) - 1)
+
+
+def patch_size(family: Family, denoiser: Config) -> int:
+    """Latent cells per token and side; 1 for a U-Net, which takes cells."""
+    if family.denoiser == "unet":
+        return 1
+    return family.packed_cells or int(denoiser.get("patch_size") or _PATCH_SIZE)
+
+
+def clip_tokens(encoder: Config) -> int:
+    """Tokens that every prompt is padded to before CLIP: as many as it has positions."""
+    return int(encoder.get("max_position_embeddings") or CLIP_TOKENS)
+
+
+def default_size_px(like_px: int, like_factor: int, denoiser: Config, factor: int) -> tuple[int, int]:
+    """Height and width that the pipeline takes where none is given.
+
+    Args:
+        like_px: default of the family's published model, for a denoiser that names no size (FLUX).
+        like_factor: of that model's VAE.
+        denoiser: whose sample_size counts latent cells, one number or height and width.
+        factor: of the model's own VAE.
+    """
+    cells = denoiser.get("sample_size")
+    if isinstance(cells, (list, tuple)) and len(cells) == 2:
+        return int(cells[0]) * factor, int(cells[1]) * factor
+    side = cells if isinstance(cells, int) else like_px // like_factor
+    return side * factor, side * factor
+
+
+def embeds_guidance(denoiser: Config) -> bool:
+    """True for a U-Net with the guidance scale as an input (LCM): its pipeline runs no guidance batch."""
+    return denoiser.get("time_cond_proj_dim") is not None
