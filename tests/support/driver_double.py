@@ -9,6 +9,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("nvml_double.c")
 LIBRARY = "libnvidia-ml.so.1"
+CUDA_LIBRARY = "libcuda.so.1"
 
 
 def build(folder: Path) -> Path:
@@ -17,9 +18,22 @@ def build(folder: Path) -> Path:
     Raises:
         RuntimeError: gcc is missing or finds a mistake.
     """
+    return _compile(folder, LIBRARY, SOURCE)
+
+
+def build_cuda(folder: Path) -> Path:
+    """Compile the double of CUDA's driver library, which numbers devices in an order of its own.
+
+    Raises:
+        RuntimeError: gcc is missing or finds a mistake.
+    """
+    return _compile(folder, CUDA_LIBRARY, SOURCE.with_name("cuda_double.c"))
+
+
+def _compile(folder: Path, library: str, source: Path) -> Path:
     command = [
         *("gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
-        *(f"-Wl,-soname,{LIBRARY}", "-o", str(folder / LIBRARY), str(SOURCE), "-lm"),
+        *(f"-Wl,-soname,{library}", "-o", str(folder / library), str(source), "-lm"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

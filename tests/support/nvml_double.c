@@ -15,7 +15,7 @@
  *   NVML_DOUBLE_COUNTER_STILL   monotonic second from which the counter stands still (never)
  *   NVML_DOUBLE_ARCH            NVML architecture number: 4 is Pascal, 9 is Hopper (9)
  *   NVML_DOUBLE_UUID            begin of every UUID (aaaa)
- *   NVML_DOUBLE_NAME            name of every GPU (Double GPU)
+ *   NVML_DOUBLE_NAME            name of each GPU, several separated by ';' (Double GPU)
  *   NVML_DOUBLE_MIG             1: the GPU is split into slices (0)
  *   NVML_DOUBLE_EVENTS          clocks' event reasons, a bit mask (0)
  *   NVML_DOUBLE_EVENTS_FROM     monotonic second from which they are set (always)
@@ -285,7 +285,8 @@ Return nvmlDeviceGetIndex(Handle d, unsigned *out) {
 }
 Return nvmlDeviceGetName(Handle d, char *out, unsigned size) {
     DEVICE_CALL("nvmlDeviceGetName", d);
-    return copy_text(out, size, control("NVML_DOUBLE_NAME", "Double GPU"));
+    char own[96];
+    return copy_text(out, size, entry(control("NVML_DOUBLE_NAME", "Double GPU"), d->index, own, sizeof own));
 }
 Return nvmlDeviceGetUUID(Handle d, char *out, unsigned size) {
     DEVICE_CALL("nvmlDeviceGetUUID", d);

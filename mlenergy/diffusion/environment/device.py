@@ -9,11 +9,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mlenergy.diffusion.environment.driver import driver_problem
-from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, visible_gpus
+from mlenergy.diffusion.environment.gpus import ask, list_gpus, nvml, used_gpu, visible_gpus
 from mlenergy.diffusion.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 DeviceType = Literal["cuda", "mps", "cpu"]
 Preference = Literal["auto", "cuda", "mps", "cpu"]
@@ -55,6 +58,23 @@ def unused_gpu(preference: Preference, device: DeviceType) -> str | None:
         f"this node has {visible[0].name}, but the installed torch is a CPU build, so this run measures the "
         "CPU; install torch's CUDA build, or choose --device cpu"
     )
+
+
+def check_device_name(planned: str, device: torch.device) -> None:
+    """Refuse a plan that was made for another product than the one that this process computes on.
+
+    Names of folders and results, and peaks, are the plan's. They are found without torch, by asking CUDA for
+    its order; this holds them against the device itself, by its UUID.
+
+    Raises:
+        UserError: another GPU than the one that was planned for.
+    """
+    gpu = used_gpu(device)
+    if gpu is not None and gpu.name != planned:
+        raise UserError(
+            f"the plan is for {planned}, and this process computes on {gpu.name} ({gpu.uuid}); set "
+            f"CUDA_VISIBLE_DEVICES={gpu.uuid}, or CUDA_DEVICE_ORDER=PCI_BUS_ID to count as nvidia-smi does"
+        )
 
 
 def torch_cuda_build() -> str | None:

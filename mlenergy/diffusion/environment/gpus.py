@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 1 << 30
+_CUDA_PATIENCE_S = 60  # a driver that loads for the first time after a start takes several seconds
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,22 @@ def list_gpus() -> GpuList:
 
 
 def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order.
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in the order in which CUDA, and torch, then number them.
 
     As CUDA does, the list ends at the first entry that names no GPU. A MIG slice's
     entry stands for no whole GPU and ends the list, too.
     """
-    wanted = environ.get("CUDA_VISIBLE_DEVICES")
+    wanted, numbered = environ.get("CUDA_VISIBLE_DEVICES"), None
     if wanted is None:
-        return list(gpus)
+        return _as_cuda_numbers(gpus, environ)
     found: list[Gpu] = []
     for entry in wanted.split(","):
-        gpu = _find(gpus, entry.strip())
+        name = entry.strip()
+        if name.isdigit():
+            numbered = _as_cuda_numbers(gpus, environ) if numbered is None else numbered
+            gpu = numbered[int(name)] if int(name) < len(numbered) else None
+        else:
+            gpu = _named(gpus, name)
         if gpu is None:
             break
         found.append(gpu)
@@ -95,10 +107,50 @@ def ask(query: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _find(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
-    """The GPU of one entry: an index, or the begin of a UUID that fits one GPU only."""
-    if entry.isdigit():
-        return next((gpu for gpu in gpus if gpu.index == int(entry)), None)
+def _as_cuda_numbers(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
+    """All GPUs in the order of CUDA's numbers, before CUDA_VISIBLE_DEVICES.
+
+    The driver library counts along the PCI bus, CUDA from the fastest GPU on; equal ones are called alike in
+    either order. Where CUDA does not answer, the bus has to do: a run holds it against `used_gpu`.
+    """
+    if len({gpu.name for gpu in gpus}) < 2 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return list(gpus)
+    places = {uuid: place for place, uuid in enumerate(_cuda_uuids())}
+    return sorted(gpus, key=lambda gpu: (places.get(gpu.uuid, len(places)), gpu.index))
+
+
+@cache
+def _cuda_uuids() -> tuple[str, ...]:
+    """UUIDs in CUDA's order, asked once; none where CUDA does not answer."""
+    environment = {name: text for name, text in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    command = [sys.executable, "-m", "mlenergy.diffusion.environment.cuda_order"]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_CUDA_PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(done.stdout.split()) if done.returncode == 0 else ()
+
+
+def used_uuid(device: torch.device) -> str:
+    """UUID of the CUDA device that torch computes on, as the driver library writes it."""
+    import torch
+
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def used_gpu(device: torch.device) -> Gpu | None:
+    """The GPU that torch computes on, by its UUID; None elsewhere, on a slice, or where none is shown."""
+    if device.type != "cuda":
+        return None
+    uuid = used_uuid(device)
+    return next((gpu for gpu in list_gpus().gpus if gpu.uuid == uuid), None)
+
+
+def _named(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
+    """The GPU that an entry names: the begin of a UUID that fits one GPU only."""
     fitting = [gpu for gpu in gpus if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
     return fitting[0] if len(fitting) == 1 else None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlenergy.diffusion.distributed.cluster import Rank
-from mlenergy.diffusion.environment.gpus import Gpu, list_gpus
+from mlenergy.diffusion.environment.gpus import Gpu, list_gpus, used_uuid
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.measure.energy.readers import (
     NodeReader,
@@ -177,10 +177,7 @@ def rank_gpu(device: torch.device) -> tuple[str | None, str | None]:
         return None, "Apple's GPU has no energy counter that this program reads"
     if device.type != "cuda":
         return None, None
-    import torch
-
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
-    return (uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"), None
+    return used_uuid(device), None
 
 
 def _assign_together(cluster: Collective, own: RankView, options: MeterOptions) -> ReaderAssignment:
