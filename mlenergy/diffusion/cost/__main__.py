@@ -34,8 +34,8 @@ def main(argv: list[str]) -> int:
 
 
 def _refresh() -> None:
-    """Count every published architecture and replace its file's costs."""
-    for path in sorted(Path(reader.__file__).parent.glob("*.json")):
+    """Count every published and every tiny architecture and replace its file's costs."""
+    for path in sorted(Path(reader.__file__).parent.rglob("*.json")):
         text = path.read_text(encoding="utf-8")
         costs = json.dumps(count_costs(reader.architecture(json.loads(text)["model_id"])), indent=2)
         # The costs are the last key, so that the hand-written part keeps its layout.
