@@ -23,8 +23,10 @@ from mlenergy.diffusion.engine import Engine
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.engines.call import denoiser_calls
 from mlenergy.diffusion.engines.optimizations.effects import has_checked_effect, optimizations_without_effect
+from mlenergy.diffusion.environment.device import check_device_name
+from mlenergy.diffusion.environment.gpus import used_gpu
 from mlenergy.diffusion.environment.record import environment_record, node_record
-from mlenergy.diffusion.errors import CheckError, Interrupted, NoEffectError
+from mlenergy.diffusion.errors import CheckError, Interrupted, NoEffectError, UserError
 from mlenergy.diffusion.measure.energy.meter import Meter, MeterOptions, make_meter
 from mlenergy.diffusion.measure.energy.power_limit import power_limit
 from mlenergy.diffusion.measure.memory import MemoryWatch
@@ -39,7 +41,8 @@ from mlenergy.diffusion.report.progress import RunProgress
 from mlenergy.diffusion.report.run_view import print_effects, print_summary
 from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.build import RunRecord, build_result
-from mlenergy.diffusion.results.efficiency import efficiency_section
+from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section
+from mlenergy.diffusion.results.executed import planned_work
 from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import image_names
 from mlenergy.diffusion.results.paths import RunPaths
@@ -91,6 +94,9 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         ExitStack() as until_saved,
     ):
         supervisor.enter("loading")
+        with cluster.raise_on_all_ranks():
+            if cluster.rank.is_main:
+                check_device_name(plan.device_name, cluster.device)
         prompts = shared_prompts(plan, cluster)
         reference = _find_reference(args, context, prompts)
         meter = make_meter(cluster, cluster.device, _meter_options(args))
@@ -98,6 +104,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         progress.say(f"loading {plan.spec.model_id}")
         with cluster.raise_on_all_ranks():
             engine = load_engine(plan, cluster)
+        not_counted = _count_flops(args, context, progress)
         supervisor.enter("measuring")
         measured = _measure(context, engine, meter, prompts, progress)
         supervisor.enter("saving")
@@ -105,12 +112,16 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         progress.close()
         nodes = cluster.gather_object(node_record())
         loads = cluster.gather_object(asdict(engine.report))
+        used = cluster.gather_object(used_gpu(cluster.device))
         signum = cluster.broadcast_object(supervisor.interrupted_by)
         measurement, pixels = measured
         record: RunRecord | None = None
         if measurement is not None:
             environment = environment_record(sys.argv, facts=engine.report.facts, nodes=nodes)
-            record = RunRecord(plan, measurement, prompts, environment, loads)
+            facts = engine.report.facts
+            planned = planned_work(plan, facts.get("denoiser_calls"), facts.get("scheduler"))
+            environment["devices"] = [None if gpu is None else asdict(gpu) for gpu in used or ()]
+            record = RunRecord(plan, measurement, prompts, environment, loads, planned=planned)
         if signum is not None:
             if record is not None:
                 check_held(context.paths.lock)
@@ -120,7 +131,9 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         result: dict[str, Any] | None = None
         with cluster.raise_on_all_ranks():  # the others wait: looking at effects takes all of them
             if record is not None:
-                result = _print_and_save(context, record, pixels, reference)
+                work = _efficiency(record, not_counted)
+                result = _print_and_save(context, replace(record, efficiency=work), pixels, reference)
+                _judge_work(result)
         _judge_effects(context, engine, result, args.allow_no_effect)
         engine.close()
 
@@ -173,6 +186,23 @@ def _measure(
     )
 
 
+def _count_flops(args: BenchmarkArgs, context: RunContext, progress: RunProgress) -> str | None:
+    """On rank 0, before any window, while the others wait; returns why the FLOPs are not known, or None."""
+    if not context.cluster.rank.is_main:
+        return None
+    if not args.count_flops:
+        return "not counted yet for this model, and --no_count_flops was given"
+    return count_ahead(context.plan, progress.say)
+
+
+def _efficiency(record: RunRecord, not_counted: str | None) -> dict[str, Any]:
+    tf32 = bool(torch.backends.cuda.matmul.allow_tf32)
+    names = {gpu["name"] for gpu in record.environment["devices"] if gpu is not None}
+    return efficiency_section(
+        record.plan, record.measurement.iterations, tf32, record.planned, not_counted, sorted(names)
+    )
+
+
 def _print_and_save(
     context: RunContext, record: RunRecord, pixels: Sequence[Pixels], reference: Reference | None
 ) -> dict[str, Any]:
@@ -185,12 +215,10 @@ def _print_and_save(
         UserError: a file cannot be written.
     """
     paths = context.paths
-    tf32 = bool(torch.backends.cuda.matmul.allow_tf32)
-    work = efficiency_section(context.plan, record.measurement.iterations, tf32)
     files: Sequence[str | None] = [None] * record.completed
     if pixels:
         files = image_names(paths, record.measured_requests)
-    result = build_result(replace(record, efficiency=work), files)
+    result = build_result(record, files)
     result |= pending_effects(has_checked_effect(context.plan.optimizations))
     # With --debug a reader that has closed the pipe would cost the result: rich turns that into SystemExit.
     with suppress(OSError, SystemExit):
@@ -200,6 +228,16 @@ def _print_and_save(
         result |= _similarity(reference, pixels, result["warnings"])
     save_run(paths, record, pixels, result)
     return result
+
+
+def _judge_work(result: dict[str, Any]) -> None:
+    """Refuse a result, saved before, whose windows held other work than the plan's.
+
+    Raises:
+        UserError: the denoiser ran more or less than planned; the result is kept, but not complete.
+    """
+    if result["executed_failed"]:
+        raise UserError(result["executed_failed"][0])
 
 
 def _similarity(

@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import pytest
+from own_models import TWO_BLOCKS, write_configurations
 from result_samples import NO_GPU, cpu_measurement, cpu_plan, gpu_measurement, make_plan
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.results.efficiency import efficiency_section
+from mlenergy.diffusion.cost import costs
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.architectures.reader import architecture
+from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section
 
 MEASURED = gpu_measurement().iterations  # 8.3 s and 9,150 J in the mean, on two GPUs
 
@@ -59,9 +63,49 @@ def test_a_listed_model_on_a_cpu_has_its_work_but_no_share_of_a_peak():
     assert found["j_per_tflop"] is None and found["j_per_tflop_reason"]
 
 
-def test_what_was_never_counted_is_not_counted_for_a_cpu():
-    found = efficiency_section(cpu_plan(), cpu_measurement().iterations)
+@pytest.fixture
+def own_plan(tmp_path):
+    """Of a folder that nobody has counted."""
+    folder = write_configurations(tmp_path / "own", "tiny/flux", {"vae": TWO_BLOCKS})
+    return cpu_plan(weights_from=str(folder))
+
+
+def test_after_the_windows_nothing_is_counted_any_more(own_plan, monkeypatch):
+    monkeypatch.setattr(costs, "_ask_child", lambda asked: pytest.fail("counted"))
+    found = efficiency_section(own_plan, cpu_measurement().iterations)
     assert found["tflops_per_iteration"] is None and "mlenergy plan counts it" in found["reason"]
+    told = efficiency_section(own_plan, cpu_measurement().iterations, not_counted="it took too long")
+    assert told["reason"] == told["mfu_reason"] == "it took too long"
+
+
+def test_what_was_never_counted_is_counted_ahead_once(own_plan, monkeypatch):
+    asked, said = [], []
+    known = architecture("black-forest-labs/FLUX.1-dev").costs
+    monkeypatch.setattr(costs, "_ask_child", lambda request: asked.append(request) or known)
+    assert count_ahead(own_plan, said.append) is None
+    assert efficiency_section(own_plan, cpu_measurement().iterations)["tflops_per_iteration"] > 0
+    assert count_ahead(own_plan, said.append) is None
+    assert len(asked) == len(said) == 1 and "counting the FLOPs" in said[0]
+    assert count_ahead(make_plan(), said.append) is None and len(said) == 1  # its costs are shipped
+
+
+def test_what_cannot_be_counted_is_the_reason_and_no_end(own_plan, monkeypatch):
+    def fail(error):
+        def ask(_request):
+            raise error
+
+        monkeypatch.setattr(costs, "_ask_child", ask)
+        return count_ahead(own_plan, lambda _line: None)
+
+    assert fail(UserError("counting took more than 300 s")) == "counting took more than 300 s"
+    assert fail(OSError(12, "no memory")) == "counting failed (OSError: [Errno 12] no memory)"
+    assert "neither a folder" in count_ahead(cpu_plan(weights_from="./nowhere"), lambda _line: None)
+
+
+def test_work_that_would_not_be_used_is_not_counted(own_plan, monkeypatch):
+    monkeypatch.setattr(costs, "_ask_child", lambda asked: pytest.fail("counted"))
+    cached = replace(own_plan, optimizations=Optimizations(cache="fbcache"))
+    assert count_ahead(cached, lambda _line: None) is None
 
 
 @pytest.mark.parametrize(

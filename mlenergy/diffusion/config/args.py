@@ -90,6 +90,8 @@ class MeasuringOptions:
     """The most iterations that --target_ci measures."""
     energy_gpus: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GPU [GPU ...]")] = ()
     """GPUs whose energy is read, as nvidia-smi indices, UUIDs, or all. Default: those that the ranks use."""
+    count_flops: bool = True
+    """Count the FLOPs of a model that was never counted, once, before measuring; off: they stay unknown."""
     require_energy: bool = False
     """Refuse to run, before the model loads, if GPU energy cannot be read."""
     sample_period_s: Annotated[float, Range(least=0.001, most=3600.0)] = 0.1

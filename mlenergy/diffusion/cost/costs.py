@@ -84,6 +84,11 @@ def costs_of(architecture: Architecture, may_count: bool = True) -> dict[str, Co
     }
 
 
+def needs_count(architecture: Architecture) -> bool:
+    """True where the costs are neither shipped nor cached, so that asking for them starts a child process."""
+    return not architecture.costs and _read(_entry(_request(architecture))) is None
+
+
 def architecture_from_request(request: Mapping[str, Any]) -> Architecture:
     """The architecture that the child process is asked to count."""
     components = {name: Component(name, part[0], part[1]) for name, part in request["components"].items()}
@@ -109,7 +114,9 @@ def _cached_or_counted(architecture: Architecture, may_count: bool) -> dict[str,
     if known is not None:
         return known
     if not may_count:
-        raise UserError("not counted yet for this model; mlenergy plan counts it")
+        raise UserError(
+            "not counted yet for this model; a run without --no_count_flops or mlenergy plan counts it"
+        )
     counted = _ask_child(request)
     _keep(path, counted)
     return counted

@@ -23,12 +23,12 @@ class StageFlops:
     text_encode: int
     denoise_step: int
     vae_decode: int
-    steps: int
+    steps: float  # calls of the denoiser; those that ran may differ between windows
 
     @property
     def total(self) -> int:
         """Of the whole call."""
-        return self.text_encode + self.steps * self.denoise_step + self.vae_decode
+        return self.text_encode + round(self.steps * self.denoise_step) + self.vae_decode
 
 
 def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:

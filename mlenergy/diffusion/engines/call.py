@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,30 @@ def group_rows(data_rank: int, data_degree: int, batch_size: int) -> slice:
     """Rows of the batch that a data-parallel group generates; all groups have equally many."""
     rows = batch_size // data_degree
     return slice(data_rank * rows, (data_rank + 1) * rows)
+
+
+def scheduled_calls(scheduler: Any, steps: int) -> int | None:
+    """Calls of the denoiser that a scheduler of this kind makes for so many steps: one a timestep.
+
+    Mostly one a step; PNDM makes one more, and methods of second order nearly twice as many. Asked of a copy,
+    so that a pipeline that sets other steps cannot change the answer. None where it takes no steps.
+    """
+    asked = copy.deepcopy(getattr(scheduler, "module", scheduler))  # xfuser wraps it
+    try:
+        # Dynamic shifting needs some mu, which moves the timesteps and changes their number in no way.
+        shifting = {"mu": 1.0} if getattr(asked.config, "use_dynamic_shifting", False) else {}
+        asked.set_timesteps(steps, **shifting)
+        return len(asked.timesteps)
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def call_facts(plan: Plan, scheduler: Any) -> dict[str, Any]:
+    """Facts of an engine's load report on the denoiser's calls in one generation, on every rank."""
+    patches = denoiser_calls(plan)
+    calls = scheduled_calls(scheduler, plan.steps) if patches is None else sum(patches)
+    name = type(getattr(scheduler, "module", scheduler)).__name__
+    return {"denoiser_calls": calls, "scheduler": name}
 
 
 def denoiser_calls(plan: Plan) -> list[int] | None:

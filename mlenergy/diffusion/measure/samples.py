@@ -33,6 +33,15 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
+class DenoiserWork:
+    """Calls of the denoiser in one window on one rank, as its hooks saw them."""
+
+    calls: int
+    rows: int  # of its batch, over all calls
+    elements: int  # of the latents that it was given, over all calls
+
+
+@dataclass(frozen=True)
 class GpuEnergy:
     """Joules of one device over one window."""
 
@@ -130,6 +139,7 @@ class Iteration:
     energy: WindowEnergy
     stages: StageTimes | None
     energy_above_idle_j: float | None = None
+    denoiser: tuple[DenoiserWork | None, ...] = ()  # of each rank; None where no call was seen
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mlenergy.diffusion.measure.energy.meter import Meter
 from mlenergy.diffusion.measure.memory import MemoryWatch
 from mlenergy.diffusion.measure.outputs import Pixels, collect, to_host
 from mlenergy.diffusion.measure.samples import (
+    DenoiserWork,
     Iteration,
     Measurement,
     MeasurementWarning,
@@ -186,6 +187,7 @@ def _measurement(
                 energy=energy.windows[index],
                 stages=None if spans is None else stage_times(spans, window.duration_s, postprocess_s),
                 energy_above_idle_j=energy.windows[index].above_idle_j(meter.idle_power_w, window.duration_s),
+                denoiser=tuple(_work(result.windows[index].spans) for result in results),
             )
         )
     return Measurement(
@@ -201,6 +203,10 @@ def _measurement(
         timeline=energy.timeline,
         power_limit_w=dict(meter.power_limit_w),
     )
+
+
+def _work(spans: StageSpans | None) -> DenoiserWork | None:
+    return None if spans is None else spans.work
 
 
 def _per_step(stage: StageEnergy, steps: int | None) -> StageEnergy:

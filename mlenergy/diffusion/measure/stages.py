@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.measure.samples import StageTimes, WindowPart
+from mlenergy.diffusion.measure.samples import DenoiserWork, StageTimes, WindowPart
 from mlenergy.diffusion.models.spec import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ class StageSpans:
         Decoding: entry of the VAE's decoding part to its last exit.
     step_begins: first entry of the denoiser in every step; None where its calls do not fit the steps.
     step_reason: why ``step_begins`` is None.
+    work: what the denoiser was given.
     """
 
     intervals: Mapping[Stage, tuple[Interval, ...]]
     step_begins: tuple[float, ...] | None
     step_reason: str | None = None
+    work: DenoiserWork | None = None
 
     def seconds(self, stage: Stage) -> float:
         """Seconds of one stage; 0 where this rank has no part in it."""
@@ -76,6 +78,7 @@ class StageProbe:
         self._begin: Any = None
         self._entries: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
         self._exits: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
+        self._rows = self._elements = 0
 
     def __enter__(self) -> StageProbe:
         for stage, module in self._modules:
@@ -103,6 +106,7 @@ class StageProbe:
         for stage in STAGES:
             self._entries[stage].clear()
             self._exits[stage].clear()
+        self._rows = self._elements = 0
         self._begin = self._new_mark()
 
     def spans(self) -> StageSpans | None:
@@ -120,14 +124,20 @@ class StageProbe:
         intervals["denoise"] = ((entries["denoise"][0], end_s),)
         if entries["vae_decode"]:
             intervals["vae_decode"] = ((end_s, exits["vae_decode"][-1]),)
-        return StageSpans(intervals, *self._step_begins(entries["denoise"]))
+        work = DenoiserWork(len(entries["denoise"]), self._rows, self._elements)
+        return StageSpans(intervals, *self._step_begins(entries["denoise"]), work)
 
     def _hook(self, stage: Stage, first: Any, last: Any) -> None:
         # Between the denoiser's calls the scheduler works, which is denoising too.
         following: WindowPart = "denoise" if stage == "denoise" else "other"
 
-        def before(_module: Any, _inputs: Any) -> None:
+        def before(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             self._entries[stage].append(self._new_mark())
+            if stage == "denoise":
+                latents = _latents_of(inputs, named)
+                if latents is not None:
+                    self._rows += latents.shape[0]
+                    self._elements += latents.numel()
             if self._on_stage is not None:
                 self._on_stage(stage)
 
@@ -136,7 +146,7 @@ class StageProbe:
             if self._on_stage is not None:
                 self._on_stage(following)
 
-        self._handles.append(first.register_forward_pre_hook(before))
+        self._handles.append(first.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(last.register_forward_hook(after))
 
     def _step_begins(self, entries: list[float]) -> tuple[tuple[float, ...] | None, str | None]:
@@ -149,6 +159,12 @@ class StageProbe:
             return tuple(entries[::calls]), None
         expected = f"a multiple of {self.steps}" if counts is None else sum(counts)
         return None, f"the denoiser was called {len(entries)} times where {expected} was expected"
+
+
+def _latents_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """The latents among a denoiser's arguments: the first of its call; None where there are none."""
+    first = inputs[0] if inputs else named.get("hidden_states", named.get("sample"))
+    return first if hasattr(first, "numel") else None
 
 
 def stage_times(spans: StageSpans, duration_s: float, postprocess_s: float) -> StageTimes:

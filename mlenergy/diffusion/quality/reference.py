@@ -49,6 +49,8 @@ def find_reference(
         raise UserError("--reference compares images; leave --no_save_images out")
     if result is None:
         raise _unfit(folder, "it has no results.json of this program that can be read")
+    if result.get("executed_failed"):
+        raise _unfit(folder, "its result is not complete: it measured other work than it says")
     if result.get("effects_failed") or result.get("effects_pending"):
         raise _unfit(folder, "its result is not complete: its optimizations are not known to have acted")
     configuration = result["configuration"]

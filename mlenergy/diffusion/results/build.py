@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.results.executed import PlannedWork, executed_section, work_that_differs
 from mlenergy.diffusion.results.plausibility import implausible
 from mlenergy.diffusion.results.sections import (
     energy_section,
@@ -38,6 +39,7 @@ class RunRecord:
     environment: Mapping[str, Any]  # names, versions and settings of the machines, as plain data
     load: Sequence[Mapping[str, Any]] | None = None  # every rank's LoadReport; None leaves the key out
     efficiency: Mapping[str, Any] | None = None  # of `efficiency_section`; None leaves its keys out
+    planned: PlannedWork = field(default_factory=PlannedWork)  # of the denoiser on each rank
 
     @property
     def completed(self) -> int:
@@ -91,6 +93,8 @@ def build_result(
         "stages": stage_section(iterations),
         "energy_measurement": energy_section(measurement, completed),
         "memory": memory,
+        "executed": executed_section(plan, record.planned, iterations),
+        "executed_failed": work_that_differs(record.planned, iterations),
         **({} if efficiency is None else {"efficiency": dict(efficiency)}),
         "warnings": [asdict(warning) for warning in measurement.warnings],
         "configuration": configuration(plan),

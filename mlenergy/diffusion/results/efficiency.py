@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.cost.efficiency import Efficiency, efficiency
 from mlenergy.diffusion.cost.flops import StageFlops
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results.executed import PlannedWork, calls_that_ran, work_that_differs
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -16,26 +18,66 @@ if TYPE_CHECKING:
 _TERA = 1e12
 
 
-def efficiency_section(plan: Plan, iterations: Sequence[Iteration], tf32: bool = False) -> dict[str, Any]:
-    """Arithmetic of the exact computation, and what the mean iteration made of it.
+def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
+    """Count the plan's FLOPs where nobody has counted this architecture yet; call it before measuring.
 
-    An architecture that was not counted before is counted now where GPUs or joules are there to be
-    compared with it; a child process takes some seconds for that, once.
+    A child process takes some seconds, once for an architecture: it runs while no window is open, and what it
+    finds is cached.
+
+    Args:
+        plan: what will be run.
+        say: told before counting starts.
+
+    Returns:
+        Why they are not known, or None.
+    """
+    from mlenergy.diffusion.cost.costs import costs_of, needs_count
+    from mlenergy.diffusion.models.architectures.reader import find_architecture
+
+    if _other_work(plan) is not None:
+        return None  # they would not be used
+    try:
+        model = find_architecture(plan.weights_from, plan.revision)
+        if needs_count(model):
+            say(f"counting the FLOPs of {plan.spec.model_id}, once")
+            costs_of(model)
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # a figure beside the measurement is not worth losing it
+        return f"counting failed ({type(error).__name__}: {' '.join(str(error).split())})"
+    return None
+
+
+def efficiency_section(
+    plan: Plan,
+    iterations: Sequence[Iteration],
+    tf32: bool = False,
+    planned: PlannedWork | None = None,
+    not_counted: str | None = None,
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Arithmetic of the exact computation, and what the mean iteration made of it. Counts nothing itself.
 
     Args:
         plan: what was run.
         iterations: what was measured.
         tf32: whether float32 products ran on tensor cores.
+        planned: the denoiser's work; where its calls are known, those that ran are counted, not the steps.
+        not_counted: why the FLOPs are not known, of `count_ahead`.
+        names: products that the ranks computed on; of different ones there is no one peak.
     """
     energies = [iteration.energy.gpu_energy_j for iteration in iterations]
     known = [energy_j for energy_j in energies if energy_j is not None]
     energy_j = sum(known) / len(known) if len(known) == len(energies) else None
-    reason = _no_count(plan, iterations)
+    planned = planned or PlannedWork()
+    calls = calls_that_ran(planned, iterations) if plan.parallel.pipefusion == 1 else None
+    reason = _no_count(plan, iterations, planned, calls)
     if reason is None:
         try:
-            flops = _count(plan, has_use=plan.device == "cuda" or energy_j is not None)
+            flops = _count(plan)
+            flops = flops if calls is None else replace(flops, steps=calls)
         except UserError as error:
-            reason = str(error)
+            reason = not_counted or str(error)
         except Exception as error:  # a figure beside the measurement is not worth losing it
             reason = f"counting failed ({type(error).__name__}: {' '.join(str(error).split())})"
     if reason is not None:
@@ -45,6 +87,9 @@ def efficiency_section(plan: Plan, iterations: Sequence[Iteration], tf32: bool =
     dtype = plan.optimizations.computes_in or plain  # products in fewer bits have a peak of their own
     devices = plan.parallel.world_size
     rates = efficiency(flops, seconds, energy_j, devices, plan.device_name, dtype)
+    if len(names) > 1:
+        mixed = f"the ranks compute on different GPUs: {', '.join(names)}"
+        rates = replace(rates, mfu=None, peak_tflops=None, peak_source=None, mfu_reason=mixed)
     return _of_flops(plan, flops, seconds) | _of_rates(plan, rates, dtype)
 
 
@@ -55,20 +100,32 @@ _KEYS = (
 )
 
 
-def _no_count(plan: Plan, iterations: Sequence[Iteration]) -> str | None:
+def _no_count(
+    plan: Plan, iterations: Sequence[Iteration], planned: PlannedWork, calls: float | None
+) -> str | None:
     """The reason why the exact computation's FLOPs are not what ran, None where they are."""
-    if plan.optimizations.cache is not None:
-        return f"the cache {plan.optimizations.cache} left out a part of the work"
-    if plan.use_resolution_binning:
-        return "resolution binning generates at another size than the one asked for"
+    if (other := _other_work(plan)) is not None:
+        return other
+    if calls is not None:  # how often it ran is known, whatever the plan says
+        lines = work_that_differs(replace(planned, calls=round(calls)), iterations)
+        return lines[0] if lines else None
     odd = [i.stages.step_reason for i in iterations if i.stages is not None and i.stages.step_reason]
     return odd[0] if odd else None
 
 
-def _count(plan: Plan, has_use: bool) -> StageFlops:
+def _other_work(plan: Plan) -> str | None:
+    """The reason why a plan asks for other work than the exact computation, None where it does not."""
+    if plan.optimizations.cache is not None:
+        return f"the cache {plan.optimizations.cache} left out a part of the work"
+    if plan.use_resolution_binning:
+        return "resolution binning generates at another size than the one asked for"
+    return None
+
+
+def _count(plan: Plan) -> StageFlops:
     from mlenergy.diffusion.cost.flops import flops_of
 
-    return flops_of(plan, may_count=has_use)
+    return flops_of(plan, may_count=False)
 
 
 def _of_flops(plan: Plan, flops: StageFlops, seconds: float) -> dict[str, Any]:

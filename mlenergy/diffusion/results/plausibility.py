@@ -41,14 +41,19 @@ def _above_peak(result: Result) -> Iterator[str]:
 
 
 def _above_memory(result: Result) -> Iterator[str]:
-    sizes = [gpu["memory_bytes"] for gpu in _gpus_there(result).values() if gpu.get("memory_bytes")]
+    there = _gpus_there(result)
+    sizes = {uuid: gpu["memory_bytes"] for uuid, gpu in there.items() if gpu.get("memory_bytes")}
     if not sizes or result["configuration"]["device"] != "cuda":
         return
+    used = result["environment"].get("devices", [])
     for rank in result["memory"]["ranks"]:
+        device = used[rank["rank"]] if rank["rank"] < len(used) else None
+        # A rank whose GPU is not known is held against the largest.
+        size = sizes.get(device["uuid"] if device else "", max(sizes.values()))
         for name in ("peak_allocated_bytes", "peak_reserved_bytes", "driver_used_bytes"):
-            if rank[name] is not None and rank[name] > max(sizes):
+            if rank[name] is not None and rank[name] > size:
                 held = f"{name} {rank[name] / 1e9:.4g} GB on rank {rank['rank']}"
-                yield f"{held}, and no GPU has more than {max(sizes) / 1e9:.4g}"
+                yield f"{held}, whose GPU has {size / 1e9:.4g}"
 
 
 def _above_power_limit(result: Result) -> Iterator[str]:

@@ -49,7 +49,7 @@ def read_result(file: Path) -> dict[str, Any] | None:
 
 
 def is_complete(paths: RunPaths) -> bool:
-    """True where the folder holds a whole result whose optimizations are known to have acted.
+    """True where the folder holds a whole result of the work that was planned, by optimizations that acted.
 
     Whole: its file is intact and every image that it names is there.
 
@@ -57,7 +57,8 @@ def is_complete(paths: RunPaths) -> bool:
         UserError: a result is there but was written by a newer version, or cannot be read.
     """
     result = read_result(paths.results)
-    if result is None or result.get("effects_pending") or result.get("effects_failed"):
+    unfinished = ("executed_failed", "effects_pending", "effects_failed")
+    if result is None or any(result.get(key) for key in unfinished):
         return False
     return is_whole(paths, result)
 
@@ -146,6 +147,8 @@ def _without_result(content: Any) -> dict[str, Any]:
 
 
 def _state_of(content: Mapping[str, Any]) -> tuple[State, str | None]:
+    if other := content.get("executed_failed"):
+        return "failed", plain_text("; ".join(map(str, other if isinstance(other, list) else [other])))
     failed = content.get("effects_failed")
     if failed:
         lines = failed if isinstance(failed, list) else [failed]

@@ -70,6 +70,7 @@ def iteration_section(iteration: Iteration) -> dict[str, Any]:
         "nodes": [asdict(node) for node in reading.nodes],
         "marks": list(reading.marks),
         "stages": _plain_stages(iteration),
+        "denoiser": [None if work is None else asdict(work) for work in iteration.denoiser],
     }
 
 

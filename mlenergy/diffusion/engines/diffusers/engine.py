@@ -12,7 +12,12 @@ import torch
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
-from mlenergy.diffusion.engines.call import call_arguments, group_rows, noise_generators
+from mlenergy.diffusion.engines.call import (
+    call_arguments,
+    call_facts,
+    group_rows,
+    noise_generators,
+)
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition, position_in_mesh
@@ -58,7 +63,7 @@ class DiffusersEngine:
             **_split(pipeline, plan, position),
         }
         optimizations.after_split(pipeline)
-        facts |= watch.facts(pipeline)
+        facts |= watch.facts(pipeline) | call_facts(plan, pipeline.scheduler)
         return cls(plan, pipeline, position, optimizations, LoadReport(watch.load_s, facts))
 
     def components(self) -> Mapping[str, torch.nn.Module]:

@@ -11,7 +11,12 @@ from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
-from mlenergy.diffusion.engines.call import call_arguments, group_rows, noise_generators
+from mlenergy.diffusion.engines.call import (
+    call_arguments,
+    call_facts,
+    group_rows,
+    noise_generators,
+)
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.xdit import importing
@@ -52,6 +57,7 @@ class XditEngine:
         found = watch.facts(pipeline) | random_facts(pipeline, cluster)
         wrapper = _wrapped(pipeline, plan)
         optimizations.after_split(wrapper.module)
+        found |= call_facts(plan, wrapper.module.scheduler)
         report = LoadReport(watch.load_s, {**_facts(plan, patches), **found})
         return cls(plan, wrapper, optimizations, report)
 

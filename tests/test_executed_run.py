@@ -1,0 +1,129 @@
+"""Whole runs of real pipelines: the work that ran is the plan's, or the result is kept and refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import diffusers
+import jsonschema
+import pytest
+import torch.distributed as dist
+from own_models import TWO_BLOCKS, save_pipeline
+from PIL import Image
+
+from mlenergy.diffusion import benchmark
+from mlenergy.diffusion import run as run_module
+from mlenergy.diffusion.cost import costs
+from mlenergy.diffusion.cost.fit import count_costs
+from mlenergy.diffusion.models.architectures.reader import tiny_ids
+from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
+
+SCHEMA = Path(benchmark.__file__).parent / "schema" / "results-v1.json"
+QUICK = {"tiny/sd1.5"}
+STEPS = 3
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Run the benchmark in this process: exit code, result folder, content of results.json, error lines."""
+
+    def start(model, *options):
+        words = ["--engine", "diffusers", "--device", "cpu", "--benchmark_iters", "2", "--warmup_iters", "0"]
+        words += ["workload:t2i", "--workload.model_id", model, "--workload.dataset", "bundled"]
+        words += ["--workload.height", "64", "--workload.width", "96", "--workload.batch_size", "2"]
+        words += ["--workload.inference_steps", str(STEPS), "--workload.base_dir", str(tmp_path / "base")]
+        monkeypatch.setattr(sys, "argv", ["benchmark", *words, *options])
+        try:
+            code = benchmark.main()
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        (folder,) = (tmp_path / "base").iterdir()
+        result = json.loads((folder / "results.json").read_text())
+        jsonschema.validate(result, json.loads(SCHEMA.read_text()), jsonschema.Draft202012Validator)
+        return code, folder, result, capfd.readouterr().err
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=() if m in QUICK else pytest.mark.full) for m in tiny_ids()]
+)
+def test_what_runs_is_what_was_planned(run, model):
+    code, folder, result, _ = run(model)
+    # PNDM, SD 1.5's own scheduler, makes a call more than it has steps.
+    calls = STEPS + 1 if model == "tiny/sd1.5" else STEPS
+    executed = result["executed"]
+    assert (code, result["executed_failed"], executed["reason"]) == (0, [], None)
+    assert executed["denoiser_calls_planned"] == executed["denoiser_calls_least"] == calls
+    assert (executed["explanation"] is None) == (calls == STEPS)
+    rows = 2 * (1 if model == "tiny/flux" else 2)  # images, and guidance
+    assert [one["denoiser"][0]["rows"] for one in result["iterations"]] == [calls * rows] * 2
+    assert is_complete(RunPaths(folder, ""))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "words"),
+    [
+        ({"num_inference_steps": 2}, "the denoiser ran 2 times in window 0 on rank 0"),
+        ({"height": 128}, "latent values in window 0 on rank 0"),
+    ],
+)
+def test_a_pipeline_that_takes_an_option_over_otherwise_is_refused_and_its_numbers_are_kept(
+    run, monkeypatch, dropped, words
+):
+    real = diffusers.StableDiffusion3Pipeline.__call__
+    monkeypatch.setattr(
+        diffusers.StableDiffusion3Pipeline,
+        "__call__",
+        lambda self, **named: real(self, **{**named, **dropped}),
+    )
+    code, folder, result, err = run("tiny/sd3")
+    (line,) = [line for line in err.splitlines() if line.startswith("mlenergy: error:")]
+    assert code == 2 and words in line and words in result["executed_failed"][0]
+    assert result["generation_time"] > 0 and len(list((folder / "image_outputs").iterdir())) == 4
+    assert not is_complete(RunPaths(folder, ""))
+    assert json.loads((folder / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_folder_with_a_vae_of_two_blocks_runs_and_counts_for_itself(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # In this process, which has torch: the child that counts is tested with the counting.
+    monkeypatch.setattr(
+        costs, "_ask_child", lambda asked: count_costs(costs.architecture_from_request(asked))
+    )
+    folder = str(save_pipeline(tmp_path / "own", "tiny/sd3", {"vae": TWO_BLOCKS}))
+    code, place, result, _ = run(folder)
+    assert (code, result["executed_failed"]) == (0, [])
+    assert Image.open(place / result["generation_results"][0]["image"]).size == (96, 64)
+    # 2 images x 2 rows of guidance x 16 channels x 32 x 48 cells
+    assert result["iterations"][0]["denoiser"][0]["elements"] == STEPS * 2 * 2 * 16 * 32 * 48
+    assert result["efficiency"]["reason"] is None and result["efficiency"]["tflops_per_iteration"] > 0
+
+
+def test_only_the_first_rank_counts_and_only_where_it_may(monkeypatch):
+    counted = []
+    monkeypatch.setattr(run_module, "count_ahead", lambda plan, say: counted.append(plan))
+
+    def ask(is_main, count_flops):
+        context = SimpleNamespace(plan="plan", cluster=SimpleNamespace(rank=SimpleNamespace(is_main=is_main)))
+        args, progress = SimpleNamespace(count_flops=count_flops), SimpleNamespace(say=print)
+        return run_module._count_flops(args, context, progress)
+
+    assert ask(is_main=False, count_flops=True) is None and not counted
+    assert "--no_count_flops was given" in ask(is_main=True, count_flops=False) and not counted
+    assert ask(is_main=True, count_flops=True) is None and counted == ["plan"]
+
+
+@pytest.mark.full
+def test_told_not_to_count_a_run_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(costs, "_ask_child", lambda asked: pytest.fail("counted"))
+    folder = str(save_pipeline(tmp_path / "own", "tiny/sd3", {"vae": TWO_BLOCKS}))
+    _, _, result, _ = run(folder, "--no_count_flops")
+    assert result["efficiency"]["tflops_per_iteration"] is None
+    assert "--no_count_flops" in result["efficiency"]["reason"]
