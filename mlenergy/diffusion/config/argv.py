@@ -68,12 +68,12 @@ def options_of(plan: Plan) -> dict[str, Any]:
 
 
 def to_argv(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The benchmark's command line of options by full name; None leaves an option at its default."""
+    """The benchmark's command line of options by full name; None and no values leave one at its default."""
     workload = options.get(WORKLOAD) or DEFAULT_WORKLOAD
     of_run: list[str] = []
     of_workload: list[str] = []
     for name, value in options.items():
-        if name != WORKLOAD and value is not None:
+        if name != WORKLOAD and value not in (None, [], ()):
             (of_workload if name.startswith(f"{WORKLOAD}.") else of_run).extend(_words(name, value))
     return (*of_run, f"{WORKLOAD}:{workload}", *of_workload)
 
