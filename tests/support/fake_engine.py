@@ -1,7 +1,7 @@
 """An engine without a model, for tests of what surrounds the measuring.
 
 As a program it is the benchmark with this engine; EFFECTS_FAIL_ON names the rank whose look at the effects
-fails.
+fails. Each data-parallel group makes the images of its own rows, each from its seed alone.
 """
 
 from __future__ import annotations
@@ -34,22 +34,32 @@ def effects(computed_share: float = 0.5) -> dict[str, Any]:
     }
 
 
+def image_of(seed: int) -> torch.Tensor:
+    """The image of a seed: (3, 64, 64), in [0, 1)."""
+    return torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
 class FakeEngine:
-    """Images of noise; `effects` does what the test says."""
+    """Images of noise; `effects` does what the test says.
+
+    group, groups: of data parallelism: its place, and how many there are.
+    """
 
     name = "fake"
     device = torch.device("cpu")
 
-    def __init__(self, look: Effects = effects) -> None:
+    def __init__(self, look: Effects = effects, group: int = 0, groups: int = 1) -> None:
         self.report = LoadReport(0.0)
         self._look = look
+        self._group, self._groups = group, groups
 
     def components(self) -> dict[str, torch.nn.Module]:
         return {}
 
     def generate(self, batch: Batch) -> Generated:
-        noise = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in batch.seeds]
-        return Generated(torch.stack(noise))
+        rows = len(batch.seeds) // self._groups
+        first = self._group * rows
+        return Generated(torch.stack([image_of(seed) for seed in batch.seeds[first : first + rows]]), first)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
         return self._look()
@@ -59,7 +69,7 @@ class FakeEngine:
 
 
 def _fail_on_one_rank() -> dict[str, Any]:
-    if os.environ["EFFECTS_FAIL_ON"] == os.environ["RANK"]:
+    if os.environ.get("EFFECTS_FAIL_ON") == os.environ["RANK"]:
         raise RuntimeError("no room for the extra generation")
     dist.barrier()  # as a collective of the model: never comes back without the other rank
     return effects()
@@ -68,5 +78,7 @@ def _fail_on_one_rank() -> dict[str, Any]:
 if __name__ == "__main__":
     from mlenergy.diffusion import benchmark, run
 
-    run.load_engine = lambda plan, cluster: FakeEngine(_fail_on_one_rank)
+    run.load_engine = lambda plan, cluster: FakeEngine(
+        _fail_on_one_rank, cluster.rank.rank, plan.parallel.data
+    )
     sys.exit(benchmark.main())

@@ -80,7 +80,7 @@ def test_a_scheduler_steps_as_it_does_in_a_bare_pipeline(plan_of, run, model, na
 @pytest.mark.parametrize("model", ["tiny/flux", "tiny/sd3"])
 @pytest.mark.parametrize("name", ["dpmsolver++", "unipc"])
 def test_solvers_of_one_flow_meet_where_steps_are_many(run, exact, model, name):
-    """A wrong noise schedule, shift or prediction type would not lead to the same image."""
+    """A wrong prediction type would not lead to the same image; of the noise levels see test_settings.py."""
 
     def distance(steps):
         ran = run(model, "--engine", "diffusers", "--scheduler", name, steps=steps, counted=False)
