@@ -99,7 +99,7 @@ def test_a_newer_result_is_never_taken_for_an_old_one_nor_silently_replaced(fini
 
 
 def test_requests_keep_every_character(tmp_path):
-    prompts = ("a/b", "two\nlines", "🐉", "\x1b[31mred\x07", "x" * 5000, "\ud800 half a pair", 'quo"te\\')
+    prompts = ("a/b", "two\nlines", "🐉", "\x1b[31mred\x07", "x" * 5000, "\u2028 a separator", 'quo"te\\')
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps(prompts))
     drawn = sample_requests(PromptOptions(str(file)), len(prompts), 1, warmup_count=1)

@@ -13,6 +13,8 @@ from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete, is_whole, read_result
 from mlenergy.diffusion.results.save import accept_no_effect, found_effects, pending_effects, save_result
 
+RANK = {"rank": 0, "attention": {"kernels": None, "reason": "not seen"}}  # one rank's effects
+
 
 @pytest.fixture
 def whole(tmp_path):
@@ -37,17 +39,17 @@ def test_only_known_effects_make_a_result_complete(whole):
     assert not is_complete(whole) and is_whole(whole, read_result(whole.results))
     change(whole, **pending_effects(False))
     assert is_complete(whole)
-    change(whole, **found_effects([{}], ["the cache skipped no step"]))
+    change(whole, **found_effects([RANK], ["the cache skipped no step"]))
     assert not is_complete(whole)
-    change(whole, **found_effects([{"rank": 0}], []))
-    assert is_complete(whole) and read_result(whole.results)["effects"] == [{"rank": 0}]
+    change(whole, **found_effects([RANK], []))
+    assert is_complete(whole) and read_result(whole.results)["effects"] == [RANK]
 
 
 def test_lines_without_effect_become_warnings_where_that_is_accepted(whole):
     lines = ["the cache skipped no step", "nothing was compiled"]
     before = read_result(whole.results)["warnings"]
     assert not accept_no_effect(whole), "there is nothing to accept"
-    change(whole, **found_effects([{}], lines))
+    change(whole, **found_effects([RANK], lines))
     assert accept_no_effect(whole) and is_complete(whole)
     result = read_result(whole.results)
     assert result["effects_failed"] == []
@@ -55,7 +57,7 @@ def test_lines_without_effect_become_warnings_where_that_is_accepted(whole):
 
 
 def test_what_is_not_whole_is_not_accepted(whole):
-    change(whole, **found_effects([{}], ["a line"]))
+    change(whole, **found_effects([RANK], ["a line"]))
     next(whole.images.iterdir()).unlink()
     assert not accept_no_effect(whole)
     assert read_result(whole.results)["effects_failed"] == ["a line"]

@@ -138,34 +138,38 @@ def test_compiling_nothing_is_told(graphs, told):
     assert bool(optimizations_without_effect(Optimizations(compile_mode="default"), ranks)) is told
 
 
+FLASH, CUDNN = (
+    "aten._scaled_dot_product_flash_attention.default",
+    "aten._scaled_dot_product_cudnn_attention.default",
+)
+
+
 @pytest.mark.parametrize(
-    ("asked", "kernels", "told"),
+    ("asked", "in_layers", "told"),
     [
-        ("flash", {"aten._scaled_dot_product_flash_attention.default": 4}, False),
-        ("flash", {"aten._scaled_dot_product_cudnn_attention.default": 4}, True),
-        ("math", {"aten._softmax.default": 4}, False),
-        ("math", {}, True),
-        ("sdpa", {"anything": 1}, False),
-        ("flash", None, False),  # what cannot be seen is not blamed
+        ("flash", [{FLASH: 4}], None),
+        ("flash", [{CUDNN: 4}], "was not used"),
+        ("flash", [{FLASH: 3, CUDNN: 1}], "was used in 3 of 4 layers"),
+        ("flash", [{FLASH: 4}, {CUDNN: 4}], "was not used"),  # on one of two ranks
+        ("math", [{"aten._softmax.default": 4}], None),
+        ("auto", [{CUDNN: 4}], None),
+        ("flash", [None], None),  # what cannot be seen is not blamed
+        ("flash", [{CUDNN: 4}, None], None),
     ],
 )
-def test_an_attention_that_was_asked_for_and_did_not_run_is_told(asked, kernels, told):
-    ranks = [{"attention": {"kernels": kernels}}]
-    assert bool(optimizations_without_effect(Optimizations(attention=asked), ranks)) is told
+def test_an_attention_that_was_asked_for_has_to_run_in_every_layer_of_every_rank(asked, in_layers, told):
+    ranks = [{"attention": {"kernels": one, "in_layers": one, "layers": 4}} for one in in_layers]
+    lines = optimizations_without_effect(Optimizations(attention=asked), ranks)
+    assert len(lines) == (told is not None) and all(told in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("changes", "checked"),
     [
-        ({}, False),
-        ({"attention": "sdpa"}, False),
-        ({"scheduler": "euler"}, False),
-        ({"vae_slicing": True}, False),
-        *(({name: True}, True) for name in ("layerwise_fp8", "fp8_t5_encoder", "vae_tiling")),
-        ({"cache": "fbcache"}, True),
-        ({"compile_mode": "default"}, True),
-        ({"quantization": "fp8-dynamic"}, True),
-        ({"attention": "math"}, True),
+        *(({}, False), ({"attention": "sdpa"}, False), ({"attention": "math"}, True)),
+        *(({name: True}, True) for name in ("layerwise_fp8", "fp8_t5_encoder", "vae_tiling", "vae_slicing")),
+        *(({"cache": "fbcache"}, True), ({"compile_mode": "default"}, True)),
+        *(({"quantization": "fp8-dynamic"}, True), ({"scheduler": "euler"}, True)),
     ],
 )
 def test_what_is_looked_at_before_a_result_counts(changes, checked):
