@@ -27,8 +27,7 @@ EXCEEDED = 3  # exit code
 class CompareArgs:
     """Compare results: ratios of seconds and joules with their intervals, and what the sides differ in.
 
-    Each PATH is a side, the first one the base; one alone is taken apart into its set-ups. docs/reports.md
-    says how ratios are judged. Exit code 3: a limit is exceeded.
+    The first PATH is the base; one alone is taken apart. docs/reports.md says how ratios are judged.
     """
 
     path: tyro.conf.Positional[tuple[str, ...]]
