@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
+from result_folders import result
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import Ledger
 from mlenergy.diffusion.results.lock import result_lock
-from mlenergy.diffusion.sweep import todo
+from mlenergy.diffusion.sweep import session, todo
 from mlenergy.diffusion.sweep.command import main
 
 MLENERGY = Path(sys.executable).with_name("mlenergy")
@@ -110,7 +113,24 @@ def test_complete_runs_are_not_planned_again(
     assert capsys.readouterr().out.count("--overwrite_results") == 50
 
 
-def _pretend_complete(file: Path) -> None:
+def test_the_results_are_shown_at_the_end(
+    sweep_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file(f"folder: sweep\ncommon: {COMMON}\ngrid: {{batch_size: [1, 2]}}\nrepeats: 2")
+    _pretend_complete(file, lambda job: result(on_cpu=True, seconds=(2.0,), batch_size=1 + job.number // 3))
+    assert main([str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("4 results of 2 set-ups: tiny/flux, ")
+    assert [line.split()[-2:] for line in lines[2:4]] == [["batch", "2"], ["batch", "1"]]
+    assert lines[2].split()[:3] == ["1", "±", "0"]
+    assert lines[2].split()[-3] == "2", "two starts each"
+    assert lines[-2] == "4 runs: 4 complete"
+    monkeypatch.setattr(session, "_READ_AT_THE_END", 3)
+    assert main([str(file)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "4 complete runs: mlenergy show sweep"
+
+
+def _pretend_complete(file: Path, content_of: Callable[[Job], dict[str, Any]] | None = None) -> None:
     from mlenergy.diffusion.sweep.expand import expand
     from mlenergy.diffusion.sweep.spec import read_sweep
     from mlenergy.diffusion.sweep.todo import plan_runs
@@ -121,7 +141,7 @@ def _pretend_complete(file: Path) -> None:
         job.folder.mkdir(parents=True)
         content = {"schema_version": 1, "completed": 1, "generation_time": 1.0, "prompts": ["a"]}
         content |= {"generation_results": [{"image": None}], "configuration": {}}
-        (job.folder / "results.json").write_text(json.dumps(content))
+        (job.folder / "results.json").write_text(json.dumps(content_of(job) if content_of else content))
 
 
 @pytest.mark.parametrize(

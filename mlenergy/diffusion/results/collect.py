@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.find import expand, find_results
 from mlenergy.diffusion.results.read import load_result
-from mlenergy.diffusion.results.record import ResultRecord
+from mlenergy.diffusion.results.record import STAMP, ResultRecord
 
 _INDEX = "index.parquet"
 
@@ -31,10 +31,12 @@ def collect(words: Sequence[str]) -> Collection:
     """
     results: list[ResultRecord] = []
     others: list[ResultRecord] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in expand(words):
+        # Links are not followed, so that below the root no path needs to be resolved.
+        root, length = path.resolve().as_posix(), len(path.as_posix())
         for record in _records(path):
-            place = Path(record.path).resolve()
+            place = root + (f"/{record.path}" if path.as_posix() == "." else record.path[length:])
             if place not in seen:
                 seen.add(place)
                 (results if record.state == "complete" else others).append(record)
@@ -61,18 +63,14 @@ def _records(path: Path) -> Iterator[ResultRecord]:
         if found.state is not None:
             yield ResultRecord(folder=place, file="", state=found.state, reason=found.reason)
             continue
-        record = known.get((found.folder, found.file))
-        if record is not None and found.stamp == _stamp(record):
-            yield replace(record, folder=place)
+        row = known.pop((found.folder, found.file), None)
+        if row is not None and found.stamp == tuple(row[name] for name in STAMP):
+            yield ResultRecord(**{**row, "folder": place})
         else:
             yield load_result(path / found.folder / found.file, place).record
 
 
-def _stamp(record: ResultRecord) -> tuple[int | None, int | None, int | None]:
-    return (record.source_bytes, record.source_mtime_ns, record.source_ctime_ns)
-
-
-def _indexed(file: Path) -> dict[tuple[str, str], ResultRecord]:
+def _indexed(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of the index that `mlenergy index` left in a folder, by folder and file."""
     if not file.is_file():
         return {}
@@ -84,4 +82,4 @@ def _indexed(file: Path) -> dict[tuple[str, str], ResultRecord]:
         return same.setdefault(value, value) if isinstance(value, str) else value
 
     rows = ({name: kept(value) for name, value in row.items()} for row in read_index(file))
-    return {(row["folder"], row["file"]): ResultRecord(**row) for row in rows}
+    return {(row["folder"], row["file"]): row for row in rows}

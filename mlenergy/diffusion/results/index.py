@@ -21,7 +21,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.atomic import written_aside
 from mlenergy.diffusion.results.find import Found, Stamp, find_results
 from mlenergy.diffusion.results.read import load_result
-from mlenergy.diffusion.results.record import ResultRecord
+from mlenergy.diffusion.results.record import STAMP, ResultRecord
 
 NAME = "index.parquet"
 _GROUP = 8192  # rows that are held at a time
@@ -30,7 +30,7 @@ _MARK, _FORMAT = b"mlenergy_index", b"1"  # another number where a column change
 # this is read again the next time.
 _YOUNG_NS = 2_000_000_000
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-_STAMPED = ("folder", "file", "source_bytes", "source_mtime_ns", "source_ctime_ns", "state", "reason")
+_STAMPED = ("folder", "file", *STAMP, "state", "reason")
 
 _Waiting = dict[tuple[str, str], Found]
 

@@ -20,6 +20,9 @@ State = Literal[
     "not_followed",  # a link to a folder
 ]
 
+# Columns that tell whether a file is as it was when it was read.
+STAMP = ("source_bytes", "source_mtime_ns", "source_ctime_ns")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:

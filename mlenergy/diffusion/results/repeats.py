@@ -14,6 +14,7 @@ from mlenergy.diffusion.measure.starts import (
     StartSummary,
     errors_of,
     interval_of,
+    mean_of,
     scatter_of,
 )
 from mlenergy.diffusion.results.record import ResultRecord
@@ -146,12 +147,15 @@ class Figure:
     def __init__(self, starts: Sequence[StartSummary]) -> None:
         self._starts = starts
         self._spread = scatter_of(starts) if len(starts) > 1 else None
-        self._interval = interval_of(starts, self._spread)
+
+    @cached_property
+    def _interval(self) -> Interval:
+        return interval_of(self._starts, self._spread)
 
     @property
     def mean(self) -> float:
         """Mean of the starts' means."""
-        return self._interval.mean
+        return mean_of(self._starts)
 
     @property
     def half_width(self) -> float | None:

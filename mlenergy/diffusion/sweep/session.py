@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -13,6 +14,9 @@ from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
 from mlenergy.diffusion.executors.local import LocalExecutor, Slots, Stopped, visible_gpu_ids
 from mlenergy.diffusion.executors.torchrun import command_of
+from mlenergy.diffusion.report.show_command import table_of
+from mlenergy.diffusion.report.show_view import print_table
+from mlenergy.diffusion.results.collect import collect
 from mlenergy.diffusion.sweep.expand import Run
 from mlenergy.diffusion.sweep.spec import SweepSpec
 from mlenergy.diffusion.sweep.todo import ToDo, hold_back, prune, what_is_left
@@ -20,6 +24,8 @@ from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_
 
 _SHOWN_PRUNED = 5
 _ENDED = {"failed": "failed", "interrupted": "was interrupted"}
+_SHOWN_RESULTS = 20
+_READ_AT_THE_END = 200
 _PIPED_WIDTH = 160  # without a terminal, which would have one
 
 
@@ -165,8 +171,18 @@ class Session:
         unfinished = [row for row in self._entries() if row[1].state in ("failed", "interrupted")]
         if unfinished:
             self.console.print(run_table(unfinished))
+        self._print_results()
         self._print(count_line(self.ledger, self.numbers))
         self._print(f"state and logs: {self.spec.folder}")
+
+    def _print_results(self) -> None:
+        """Print what the complete runs measured; of many, how to see it."""
+        complete = [entry.folder for _, entry in self._entries() if entry.state == "complete"]
+        folders = [folder for folder in complete if folder is not None and Path(folder).is_dir()]
+        if len(folders) > _READ_AT_THE_END:  # a thousand take seconds
+            self._print(f"{len(folders):,} complete runs: mlenergy show {shlex.quote(str(self.spec.folder))}")
+        elif folders and (found := collect(folders)).results:
+            print_table(table_of(found, limit=_SHOWN_RESULTS), self.console)
 
     def _entries(self) -> list[tuple[int, Entry]]:
         return [
