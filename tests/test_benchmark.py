@@ -123,9 +123,22 @@ def test_a_complete_result_is_skipped_also_where_a_kill_cut_its_swap_short(finis
     )
     assert again.returncode == 0, again.stderr
     assert "is complete; --overwrite_results measures again" in again.stdout
+    assert again.stdout.startswith(finished[0].stdout)
     assert (folder / "results.json").stat().st_mtime_ns == before
     assert (folder / "driver_log.txt").read_bytes() == log
     assert not (folder / ".new").exists()
+
+
+def test_the_console_command_prints_a_saved_result_without_importing_torch(finished):
+    done, base, _, _ = finished
+    command = [str(Path(sys.executable).with_name("mlenergy")), "run", "--ulysses_degree", "2"]
+    options = ["--workload.batch_size", "2", "--benchmark_iters", "3"]
+    without_torch = {"PYTHONPATH": str(ROOT / "tests" / "support" / "stuck_torch")}
+    again = run(command, base, *options, start=subprocess.run, **without_torch)
+    assert again.returncode == 0 and not again.stderr
+    *summary, last = again.stdout.splitlines()
+    assert summary == done.stdout.splitlines()
+    assert last.endswith("is complete; --overwrite_results measures again")
 
 
 def test_started_by_file_path_on_one_rank_from_anywhere(tmp_path):

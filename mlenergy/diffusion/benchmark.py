@@ -23,7 +23,10 @@ from mlenergy.diffusion.distributed.cluster import Rank
 from mlenergy.diffusion.environment.device import unused_gpu
 from mlenergy.diffusion.errors import quiet_pipe
 from mlenergy.diffusion.report.plan_view import print_plan
+from mlenergy.diffusion.report.progress import waiting
+from mlenergy.diffusion.report.run_view import print_finished
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import read_result
 from mlenergy.diffusion.supervision.exit_codes import exit_code_of
 from mlenergy.diffusion.supervision.folder import result_folder
 
@@ -53,10 +56,15 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
         allow_no_effect=args.allow_no_effect,
         debug=args.debug,
     ) as folder:
+        if folder.is_done and rank.is_main:
+            result = read_result(paths.results)
+            if result is not None:
+                print_finished(result, paths, folder.terminal.out)
         if folder.is_done and rank.world_size == 1:
             return
         # Here, so that a folder that cannot be written is named at once, and torch's warnings go to the log.
-        from mlenergy.diffusion.run import run
+        with waiting("importing torch and diffusers", folder.terminal.err, enabled=rank.is_main):
+            from mlenergy.diffusion.run import run
 
         run(args, plan, rank, folder)
 

@@ -106,6 +106,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
             engine = load_engine(plan, cluster)
         not_counted = _count_flops(args, context, progress)
         supervisor.enter("measuring")
+        progress.begin_iterations()
         measured = _measure(context, engine, meter, prompts, progress)
         supervisor.enter("saving")
         until_saved.close()

@@ -28,6 +28,7 @@ _IN_SPEC = {
     "guidance_scale": "default_guidance_scale",
     "max_sequence_length": "default_max_sequence_length",
     "dtype": "default_dtype",
+    "dataset": "default_dataset",
 }
 # Always written, even at their defaults: without them another number of processes, or another machine,
 # could resolve the same words otherwise. The device is left out, so that a plan made on a machine without a

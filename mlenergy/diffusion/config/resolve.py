@@ -86,7 +86,7 @@ def make_plan(
         negative_prompt=work.negative_prompt,
         max_sequence_length=_or(work.max_sequence_length, spec.default_max_sequence_length),
         seed=work.seed,
-        dataset=work.dataset,
+        dataset=_or(work.dataset, spec.default_dataset),
         prompt_column=work.prompt_column,
         prompt_prefix=work.prompt_prefix,
         warmup_iters=args.warmup_iters,

@@ -49,9 +49,10 @@ class TextToImage:
     """Floating-point type of weights and computation. Default: the model's."""
     seed: Annotated[int, Range(least=0, most=MOST_SEED)] = 42
     """Seed of the prompt sampling; image i gets noise from seed + i."""
-    dataset: str = "open-image-preferences"
+    dataset: str | None = None
     """Source of the prompts: open-image-preferences, bundled (prompts of the package, no download), another
-    dataset's hub id, or a folder or Parquet, JSONL, CSV or TXT file."""
+    dataset's hub id, or a folder or Parquet, JSONL, CSV or TXT file. Default: open-image-preferences; for
+    tiny/ models bundled."""
     prompt_column: str = "prompt"
     """Column of the dataset that holds the prompts."""
     prompt_order: PromptOrder = "shuffled"

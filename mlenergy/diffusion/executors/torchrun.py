@@ -23,6 +23,8 @@ from mlenergy.diffusion.errors import interrupted_before_measuring, quiet_pipe
 from mlenergy.diffusion.supervision.starting import UNHEARD, Starting
 
 if TYPE_CHECKING:
+    from mlenergy.diffusion.config.args import BenchmarkArgs
+    from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.executors.job import Job
 
 MODULE = "mlenergy.diffusion.benchmark"
@@ -54,11 +56,37 @@ def launch(argv: list[str]) -> int:
 
             print_plan(plan)
             return 0
+        if _print_finished(args, plan):
+            return 0
         processes = plan.parallel.world_size
         if processes > 1:
             # torchrun sets the same by itself, but not without a warning on the user's terminal.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         return _torchrun([*ONE_MACHINE, f"--nproc_per_node={processes}"], argv)
+
+
+def _print_finished(args: BenchmarkArgs, plan: Plan) -> bool:
+    """Print the saved result of a set-up that has one; returns whether it has.
+
+    Raises:
+        UserError: a run is at work in its folder.
+    """
+    from mlenergy.diffusion.report.run_view import print_finished
+    from mlenergy.diffusion.results.lock import result_lock
+    from mlenergy.diffusion.results.paths import RunPaths
+    from mlenergy.diffusion.results.read import is_complete, read_result
+    from mlenergy.diffusion.results.swap import recover_interrupted_swap
+
+    paths = RunPaths.of(plan)
+    # What has to look at a finished result needs the libraries.
+    if args.overwrite_results or args.reference is not None or not paths.folder.is_dir():
+        return False
+    with result_lock(paths.lock):
+        recover_interrupted_swap(paths)
+        result = read_result(paths.results) if is_complete(paths) else None
+    if result is not None:
+        print_finished(result, paths, sys.stdout)
+    return result is not None
 
 
 def command_of(job: Job, extra: Sequence[str] = ()) -> list[str]:
@@ -127,7 +155,7 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
         number = int(stopped.sigval)
         if speaks and unheard.exists():
             _say(interrupted_before_measuring(number, "starting"))
-        return 128 + number
+        return _code_of(number)
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         if failure.exitcode >= 0:
@@ -144,6 +172,16 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
     finally:
         unheard.unlink(missing_ok=True)
     return 0
+
+
+def _code_of(number: int) -> int:
+    """The exit code of an end by a signal: 128 + n.
+
+    Where one node has failed, srun sends SIGTERM to the others and then reports the highest exit code of all,
+    which has to stay that of the failure.
+    """
+    several_nodes = os.environ.get("SLURM_STEP_NUM_NODES", "1") != "1"
+    return 1 if several_nodes and number == signal.SIGTERM else 128 + number
 
 
 def _silence_torchrun() -> None:

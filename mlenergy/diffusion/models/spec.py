@@ -88,6 +88,11 @@ class ModelSpec:
         """Number of pixels that heights and widths are multiples of."""
         return math.lcm(self.family.size_step_px, self.latent_factor * self.patch_size)
 
+    @property
+    def default_dataset(self) -> str:
+        """Source of the prompts: the package's own for a tiny model, which is to run without a network."""
+        return "bundled" if is_tiny(self.model_id) else "open-image-preferences"
+
 
 def is_tiny(model_id: str) -> bool:
     """True for the id of a tiny random pipeline, a known one or not."""

@@ -40,6 +40,13 @@ def print_effects(result: Result, stream: TextIO, warnings: Sequence[Mapping[str
     console_for(stream).print(render_effects(result, warnings), soft_wrap=True, end="")
 
 
+def print_finished(result: Result, paths: RunPaths, stream: TextIO) -> None:
+    """Print the summary of a result that was there before, and how to measure again."""
+    print_summary(result, paths, stream)
+    print_effects(result, stream)
+    print(f"{paths.results} is complete; --overwrite_results measures again", file=stream)
+
+
 def render_summary(result: Result, folder: Path) -> RenderableType:
     """The summary of the measured numbers; `folder` is where results.json lies, or will lie.
 

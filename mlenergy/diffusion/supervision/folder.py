@@ -64,8 +64,6 @@ def result_folder(
             if status is not None and not status.has_ended:  # before supervision began, or after it
                 status.write(state="failed", **describe(error, rank.rank))
             raise
-        if is_done:
-            print(f"{paths.results} is complete; --overwrite_results measures again", file=terminal.out)
     if log != paths.driver_log:
         log.unlink(missing_ok=True)
 

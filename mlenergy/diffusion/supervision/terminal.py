@@ -37,6 +37,7 @@ def redirect_output(path: Path, *, debug: bool) -> Iterator[Terminal]:
         return
     with _moved(path) as terminal:
         _send_python_logs_to_stderr()
+        _make_bars_plain()
         try:
             yield terminal
         except BaseException as error:
@@ -103,3 +104,10 @@ def _send_python_logs_to_stderr() -> None:
     # Their warnings come at every call ("your prompt was truncated"), and so inside of measured windows.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _make_bars_plain() -> None:
+    """Keep cursor movements, and a line for each change, out of the log."""
+    # tqdm reads its defaults from these as it is imported.
+    os.environ.setdefault("TQDM_POSITION", "0")
+    os.environ.setdefault("TQDM_MININTERVAL", "5")
