@@ -13,10 +13,13 @@ if __package__ in (None, ""):
     # library's module; the folder that holds the package takes its place.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from mlenergy.diffusion.supervision.starting import answer_signals
-
 if __name__ == "__main__":
-    answer_signals()  # before the imports below, which take a while on a slow disk
+    from mlenergy.diffusion.environment.platforms import end_elsewhere
+
+    end_elsewhere()  # before the imports below, which ask for what other systems lack
+    from mlenergy.diffusion.supervision.starting import answer_signals
+
+    answer_signals()  # and these take a while on a slow disk
 
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.distributed.cluster import Rank

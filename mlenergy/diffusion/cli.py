@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlenergy.diffusion import __version__
+from mlenergy.diffusion.environment.platforms import check_system
 from mlenergy.diffusion.errors import UserError, quiet_pipe
 
 USER_ERROR = 2
@@ -29,6 +30,7 @@ def main() -> int:
 
 def _dispatch(argv: list[str]) -> int:
     try:
+        check_system()
         match argv:
             case ["-h" | "--help", *_]:
                 print(_usage(), end="")

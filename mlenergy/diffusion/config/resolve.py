@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
@@ -18,6 +17,7 @@ from mlenergy.diffusion.config.optimizations import (
 from mlenergy.diffusion.config.parallelism import MODES, Parallelism, share_out
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.environment.device import DeviceType, detect_device
+from mlenergy.diffusion.environment.platforms import reason_against_xdit
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.models.spec import CacheMethod, EngineName, Family, Mode, ModelSpec
@@ -195,8 +195,8 @@ def _choose_engine(
             raise UserError(
                 f"--engine {wanted} has no {spec.family.name} pipeline; use --engine {min(offered)}"
             )
-        if wanted == "xdit" and find_spec("xfuser") is None:
-            raise UserError("--engine xdit needs the package xfuser; install it, or use --engine diffusers")
+        if wanted == "xdit" and (reason := reason_against_xdit()) is not None:
+            raise UserError(f"--engine xdit {reason}")
         return wanted
     able = [engine for engine in _installed(offered, device) if offered[engine].issuperset(parallel.modes)]
     if (cache := optimizations.cache) is not None:
@@ -206,5 +206,5 @@ def _choose_engine(
 
 def _installed(offered: Mapping[EngineName, frozenset[Mode]], device: DeviceType) -> list[EngineName]:
     """Engines of a family that can run here, the preferred one first."""
-    xdit_runs = "xdit" in offered and device != "mps" and find_spec("xfuser") is not None
+    xdit_runs = "xdit" in offered and device != "mps" and reason_against_xdit() is None
     return ["xdit", "diffusers"] if xdit_runs else ["diffusers"]
