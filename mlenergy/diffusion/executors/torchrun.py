@@ -158,11 +158,10 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
         return _code_of(number)
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        if failure.exitcode >= 0:
-            return failure.exitcode
-        name = signal.Signals(-failure.exitcode).name
-        _say(f"rank {rank} was ended by {name}{_likely_reason(-failure.exitcode)}")
-        return 128 - failure.exitcode
+        number = abs(failure.exitcode) if failure.exitcode < 0 else max(failure.exitcode - 128, 0)
+        if failure.exitcode < 0 and number != signal.SIGTERM:
+            _say(f"rank {rank} was ended by {signal.Signals(number).name}{_likely_reason(number)}")
+        return _code_of(number) if number else failure.exitcode
     except Exception as error:  # other machines that cannot be reached, a port that is taken
         if "--debug" in argv:
             raise
