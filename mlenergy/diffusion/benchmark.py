@@ -6,7 +6,9 @@ Its top level stays light: children that measuring spawns import this file again
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):
     # Started by file path: Python has put this folder first, where `cost` or `models` could shadow a
@@ -72,5 +74,18 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
         run(args, plan, rank, folder)
 
 
+class _CallableModule(types.ModuleType):
+    """This module, where its name is taken for the function `mlenergy.diffusion.benchmark`.
+
+    Python puts an imported submodule over the package's attribute of the same name.
+    """
+
+    def __call__(self, model_id: str, **options: Any) -> Any:
+        from mlenergy.diffusion.interface import benchmark
+
+        return benchmark(model_id, **options)
+
+
 if __name__ == "__main__":
     sys.exit(main())
+sys.modules[__name__].__class__ = _CallableModule

@@ -115,6 +115,18 @@ def _index(argv: list[str]) -> int:
     return index(argv)
 
 
+def _report(argv: list[str]) -> int:
+    from mlenergy.diffusion.report.html.command import main as report
+
+    return report(argv)
+
+
+def _export(argv: list[str]) -> int:
+    from mlenergy.diffusion.export.command import main as export
+
+    return export(argv)
+
+
 def _show(argv: list[str]) -> int:
     from mlenergy.diffusion.report.show_command import main as show
 
@@ -146,6 +158,8 @@ def _complete(argv: list[str]) -> None:
     from mlenergy.diffusion.report.compare_command import CompareArgs
     from mlenergy.diffusion.report.index_command import IndexArgs
     from mlenergy.diffusion.report.show_command import ShowArgs
+    from mlenergy.diffusion.export.command import ExportArgs
+    from mlenergy.diffusion.report.html.command import ReportArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
     from mlenergy.diffusion.tune.options import TuneCommand
 
@@ -157,6 +171,8 @@ def _complete(argv: list[str]) -> None:
         "show": ShowArgs,
         "compare": CompareArgs,
         "index": IndexArgs,
+        "report": ReportArgs,
+        "export": ExportArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
     }
@@ -175,6 +191,8 @@ VERBS = {
     "show": Verb(_show, "print a table of results: seconds, joules and gigabytes an image, repeats pooled"),
     "compare": Verb(_compare, "compare results: ratios with intervals, what differs, limits for CI"),
     "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),
+    "report": Verb(_report, "one HTML file of all results below a folder: table, charts, images"),
+    "export": Verb(_export, "write results for spreadsheets, the data toolkit, CodeCarbon or trackers"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(_doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache"),
 }

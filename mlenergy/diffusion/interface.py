@@ -1,0 +1,171 @@
+"""The benchmark and its results from Python: `from mlenergy.diffusion import benchmark, load_results`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.argv import WORKLOAD, to_argv
+from mlenergy.diffusion.config.resolve import plan_from
+from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results.find import expand, find_results
+from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import load_result, read_result
+
+if TYPE_CHECKING:
+    import pandas
+
+_ERROR = "mlenergy: error: "
+_LINES_KEPT = 50  # of the output, to find the error in
+_OF_RUN = {one.name for one in fields(BenchmarkArgs)} - {WORKLOAD}
+_OF_WORKLOAD = {one.name for one in fields(TextToImage)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured run. Numbers that could not be measured are None; `content` says why."""
+
+    folder: Path
+    content: Mapping[str, Any] = field(repr=False)  # of results.json: docs/results.md describes every key
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Mean over the measured windows, in seconds."""
+        return float(self.content["avg_time_per_image"])
+
+    @property
+    def joules_per_image(self) -> float | None:
+        """Energy of all GPUs of the run, in joules."""
+        return self._number("energy_per_image_j")
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput over the measured windows."""
+        return float(self.content["throughput_images_per_sec"])
+
+    @property
+    def peak_memory_gb(self) -> float | None:
+        """Peak memory of the fullest GPU, in 10⁹ bytes."""
+        return self._number("peak_memory_gb")
+
+    @property
+    def images(self) -> list[Path]:
+        """Files of the images, in the order of the prompts; empty where they were not saved."""
+        names = [image["image"] for image in self.content["generation_results"]]
+        return [self.folder / name for name in names if name is not None]
+
+    def _number(self, key: str) -> float | None:
+        value = self.content[key]
+        return None if value is None else float(value)
+
+
+def benchmark(model_id: str, *, quiet: bool = False, **options: Any) -> Result:
+    """Measure seconds, joules and gigabytes per image, as `mlenergy run` does, in processes of its own.
+
+    A set-up that has been measured before is not measured again, unless `overwrite_results=True`.
+
+    Args:
+        model_id: a listed id, another hub id, a local folder, or `tiny/flux` for trying things out.
+        quiet: print nothing; otherwise the run's lines appear as they come.
+        options: those of `mlenergy run --help` by name, the workload's among them:
+            `benchmark("tiny/flux", ulysses_degree=2, batch_size=4, device="cpu")`.
+
+    Raises:
+        UserError: the options cannot work, or the run failed; one line that says what to do.
+        KeyboardInterrupt: the run was interrupted; what it had measured is in its folder.
+    """
+    argv = argv_of(model_id, options)
+    _, plan = plan_from(argv, None, prog="benchmark()")
+    if options.get("dry_run"):
+        raise UserError("dry_run measures nothing; leave it out, or use mlenergy run --dry_run")
+    lines = _run([sys.executable, "-m", "mlenergy.diffusion", "run", *argv], quiet)
+    folder = RunPaths.of(plan).folder
+    content = read_result(folder / "results.json")
+    if content is None:
+        raise UserError(f"the run left no result in {folder}: {lines[-1] if lines else 'it printed nothing'}")
+    return Result(folder, content)
+
+
+def load_results(*paths: str | PathLike[str]) -> pandas.DataFrame:
+    """Every result below the given folders as a table: one row a run, units in the columns' names.
+
+    What is no complete result has a row too: `state` and `reason` say what it is.
+
+    Args:
+        paths: result folders, folders that hold some at any depth, or patterns with `*`.
+
+    Raises:
+        UserError: one of them names nothing.
+    """
+    import pandas
+
+    rows: list[dict[str, Any]] = []
+    for path in expand([str(path) for path in paths]):
+        root = path if path.is_dir() else path.parent
+        for found in find_results(root):
+            if found.file and (path.is_dir() or found.file == path.name):
+                file = root / found.folder / found.file
+                rows.append(asdict(load_result(file).record))
+    return pandas.DataFrame(rows).dropna(axis="columns", how="all") if rows else pandas.DataFrame()
+
+
+def argv_of(model_id: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The command line of options by name.
+
+    Raises:
+        UserError: there is no such option.
+    """
+    full: dict[str, Any] = {}
+    for name, value in {**options, "model_id": model_id}.items():
+        if name not in _OF_RUN | _OF_WORKLOAD:
+            raise UserError(f"there is no option {name}{_meant(name)}; mlenergy run --help lists them")
+        full[name if name in _OF_RUN else f"{WORKLOAD}.{name}"] = value
+    return to_argv(full)
+
+
+def _meant(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, _OF_RUN | _OF_WORKLOAD, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _run(command: list[str], quiet: bool) -> list[str]:
+    """Run to the end; the last lines of its output.
+
+    Raises:
+        UserError: it failed, with its error.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then asks the run to stop once
+    )
+    kept: deque[str] = deque(maxlen=_LINES_KEPT)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            text = line.decode(errors="replace").rstrip("\n")
+            kept.append(text)
+            if not quiet:
+                print(text, flush=True)
+        code = process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.communicate()  # it saves what it has measured
+        raise
+    if code:
+        errors = [line.removeprefix(_ERROR) for line in kept if line.startswith(_ERROR)]
+        raise UserError((errors or [f"the run ended with exit code {code}"])[-1])
+    return list(kept)
