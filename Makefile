@@ -27,6 +27,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
+$(VENV)/.installed-full: $(VENV)/.installed-dev
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,full]"
+	@touch $@
+
 install: $(VENV)/.installed
 
 demo: install
@@ -36,7 +40,7 @@ demo: install
 test: $(VENV)/.installed-dev
 	VENV=$(VENV) scripts/check
 
-test-full: $(VENV)/.installed-dev
+test-full: $(VENV)/.installed-full
 	VENV=$(VENV) scripts/check --full
 
 test-all: test test-full

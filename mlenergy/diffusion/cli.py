@@ -155,11 +155,11 @@ def _complete(argv: list[str]) -> None:
     """Print or write the completion script for a shell: all verbs with their options."""
     from mlenergy.diffusion.config.args import BenchmarkArgs, DoctorArgs, ModelsArgs, PlanArgs
     from mlenergy.diffusion.config.parser import print_completion
+    from mlenergy.diffusion.export.command import ExportArgs
     from mlenergy.diffusion.report.compare_command import CompareArgs
+    from mlenergy.diffusion.report.html.command import ReportArgs
     from mlenergy.diffusion.report.index_command import IndexArgs
     from mlenergy.diffusion.report.show_command import ShowArgs
-    from mlenergy.diffusion.export.command import ExportArgs
-    from mlenergy.diffusion.report.html.command import ReportArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
     from mlenergy.diffusion.tune.options import TuneCommand
 
