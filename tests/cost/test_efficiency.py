@@ -15,11 +15,11 @@ FLOPS = StageFlops(
 
 
 def test_rates_of_a_known_run():
-    found = efficiency(FLOPS, 7.43, 3715.0, devices=1, device_name="NVIDIA H200", dtype="bfloat16")
+    found = efficiency(FLOPS, 7.43, 7430.0, devices=1, device_name="NVIDIA H200", dtype="bfloat16")
     assert found.tflops_per_iteration == 3715
     assert found.tflops_per_gpu == pytest.approx(500)
     assert found.mfu == pytest.approx(500 / 989.5)
-    assert found.j_per_tflop == pytest.approx(1.0)
+    assert found.j_per_tflop == pytest.approx(2.0)
     assert "datasheet" in (found.peak_source or "")
 
 

@@ -109,6 +109,45 @@ def test_each_mode_shares_out_the_steps_and_nothing_else(plan_of, mode):
     assert split == pytest.approx(whole - steps / 2 - decode / 2)
 
 
+@pytest.mark.parametrize(
+    ("degrees", "share"),
+    [
+        *(({mode: 4}, 1.0) for mode in ("ulysses", "ring", "data")),
+        *(({mode: 4}, 0.25) for mode in ("pipefusion", "tensor")),
+        ({"pipefusion": 2, "tensor": 2, "ulysses": 2}, 0.25),
+    ],
+)
+def test_only_pipefusion_and_tensor_parallelism_split_weights_and_only_the_denoisers_blocks(
+    plan_of, degrees, share
+):
+    plan, model = plan_of(FLUX, batch_size=4), architecture(FLUX)
+    whole, own = sized(plan)[0].parameter_bytes, sized(plan, **degrees)[0].parameter_bytes
+    saved = {name: whole[name] - own[name] for name in whole}
+    assert saved.pop(model.denoiser.name) == 2 * 400 * (1 - share)
+    assert set(saved.values()) == {0}
+
+
+def test_guidance_halves_exchange_their_own_shards_predictions(plan_of):
+    plan, model = plan_of(SD3), architecture(SD3)
+
+    def sent(**degrees):
+        parallel = Parallelism(**degrees)
+        return communication_of(shape_of(replace(plan, parallel=parallel), model), parallel, "bfloat16")
+
+    assert sent(cfg=2).cfg_bytes == 128 * 128 * 16 * 2
+    assert sent(cfg=2, ulysses=4).cfg_bytes == sent(cfg=2).cfg_bytes / 4
+
+
+@pytest.mark.parametrize(
+    ("model_id", "tokens", "in_sequence"),
+    [(FLUX, 512, 512), (SD3, 256, 77 + 256), (SIGMA, 300, 300)],
+)
+def test_text_tokens_of_the_denoiser(plan_of, model_id, tokens, in_sequence):
+    shape = shape_of(plan_of(model_id), architecture(model_id))
+    assert (shape.workload.t5_tokens, shape.text_tokens) == (tokens, in_sequence)
+    assert (shape.image_tokens, shape.joint_tokens) == (CELLS // 4, CELLS // 4 + in_sequence)
+
+
 def test_data_parallel_ranks_do_a_share_of_everything(plan_of):
     memory, flops = sized(plan_of(SD3, batch_size=4))
     half_memory, half = sized(plan_of(SD3, batch_size=4), data=2)

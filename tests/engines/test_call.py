@@ -25,9 +25,8 @@ from mlenergy.diffusion.models.resolve import resolve_model
 
 CPU = torch.device("cpu")
 PROMPTS, SEEDS = ("a fox in the snow", "two blue boats on a lake at dusk, seen from a hill above"), (7, 9)
-# Otherwise than every default, each by itself.
+# Otherwise than every default.
 CHANGES = {
-    "as it is": {},
     "guidance": {"guidance_scale": 2.5},
     "negative": {"negative_prompt": "blurred, grey"},
     "text": {"max_sequence_length": 16},
@@ -65,20 +64,8 @@ def engines():
     return engine
 
 
-@pytest.mark.parametrize(
-    ("model", "change"),
-    [
-        # Both SD3s and both PixArts are called alike.
-        pytest.param(
-            model, change, marks=pytest.mark.full if model in ("tiny/sd3.5", "tiny/pixart-alpha") else ()
-        )
-        for model in PIPELINES
-        for change in CHANGES
-        if is_known(model, change)
-    ],
-)
-def test_each_option_reaches_the_pipeline_as_if_it_were_called_by_hand(engines, model, change):
-    engine, options = engines(model), CHANGES[change]
+def check(engine, model, options):
+    """Bit for bit the same as a call by hand."""
     engine.plan = plan_of(model, **options)
     found = engine.generate(Batch(PROMPTS, SEEDS)).images
     wanted = Wanted(
@@ -87,6 +74,24 @@ def test_each_option_reaches_the_pipeline_as_if_it_were_called_by_hand(engines, 
     )
     assert found.shape == (2, 3, 64, 96)
     assert torch.equal(found, reference_images(wanted)), "an argument is dropped, or another one is given"
+
+
+# SD3.5 is called as SD3, PixArt-Alpha as Sigma.
+@pytest.mark.parametrize(
+    "model", [name for name in PIPELINES if name not in ("tiny/sd3.5", "tiny/pixart-alpha")]
+)
+def test_all_options_reach_the_pipeline_as_if_it_were_called_by_hand(engines, model):
+    options = [values for change, values in CHANGES.items() if is_known(model, change)]
+    check(engines(model), model, {name: value for values in options for name, value in values.items()})
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("model", PIPELINES)
+def test_each_option_by_itself_and_every_default_do(engines, model):
+    check(engines(model), model, {})
+    for change, options in CHANGES.items():
+        if is_known(model, change):
+            check(engines(model), model, options)
 
 
 @given(st.integers(1, 6), st.integers(1, 5))
@@ -145,6 +150,12 @@ def test_only_the_rank_whose_images_are_kept_decodes_its_groups_own_rows(data_ra
         assert (made.first_row, len(made.images)) == (2 * data_rank, 2)
     else:
         assert made.images is None
+
+
+def test_captions_are_taken_as_they_are():
+    """Pipelines that rewrite them do so only where two optional packages happen to be installed."""
+    assert call_arguments(plan_of("tiny/pixart-sigma"))["clean_caption"] is False
+    assert "clean_caption" not in call_arguments(plan_of("tiny/sd3"))
 
 
 @pytest.mark.parametrize("binning", [False, True])

@@ -44,7 +44,7 @@ def as_lists(value):
 
 
 @given(CONTENT)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_what_is_finite_comes_back_and_anything_else_leaves_the_old_file(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "any" / "r.json"
     write_json(file, "old")

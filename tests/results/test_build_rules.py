@@ -88,7 +88,7 @@ def the_same_summary(found, values):
 
 
 @given(measurements())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_totals_and_rates(measurement):
     result, windows = built(measurement), measurement.iterations
     seconds, images = sum(w.duration_s for w in windows), sum(w.images for w in windows)
@@ -116,7 +116,7 @@ def test_totals_and_rates(measurement):
 
 
 @given(measurements())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_energy_of_gpus_nodes_and_windows(measurement):
     result, windows = built(measurement), measurement.iterations
     energy, readings = result["energy_measurement"], [w.energy for w in measurement.iterations]
@@ -160,7 +160,7 @@ def test_energy_of_gpus_nodes_and_windows(measurement):
 
 
 @given(measurements())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_stages_and_memory(measurement):
     result, windows, ranks = built(measurement), measurement.iterations, measurement.memory
     for name in STAGES:

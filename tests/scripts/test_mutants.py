@@ -1,5 +1,6 @@
 """The runner of known bugs, on a tree of one function, one good test of it and one that cannot fail."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,15 @@ def run(tree, *words):
     return subprocess.run(command, cwd=tree / "scripts", capture_output=True, text=True, timeout=120)
 
 
+def loaded():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("mutants_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mutants_script"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def rewrite(tree, text):
     (tree / "tests" / "mutants" / "measure.toml").write_text(text)
 
@@ -55,7 +65,6 @@ def test_noticed_and_not_noticed_are_counted_and_the_tree_stays_as_it_is(tree):
     assert done.stdout.splitlines()[-1] == "not noticed: measure/sums.py: a factor"
     assert (tree / "mlenergy/diffusion/measure/sums.py").read_text() == ADD
     assert not list(tree.rglob("mutants.log"))
-    assert run(tree, "--name", "a sign").returncode == 0  # all that were asked for are noticed
 
 
 @pytest.mark.parametrize(
@@ -69,13 +78,17 @@ def test_noticed_and_not_noticed_are_counted_and_the_tree_stays_as_it_is(tree):
         (bug("one", "a + b", "a") + "size = 3\n", "measure.toml, entry 1: "),
     ],
 )
-def test_a_list_that_does_not_fit_the_code_is_refused(tree, text, line):
+def test_a_list_that_does_not_fit_the_code_is_refused(tree, capsys, monkeypatch, text, line):
     rewrite(tree, text)
-    done = run(tree, "--check")
-    assert done.returncode == 2
-    assert done.stderr.startswith("mutants: error: ") and line in done.stderr
+    mutants = loaded()
+    monkeypatch.setattr(mutants, "ROOT", tree)
+    monkeypatch.setattr(mutants, "LISTS", tree / "tests" / "mutants")
+    assert mutants.main(["--check"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mutants: error: ") and line in said
 
 
+@pytest.mark.full
 def test_tests_that_fail_without_a_bug_notice_nothing(tree):
     (tree / "tests" / "measure" / "test_sums.py").write_text(TEST.replace("== 2", "== 3"))
     done = run(tree, "--name", "a sign")
@@ -83,6 +96,6 @@ def test_tests_that_fail_without_a_bug_notice_nothing(tree):
     assert "tests measure fail without any bug" in done.stderr
 
 
-def test_a_room_without_a_bug_is_an_error(tree):
-    done = run(tree, "--only", "cost")
-    assert (done.returncode, "no bug of the list is meant" in done.stderr) == (2, True)
+def test_a_room_without_a_bug_is_an_error(capsys):
+    assert loaded().main(["--only", "no such room"]) == 2
+    assert "no bug of the list is meant" in capsys.readouterr().err
