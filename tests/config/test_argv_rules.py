@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -104,7 +105,8 @@ USUAL = {
 
 @st.composite
 def some_plans(draw: st.DrawFn) -> Plan:
-    names = draw(st.lists(st.sampled_from(sorted({*OPTIONS} - NOT_IN_A_PLAN)), max_size=5, unique=True))
+    common, all_names = st.sampled_from(sorted(USUAL)), st.sampled_from(sorted({*OPTIONS} - NOT_IN_A_PLAN))
+    names = draw(st.lists(common, max_size=3, unique=True) | st.lists(all_names, max_size=4, unique=True))
     options = {name: draw(USUAL.get(name, values_of(OPTIONS[name]))) for name in names}
     options["workload.model_id"] = draw(st.sampled_from(MODELS))
     planned = plan_of(options)
@@ -119,6 +121,17 @@ def plan_of(options: dict[str, Any]) -> Plan | None:
         return make_plan(args, resolve_model(args.workload.model_id), None, "cuda", "NVIDIA H200")
     except UserError:
         return None
+
+
+@pytest.mark.parametrize(
+    "fifth", [{"data_parallel_degree": 2}, {"use_parallel_vae": True, "ulysses_degree": 2}]
+)
+def test_a_plan_of_every_mode_is_its_own_command_line(fifth: dict[str, Any]) -> None:
+    words = {"use_cfg_parallel": True, "pipefusion_parallel_degree": 2, "num_pipeline_patch": 4, **fifth}
+    words |= {"warmup_steps": 2, "ring_degree": 2, "workload.batch_size": 2}
+    plan = plan_of({"workload.model_id": "stabilityai/stable-diffusion-3.5-medium", **words})
+    assert plan is not None and plan.parallel.world_size == 16
+    assert plan_of(options_of(plan)) == plan
 
 
 @settings(max_examples=150)

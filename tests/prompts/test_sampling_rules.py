@@ -6,7 +6,7 @@ from collections import Counter
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlenergy.diffusion.errors import UserError
@@ -44,6 +44,8 @@ def test_a_sample_is_the_beginning_of_a_larger_one_whatever_is_warmed_up(
     assert len(large.warmup_requests) == warmup
 
 
+@example(size=3, count=3, seed=0, warmup=0)
+@example(size=3, count=4, seed=0, warmup=0)
 @given(size=SIZES, count=COUNTS, seed=SEEDS, warmup=st.integers(0, 70))
 def test_the_sets_own_order_is_each_prompt_once(size: int, count: int, seed: int, warmup: int) -> None:
     if count > size:

@@ -26,7 +26,9 @@ from mlenergy.diffusion.models.spec import CacheMethod
 from mlenergy.diffusion.results.names import folder_name
 from mlenergy.diffusion.results.paths import RunPaths
 
-TEXT = st.text(min_size=1, max_size=90) | st.text("aé+-_./\u0301 ", min_size=1, max_size=5)
+# Beside any text those that look alike once they are part of a name.
+ALIKE = ("a b", "a_b", "a/b", "a+b", "a  b", "\u00e9", "e\u0301", "x" * 64, "x" * 65, "龙" * 21, "龙" * 22)
+TEXT = st.sampled_from(ALIKE) | st.text(min_size=1, max_size=90)
 COUNT = st.integers(1, 4) | st.integers(1, 10**9)
 SHARE = st.floats(0, 1, exclude_min=True, exclude_max=True)
 FIGURE = st.floats(0, 1000, allow_subnormal=False) | st.sampled_from([0.1 + 0.2, 0.3, 7.0])
