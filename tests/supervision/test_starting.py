@@ -12,6 +12,8 @@ from pathlib import Path
 import forked
 import pytest
 
+from mlenergy.diffusion.executors.torchrun import exit_code_of
+
 SUPPORT = Path(__file__).parents[1] / "support"
 LAUNCHER = "mlenergy.diffusion.executors.torchrun"
 RUN = ["workload:t2i", "--workload.model_id", "tiny/flux", "--workload.dataset", "bundled"]
@@ -150,3 +152,21 @@ def test_a_signal_while_loading_says_so(tmp_path):
 def test_the_launcher_without_its_separator_prints_its_usage():
     done = subprocess.run([sys.executable, "-m", LAUNCHER, "2"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "nodes", "code"),
+    [
+        (2, "2", 2),
+        (0, "2", 0),
+        (-15, "2", 1),
+        (143, "2", 1),
+        (143, "1", 143),
+        (-15, "1", 143),
+        (-10, "2", 138),
+    ],
+)
+def test_srun_reports_the_highest_exit_code_of_all_nodes(exitcode, nodes, code):
+    """So one that is ended because another has failed must not have a higher one."""
+    assert exit_code_of(exitcode, {"SLURM_STEP_NUM_NODES": nodes}) == code
+    assert exit_code_of(exitcode, {}) == (143 if exitcode == -15 else 138 if exitcode == -10 else exitcode)

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,13 +155,13 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
         number = int(stopped.sigval)
         if speaks and unheard.exists():
             _say(interrupted_before_measuring(number, "starting"))
-        return _code_of(number)
+        return exit_code_of(-number)
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        number = abs(failure.exitcode) if failure.exitcode < 0 else max(failure.exitcode - 128, 0)
-        if failure.exitcode < 0 and number != signal.SIGTERM:
+        number = -failure.exitcode
+        if number > 0 and number != signal.SIGTERM:
             _say(f"rank {rank} was ended by {signal.Signals(number).name}{_likely_reason(number)}")
-        return _code_of(number) if number else failure.exitcode
+        return exit_code_of(failure.exitcode)
     except Exception as error:  # other machines that cannot be reached, a port that is taken
         if "--debug" in argv:
             raise
@@ -173,14 +173,19 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
     return 0
 
 
-def _code_of(number: int) -> int:
-    """The exit code of an end by a signal: 128 + n.
+def exit_code_of(exitcode: int, environ: Mapping[str, str] = os.environ) -> int:
+    """The launcher's exit code where one of its processes has ended with this one.
 
     Where one node has failed, srun sends SIGTERM to the others and then reports the highest exit code of all,
     which has to stay that of the failure.
+
+    Args:
+        exitcode: as the subprocess module tells it: -n after signal n.
+        environ: with Slurm's variables.
     """
-    several_nodes = os.environ.get("SLURM_STEP_NUM_NODES", "1") != "1"
-    return 1 if several_nodes and number == signal.SIGTERM else 128 + number
+    code = exitcode if exitcode >= 0 else 128 - exitcode
+    several_nodes = environ.get("SLURM_STEP_NUM_NODES", "1") != "1"
+    return 1 if several_nodes and code == 128 + signal.SIGTERM else code
 
 
 def _silence_torchrun() -> None:
