@@ -27,10 +27,10 @@ def in_and_out() -> None:
     print("same" if attributes() == before else "changed")
 
 
-def attributes() -> dict[tuple[str, str], Any]:
+def attributes() -> dict[tuple[int, str], Any]:
     """Owner and name -> what is there now."""
     patches = [patch for fault in registry.KNOWN_FAULTS for patch in fault.patches()]
-    return {(repr(one.owner), one.attribute): vars(one.owner).get(one.attribute) for one in patches}
+    return {(id(one.owner), str(one.attribute)): one.current() for one in patches}
 
 
 def groups() -> None:

@@ -1,8 +1,9 @@
-"""One call of a pipeline: its arguments, its noise, how often it calls the denoiser."""
+"""One call of a pipeline: its arguments, its noise, its first step, how often it calls the denoiser."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,24 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
 def noise_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One generator an image. They are the CPU's: the same seed gives the same noise on every device."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def begin_at_the_first_step(scheduler: Any) -> None:
+    """Tell a scheduler that every call begins at its first step, as some pipelines do and some do not.
+
+    A scheduler that is not told looks the first timestep up on the device, and the host waits for the answer
+    after the first step. Schedulers that keep no index (DDPM, DDIM, PNDM) are left as they are.
+    """
+    if not hasattr(scheduler, "set_begin_index"):
+        return
+    set_timesteps = scheduler.set_timesteps
+
+    @functools.wraps(set_timesteps)  # pipelines look at its signature
+    def set_and_begin(*args: Any, **options: Any) -> None:
+        set_timesteps(*args, **options)
+        scheduler.set_begin_index(0)
+
+    scheduler.set_timesteps = set_and_begin
 
 
 def group_rows(data_rank: int, data_degree: int, batch_size: int) -> slice:

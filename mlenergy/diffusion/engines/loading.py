@@ -10,6 +10,7 @@ import torch
 
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
+from mlenergy.diffusion.engines.call import begin_at_the_first_step
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.models.hub import ModelFolder
 from mlenergy.diffusion.weights import pipeline as weights
@@ -38,6 +39,7 @@ def load_on_every_rank(
         check(folder)
         pipeline = weights.load(folder, plan, optimizations.load_device)
         optimizations.before_split(pipeline)
+        begin_at_the_first_step(pipeline.scheduler)
     return pipeline
 
 

@@ -27,7 +27,7 @@ def enable_cache(pipeline: Any, plan: Plan) -> Callable[[], None]:
         preset_kwargs={"residual_diff_threshold": plan.optimizations.cache_threshold},
     )
     (cached,) = pipeline.transformer.transformer_blocks
-    # Its own buffers are made on the first GPU of the node, whichever this rank has.
+    # Its threshold is made on the CPU, and would be copied in every step.
     device = next(pipeline.transformer.parameters()).device
     for part in (cached, cached.cache_context, getattr(cached, "rescale_func", None)):
         if part is not None:

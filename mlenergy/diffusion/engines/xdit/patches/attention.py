@@ -1,4 +1,4 @@
-"""Attention and its cache: FLUX's uneven text, SD3's cache and dual attention, Ulysses × PipeFusion."""
+"""Attention and its cache: FLUX's uneven text, SD3's cache and dual attention, Ulysses × PipeFusion, kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.engines.xdit.patches.patch import Patch
+from mlenergy.diffusion.engines.xdit.patches.patch import ItemPatch, Patch
 
 
 def flux_uneven_text() -> list[Patch]:
@@ -104,3 +104,43 @@ def _patch_major_update(original: Any) -> Any:
         return cache
 
     return update
+
+
+def cudnn_takes_contiguous_tensors() -> list[Patch]:
+    """Hand cuDNN's kernel contiguous tensors, as diffusers does for its ring.
+
+    xfuser calls the operator itself, with transposed views where no exchange between ranks has copied them;
+    diffusers 0.42.1 notes that results are then incorrect (models/attention_dispatch.py:
+    _cudnn_attention_forward_op). What is contiguous already is not copied.
+    """
+    return [_registered("CUDNN", _on_contiguous)]
+
+
+def efficient_attention_without_padding() -> list[Patch]:
+    """Cut the log-sum-exp of torch's memory-efficient kernel to the queries that there are.
+
+    The kernel rounds its length up to a multiple of 32, and the ring then merges tensors of two lengths.
+    """
+    return [_registered("SDPA_EFFICIENT", _cut_log_sum_exp)]
+
+
+def _registered(backend: str, replacement: Any) -> Patch:
+    """A patch of one entry of xfuser's table of attention functions."""
+    from xfuser.core.distributed.attention_backend import ATTENTION_FUNCTION_REGISTRY, AttentionBackendType
+
+    return ItemPatch(ATTENTION_FUNCTION_REGISTRY, AttentionBackendType[backend], replacement)
+
+
+def _on_contiguous(original: Any) -> Any:
+    def attention(query: Any, key: Any, value: Any, *args: Any, **options: Any) -> Any:
+        return original(query.contiguous(), key.contiguous(), value.contiguous(), *args, **options)
+
+    return attention
+
+
+def _cut_log_sum_exp(original: Any) -> Any:
+    def attention(query: Any, key: Any, value: Any, *args: Any, **options: Any) -> Any:
+        output, log_sum_exp = original(query, key, value, *args, **options)
+        return output, log_sum_exp[..., : query.shape[-2]]
+
+    return attention

@@ -1,4 +1,4 @@
-"""Replacing one attribute of a class or a module, and putting the old one back."""
+"""Replacing one attribute of a class or a module, or one entry of a table, and putting the old one back."""
 
 from __future__ import annotations
 
@@ -17,18 +17,32 @@ class Patch:
     """
 
     owner: Any
-    attribute: str
+    attribute: Any
     replacement: Callable[[Any], Any]
 
     def apply(self) -> Callable[[], None]:
         """Replace the attribute; the returned function puts the original back."""
-        original = vars(self.owner).get(self.attribute, ABSENT)
-        setattr(self.owner, self.attribute, self.replacement(original))
+        original = self.current()
+        self._put(self.replacement(original))
+        return lambda: self._put(original)
 
-        def revert() -> None:
-            if original is ABSENT:
-                delattr(self.owner, self.attribute)
-            else:
-                setattr(self.owner, self.attribute, original)
+    def current(self) -> Any:
+        """The value that is there now."""
+        return vars(self.owner).get(self.attribute, ABSENT)
 
-        return revert
+    def _put(self, value: Any) -> None:
+        if value is ABSENT:
+            delattr(self.owner, self.attribute)
+        else:
+            setattr(self.owner, self.attribute, value)
+
+
+class ItemPatch(Patch):
+    """One entry of a dictionary, ``owner[attribute]``, which is there before."""
+
+    def current(self) -> Any:
+        """The value that is there now."""
+        return self.owner[self.attribute]
+
+    def _put(self, value: Any) -> None:
+        self.owner[self.attribute] = value

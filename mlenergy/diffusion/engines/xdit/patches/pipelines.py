@@ -1,4 +1,4 @@
-"""Pipelines: SD3's text length, SDXL's guidance on two ranks, the latents of a parallel VAE."""
+"""Pipelines: SD3's text length, SDXL's guidance on two ranks, a parallel VAE's latents, tensors on wrong devices."""
 
 from __future__ import annotations
 
@@ -116,3 +116,37 @@ def _broadcast_latents(self: Any, latents: torch.Tensor | None) -> torch.Tensor:
         latents = torch.empty(size, dtype=get_runtime_state().runtime_config.dtype, device=shape.device)
     assert latents is not None
     return world.broadcast(latents.contiguous(), src=source)  # type: ignore[no-any-return]
+
+
+def hunyuandit_rotary_on_device() -> list[Patch]:
+    """Put HunyuanDiT's rotary embedding on the rank's device once a call.
+
+    xfuser makes it on the CPU, and every attention layer then copies it in every step, each time waiting.
+    """
+    from xfuser.model_executor.pipelines import pipeline_hunyuandit
+
+    return [Patch(pipeline_hunyuandit, "get_2d_rotary_pos_embed", _on_own_device)]
+
+
+def _on_own_device(original: Any) -> Any:
+    def embedding(*args: Any, **options: Any) -> Any:
+        return tuple(part.to(_own_device(0)) for part in original(*args, **options))
+
+    return embedding
+
+
+def caches_on_own_device() -> list[Patch]:
+    """Make the caches' buffers on the rank's device.
+
+    xfuser makes them on the first GPU, where every rank then holds a context of some hundred MB.
+    """
+    from xfuser.model_executor.cache import utils
+
+    return [Patch(utils, "get_device", lambda _: _own_device)]
+
+
+def _own_device(_: int) -> torch.device:
+    from xfuser.core.distributed import get_world_group
+
+    device: torch.device = get_world_group().device
+    return device

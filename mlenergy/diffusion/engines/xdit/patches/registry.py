@@ -24,7 +24,7 @@ class KnownFault:
 
     versions: those of xfuser that the patches were written for; they are not applied to others.
     upstream: file and function of xfuser where the fault is.
-    silent: True where it gives a wrong image without an error.
+    silent: True where it gives a wrong image, or a wrong measurement, without an error.
     """
 
     name: str
@@ -107,6 +107,46 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
         "model_executor/pipelines/base_pipeline.py: gather_broadcast_latents",
         True,
         pipelines.latents_without_new_groups,
+    ),
+    KnownFault(
+        "flow-euler-waits",
+        "flow-match Euler makes the host wait in every step under sequence parallelism, and draws an unused noise",
+        _ONLY_THIS,
+        "model_executor/schedulers/scheduling_flow_match_euler_discrete.py: step",
+        True,
+        scheduler.flow_euler_steps_as_diffusers,
+    ),
+    KnownFault(
+        "cudnn-views",
+        "cuDNN's attention is called on views that are not contiguous, in the ring and where no exchange copies",
+        _ONLY_THIS,
+        "core/distributed/attention_backend.py: _cudnn_attn_call",
+        True,
+        attention.cudnn_takes_contiguous_tensors,
+    ),
+    KnownFault(
+        "efficient-ring-padding",
+        "ring with memory-efficient attention crashes where a rank's tokens are no multiple of 32",
+        _ONLY_THIS,
+        "core/distributed/attention_backend.py: _sdpa_efficient_attn_call",
+        False,
+        attention.efficient_attention_without_padding,
+    ),
+    KnownFault(
+        "hunyuandit-rotary-copies",
+        "HunyuanDiT's rotary embedding stays on the CPU and is copied in every attention layer of every step",
+        _ONLY_THIS,
+        "model_executor/pipelines/pipeline_hunyuandit.py: __call__",
+        True,
+        pipelines.hunyuandit_rotary_on_device,
+    ),
+    KnownFault(
+        "caches-on-first-gpu",
+        "the caches' buffers are made on the first GPU by every rank",
+        _ONLY_THIS,
+        "model_executor/cache/utils.py: CacheContext, CachedTransformerBlocks",
+        True,
+        pipelines.caches_on_own_device,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Schedulers that draw noise while an image is spread over ranks."""
+"""Schedulers while an image is spread over ranks: DDPM's noise, flow-match Euler's waits."""
 
 from __future__ import annotations
 
@@ -78,3 +78,26 @@ def _same_noise_for_every_patch(wrapper: Any, generator: Any) -> None:
         return
     for one, noise_state in zip(generators, wrapper.__dict__["_noise_state"], strict=True):
         one.set_state(noise_state)
+
+
+def flow_euler_steps_as_diffusers() -> list[Patch]:
+    """Step flow-match Euler by diffusers' own step, which is elementwise.
+
+    xfuser compares a noise level on the GPU with two limits, so that the host waits for every step, and
+    draws a noise of the latents' size that it does not use.
+    """
+    from xfuser.model_executor.schedulers.scheduling_flow_match_euler_discrete import (
+        xFuserFlowMatchEulerDiscreteSchedulerWrapper,
+    )
+
+    return [Patch(xFuserFlowMatchEulerDiscreteSchedulerWrapper, "step", lambda _: _flow_euler_step)]
+
+
+def _flow_euler_step(self: Any, model_output: Any, timestep: Any, sample: Any, **options: Any) -> Any:
+    from xfuser.core.distributed import get_runtime_state
+
+    result = self.module.step(model_output, timestep, sample, **options)
+    state = get_runtime_state()
+    if state.patch_mode and state.pipeline_patch_idx < state.num_pipeline_patch - 1:
+        self.module._step_index -= 1  # PipeFusion's other patches take the same step
+    return result

@@ -1,0 +1,117 @@
+"""The cases that run on fake GPUs, as data: each family, engine and mode, one rank of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlenergy.diffusion.models.listed import BY_ID
+from mlenergy.diffusion.models.spec import EngineName, Mode
+
+# Name -> modes that an engine has to offer, ranks, words of the command line.
+MODES: dict[str, tuple[frozenset[Mode], int, str]] = {
+    "alone": (frozenset(), 1, ""),
+    "data 2": (frozenset({"data"}), 2, "--data_parallel_degree 2"),
+    "cfg 2": (frozenset({"cfg"}), 2, "--use_cfg_parallel"),
+    "ulysses 2": (frozenset({"ulysses"}), 2, "--ulysses_degree 2"),
+    "ring 2": (frozenset({"ring"}), 2, "--ring_degree 2"),
+    "ulysses 2 x ring 2": (frozenset({"ulysses", "ring"}), 4, "--ulysses_degree 2 --ring_degree 2"),
+    "cfg 2 x ulysses 2": (frozenset({"cfg", "ulysses"}), 4, "--use_cfg_parallel --ulysses_degree 2"),
+    "cfg 2 x ring 2": (frozenset({"cfg", "ring"}), 4, "--use_cfg_parallel --ring_degree 2"),
+    "tensor 2": (frozenset({"tensor"}), 2, "--tensor_parallel_degree 2"),
+    "ulysses 2, parallel vae": (
+        frozenset({"ulysses", "parallel-vae"}),
+        2,
+        "--ulysses_degree 2 --use_parallel_vae",
+    ),
+}
+MODELS = tuple(name for name in BY_ID if name.startswith("tiny/"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One rank of one run on fake GPUs; `rank` is the last, whose GPU is not the first."""
+
+    model: str
+    engine: EngineName
+    mode: str
+    words: str = ""  # more options
+    without: tuple[str, ...] = ()  # patches that are left out, to show their faults
+
+    @property
+    def world(self) -> int:
+        """Ranks."""
+        return MODES[self.mode][1]
+
+    @property
+    def name(self) -> str:
+        """Unique."""
+        words = (self.model.removeprefix("tiny/"), self.engine, self.mode, self.words)
+        return " ".join(word for word in (*words, *(f"without {name}" for name in self.without)) if word)
+
+    def asked(self) -> dict[str, object]:
+        """What the worker takes."""
+        return {
+            "words": self._words(),
+            "rank": self.world - 1,
+            "world": self.world,
+            "yes": "cache" not in self.words,  # a cache that is asked computes anew
+            "without": list(self.without),
+        }
+
+    def _words(self) -> list[str]:
+        rows = 2 if self.mode == "data 2" else 1
+        work = f"--workload.model_id {self.model} --workload.height 128 --workload.width 128"
+        work += f" --workload.inference_steps 3 --workload.batch_size {rows} --workload.dtype bfloat16"
+        options = f"--engine {self.engine} {MODES[self.mode][2]} {self.words}"
+        return [*options.split(), "workload:t2i", *work.split()]
+
+
+def _modes() -> list[Case]:
+    return [
+        Case(model, engine, mode)
+        for model in MODELS
+        for engine, offered in BY_ID[model].family.modes.items()
+        for mode, (needed, _, _) in MODES.items()
+        # SD3's 141 text tokens are not shared by both at once on diffusers.
+        if needed <= offered and (model[5:8], engine, mode) != ("sd3", "diffusers", "ulysses 2 x ring 2")
+    ]
+
+
+def _kernels() -> list[Case]:
+    kernels = ("math", "flash", "efficient", "cudnn")
+    alone = [
+        Case(f"tiny/{model}", "diffusers", "alone", f"--attention_backend {kernel}")
+        for model in ("flux", "sd3.5", "pixart-alpha", "sdxl")
+        for kernel in kernels
+    ]
+    # Of a ring, the math kernel gives no log-sum-exp.
+    shared = [
+        Case(f"tiny/{model}", "xdit", mode, f"--attention_backend {kernel}")
+        for model in ("flux", "sd3.5")
+        for mode in ("ulysses 2", "ring 2")
+        for kernel in kernels[1:]
+    ]
+    return alone + shared
+
+
+_CACHED = [
+    Case("tiny/flux", "xdit", mode, f"--use_{cache}")
+    for mode in ("ulysses 2", "ring 2")
+    for cache in ("fbcache", "teacache")
+]
+# PipeFusion is not here: its stages learn the shapes of what they receive from values.
+CASES = {case.name: case for case in (*_modes(), *_kernels(), *_CACHED)}
+# Every family's way of stepping, both engines, ring, Ulysses, guidance and a cache, at some ten seconds.
+QUICK = (
+    *("flux xdit ring 2", "hunyuandit xdit ulysses 2", "sd3.5 diffusers cfg 2", "pixart-sigma diffusers ring 2"),
+    *("sdxl xdit alone", "flux xdit ulysses 2 --use_fbcache"),
+)
+SHOWN = {
+    case.name: case
+    for case in (
+        Case("tiny/flux", "xdit", "ring 2", without=("flow-euler-waits", "cudnn-views")),
+        Case("tiny/sd3.5", "xdit", "ring 2", "--attention_backend efficient", ("efficient-ring-padding",)),
+        Case("tiny/hunyuandit", "xdit", "ulysses 2", without=("hunyuandit-rotary-copies",)),
+        Case("tiny/flux", "xdit", "ulysses 2", "--use_fbcache", ("caches-on-first-gpu",)),
+    )
+}
