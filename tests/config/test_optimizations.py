@@ -35,6 +35,7 @@ CHANGED = {
     "--enable_group_offload": Optimizations(offload="group"),
     "--vae_slicing --workload.batch_size 2": Optimizations(vae_slicing=True),
     "--vae_tiling": Optimizations(vae_tiling=True),
+    "--vae_dtype float32": Optimizations(vae_dtype="float32"),
     "--use_fbcache": Optimizations(cache="fbcache", cache_threshold=0.12),
     "--use_teacache --cache_threshold 0.25": Optimizations(cache="teacache", cache_threshold=0.25),
     "--cache_method magcache": Optimizations(cache="magcache", cache_threshold=0.06),
@@ -90,6 +91,23 @@ def test_options_that_exclude_each_other(words, complaint):
     with pytest.raises(UserError) as error:
         plan_of(*words.split())
     assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "asked", "named"),
+    [
+        ("stabilityai/stable-diffusion-xl-base-1.0", "float16", "float16", "float16"),  # without the cast
+        ("stabilityai/stable-diffusion-xl-base-1.0", "bfloat16", "bfloat16", "own"),
+        ("black-forest-labs/FLUX.1-dev", "bfloat16", "bfloat16", "own"),
+        ("black-forest-labs/FLUX.1-dev", "float16", "float16", "own"),
+        ("black-forest-labs/FLUX.1-dev", "bfloat16", "float32", "float32"),
+    ],
+)
+def test_a_vae_in_the_type_that_it_has_anyway_is_no_other_set_up(model, dtype, asked, named):
+    words = ["--vae_dtype", asked, "workload:t2i", "--workload.model_id", model, "--workload.dtype", dtype]
+    plan = make_plan(parse_args(words), resolve_model(model), 1, "cuda", "NVIDIA H200")
+    assert plan.optimizations.vae_dtype == named
+    assert plan.optimizations.lossy == ([f"VAE in {named}"] if named == "float16" else [])
 
 
 def test_what_is_lossy_is_said_and_what_is_not_is_not():

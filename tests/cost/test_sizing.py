@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.communication import communication_of
 from mlenergy.diffusion.cost.costs import costs_of
@@ -51,6 +52,17 @@ def test_sdxl_decodes_in_float32_where_its_dtype_is_float16(plan_of):
     half = size_plan(plan_of(SDXL)).own.memory.activation_bytes["vae_decode"]
     brain = size_plan(plan_of(SDXL, dtype="bfloat16")).own.memory.activation_bytes["vae_decode"]
     assert half > 1.9 * brain
+    assert size_plan(plan_of(SDXL)).own.memory.parameter_bytes["vae"] == 2 * 83_653_863
+
+
+@pytest.mark.parametrize(("held", "like"), [("float32", "float32"), ("float16", "bfloat16")])
+def test_a_vae_in_a_type_of_its_own_is_counted_in_it(plan_of, held, like):
+    plan = plan_of(SDXL)
+    own = size_plan(replace(plan, optimizations=Optimizations(vae_dtype=held))).own.memory
+    same = size_plan(plan_of(SDXL, dtype=like)).own.memory
+    assert own.parameter_bytes["vae"] == same.parameter_bytes["vae"]
+    assert own.parameter_bytes["unet"] == size_plan(plan).own.memory.parameter_bytes["unet"]
+    assert own.activation_bytes["vae_decode"] == same.activation_bytes["vae_decode"]
 
 
 def test_batch_and_groups_scale_the_stages(plan_of):

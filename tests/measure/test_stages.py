@@ -101,6 +101,24 @@ def test_each_part_of_a_window_is_told_in_order(pipeline, batch):
     assert told == [*text, *steps, "vae_decode", "other"]
 
 
+def test_casts_of_the_vae_are_decoding_and_moves_are_not(monkeypatch):
+    """SDXL in float16: the pipeline casts the VAE to float32 before it decodes, and back afterwards."""
+    clock = iter(range(100))
+    monkeypatch.setattr("mlenergy.diffusion.measure.stages.time.monotonic", lambda: float(next(clock)))
+    denoiser, vae = torch.nn.Identity(), torch.nn.Linear(1, 1)
+    with StageProbe({"transformer": denoiser, "vae": vae}, FLUX.stages, 1, CPU) as probe:
+        probe.open()  # 0
+        vae.to("cpu")
+        denoiser(0)  # 1 to 2
+        vae.to(dtype=torch.float64)  # 3 to 4
+        vae(torch.zeros(1, dtype=torch.float64))  # 5 to 6
+        vae.to(torch.float32)  # 7 to 8
+        vae.to("cpu")
+        spans = probe.spans()
+    assert spans.intervals["denoise"] == ((1.0, 3.0),) and spans.intervals["vae_decode"] == ((3.0, 8.0),)
+    assert "to" not in vars(vae), "the mark is gone with the probe"
+
+
 def test_a_stage_that_this_rank_has_no_part_in_takes_no_time():
     text, denoiser = torch.nn.Identity(), torch.nn.Identity()
     with StageProbe({"text_encoder": text, "transformer": denoiser}, FLUX.stages, 1, CPU) as probe:

@@ -1,7 +1,7 @@
 """A CPU build of torch that pretends to hold NVIDIA GPUs: shapes, devices and branches, no values.
 
-Every tensor is a FakeTensor on ``cuda:N``: the branches that code takes on CUDA are taken, at any model size, without
-weights' memory. Not there: numbers (`item` gives constants), time, an allocator, NCCL, generated kernels.
+Every tensor is a FakeTensor on ``cuda:N``: the branches that code takes on CUDA are taken, at any model size,
+without weights' memory. Not there: numbers (`item` gives constants), time, allocators, NCCL, generated code.
 It replaces parts of torch for the whole process, so it belongs in one of its own (fake_cuda_worker.py).
 """
 
@@ -27,7 +27,9 @@ _state = {"current": 0, "count": 1}
 def pretend(rank: int, count: int) -> torch.device:
     """Be a process with `count` GPUs whose own one is number `rank`; returns that device."""
     _state.update(current=rank, count=count)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count))
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count)
+    )
     return torch.device("cuda", rank)
 
 
@@ -90,7 +92,13 @@ class _Stream:
 
 def _install_cuda() -> None:
     properties = types.SimpleNamespace(
-        uuid="0", name=NAME, gcnArchName=NAME, major=9, minor=0, multi_processor_count=132, total_memory=141 << 30
+        uuid="0",
+        name=NAME,
+        gcnArchName=NAME,
+        major=9,
+        minor=0,
+        multi_processor_count=132,
+        total_memory=141 << 30,
     )
     replaced: dict[str, Any] = {
         "is_available": lambda: True,
@@ -237,9 +245,7 @@ def _to(self: Any, *args: Any, **options: Any) -> Any:
     if dtype is not None and dtype != self.dtype:
         wanted["dtype"] = dtype
     if device is not None:
-        place = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-        if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", _state["current"])
+        place = _own_index(torch.device("cuda", device) if isinstance(device, int) else torch.device(device))
         if place != self.device:
             wanted |= {"device": place, "non_blocking": bool(options.get("non_blocking"))}
     if not wanted:
@@ -247,6 +253,13 @@ def _to(self: Any, *args: Any, **options: Any) -> Any:
     if getattr(self, "constant", None) is not None and "device" in wanted:
         self = torch.zeros(self.shape, dtype=self.dtype)  # a constant's device guard is real
     return torch.ops.aten._to_copy(self, **wanted)
+
+
+def _own_index(device: torch.device) -> torch.device:
+    """ "cuda" alone is the current device."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", _state["current"])
+    return device
 
 
 def _tolist(self: Any) -> Any:
@@ -273,7 +286,9 @@ def _apply(self: Any, function: Any, recurse: bool = True) -> Any:
     for module in self.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = torch.nn.Parameter(function(parameter.detach()), requires_grad=False)
+                module._parameters[name] = torch.nn.Parameter(
+                    function(parameter.detach()), requires_grad=False
+                )
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = function(buffer)
@@ -310,7 +325,13 @@ def _install_functions() -> None:
 
 
 def _chosen_kernel(
-    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, **_: Any
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **_: Any,
 ) -> Any:
     """Torch's attention by the first kernel of its order on an H200 that is allowed and takes the tensors."""
     allowed, aten = torch.backends.cuda, torch.ops.aten

@@ -103,7 +103,12 @@ _CACHED = [
 CASES = {case.name: case for case in (*_modes(), *_kernels(), *_CACHED)}
 # Every family's way of stepping, both engines, ring, Ulysses, guidance and a cache, at some ten seconds.
 QUICK = (
-    *("flux xdit ring 2", "hunyuandit xdit ulysses 2", "sd3.5 diffusers cfg 2", "pixart-sigma diffusers ring 2"),
+    *(
+        "flux xdit ring 2",
+        "hunyuandit xdit ulysses 2",
+        "sd3.5 diffusers cfg 2",
+        "pixart-sigma diffusers ring 2",
+    ),
     *("sdxl xdit alone", "flux xdit ulysses 2 --use_fbcache"),
 )
 SHOWN = {

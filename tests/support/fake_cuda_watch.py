@@ -13,7 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _SKIPPED = ("/torch/", "fake_cuda", "contextlib")  # frames that are not the place that waits
 _READS = ("aten._local_scalar_dense.default", "aten.item.default", "aten.is_nonzero.default")
 _SIZED_BY_VALUES = (
-    *("aten.nonzero.default", "aten.masked_select.default", "aten.unique_dim.default", "aten._unique2.default"),
+    *(
+        "aten.nonzero.default",
+        "aten.masked_select.default",
+        "aten.unique_dim.default",
+        "aten._unique2.default",
+    ),
 )
 _ATTENTION = ("attention", "attn", "flash", "sage", "_softmax.default", "_safe_softmax.default")
 

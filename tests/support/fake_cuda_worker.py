@@ -21,6 +21,7 @@ import fake_cuda
 import torch
 from fake_cuda_watch import LOG, Watch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed import device_mesh
 
 fake_cuda.install()  # libraries ask for CUDA when they are imported
 
@@ -103,6 +104,7 @@ def run(words: list[str], rank: int, world: int) -> dict[str, Any]:
 
 def build_without_values() -> None:
     """Pipelines are built in shape, also those that would be read from a folder; no value is drawn."""
+    mesh.init_device_mesh = device_mesh.init_device_mesh  # a forked process has imported it before
     loading.locate = lambda *_: None  # type: ignore[assignment]
     pipeline._saved = lambda _, plan, place: pipeline._random(None, plan, place)
     for name in ("draw_by_name", "draw_in_order"):

@@ -13,6 +13,7 @@ from mlenergy.diffusion.config.optimizations import (
     CompileMode,
     Quantization,
     SchedulerName,
+    VaeDtype,
 )
 from mlenergy.diffusion.config.option import YEAR_S, Range
 from mlenergy.diffusion.config.parser import option_group, parse
@@ -135,6 +136,9 @@ class OptimizationOptions:
     """Decode the images of a batch one by one."""
     vae_tiling: bool = False
     """Decode large images in tiles that are blended. Lossy."""
+    vae_dtype: VaeDtype = "own"
+    """Type in which the VAE is held and decodes. own: the run's, where SDXL's pipeline in float16 casts it to
+    float32 and back for every batch. The 16-bit types are lossy; SDXL's own VAE overflows in float16."""
     use_teacache: bool = False
     """The same as --cache_method teacache."""
     use_fbcache: bool = False

@@ -16,6 +16,7 @@ CompileMode = Literal["whole", "regional"]
 AttentionName = Literal["auto", "sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage"]
 Quantization = Literal["int8-weight-only", "int8-dynamic", "fp8-weight-only", "fp8-dynamic"]
 Offload = Literal["model", "sequential", "group"]
+VaeDtype = Literal["own", "float32", "float16", "bfloat16"]
 SchedulerName = Literal["own", "ddim", "dpmsolver++", "unipc", "euler"]
 
 # The thresholds of the libraries' own defaults; the other methods have none.
@@ -37,6 +38,7 @@ class Optimizations:
     attention_slicing: bool = False
     vae_slicing: bool = False
     vae_tiling: bool = False
+    vae_dtype: VaeDtype = "own"  # own: the run's dtype, and what the pipeline makes of it while it decodes
     cache: CacheMethod | None = None
     cache_threshold: float | None = None
     scheduler: SchedulerName = "own"
@@ -178,6 +180,10 @@ OPTIMIZATIONS: dict[str, Optimization] = {
         lossy=lambda _: "VAE in tiles",
         changes_memory=True,
         remedy=Remedy(True, "vae_decode"),
+    ),
+    "vae_dtype": Optimization(
+        "vae_dtype",
+        lossy=lambda o: None if o.vae_dtype == "float32" else f"VAE in {o.vae_dtype}",
     ),
     "scheduler": Optimization("scheduler", lossy=lambda o: f"scheduler {o.scheduler} instead of the model's"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
@@ -69,6 +70,9 @@ def make_plan(
     work = args.workload
     parallel = _parallelism(args, world_size, spec.heads)
     optimizations = optimizations_from(args, spec.family)
+    dtype = _or(work.dtype, spec.default_dtype)
+    if optimizations.vae_dtype == dtype and not (dtype == "float16" and spec.family.upcasts_vae):
+        optimizations = replace(optimizations, vae_dtype="own")  # the same set-up has one name
     plan = Plan(
         spec=spec,
         weights_from=spec.model_id,
@@ -77,7 +81,7 @@ def make_plan(
         device=device,
         device_name=device_name,
         parallel=parallel,
-        dtype=_or(work.dtype, spec.default_dtype),
+        dtype=dtype,
         batch_size=work.batch_size,
         height_px=_or(work.height, spec.default_height_px),
         width_px=_or(work.width, spec.default_width_px),

@@ -10,6 +10,7 @@ from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts, costs_of
 from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens, shape_of
 from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.models.architectures.reader import find_architecture
+from mlenergy.diffusion.models.spec import Dtype
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -84,7 +85,9 @@ def _weights(plan: Plan, architecture: Architecture, costs: Mapping[str, Compone
     share = 1 / (plan.parallel.pipefusion * plan.parallel.tensor)
     denoiser = architecture.denoiser.name
     return {
-        name: part.parameter_bytes(plan.dtype, share if name == denoiser else 1.0)
+        name: part.parameter_bytes(
+            _vae_dtype(plan) if name == "vae" else plan.dtype, share if name == denoiser else 1.0
+        )
         for name, part in costs.items()
     }
 
@@ -125,20 +128,28 @@ def _denoise_bytes(
     return own + beside + round(in_flight + cached)
 
 
+def _vae_dtype(plan: Plan) -> Dtype:
+    """Type that the VAE is held in."""
+    asked = plan.optimizations.vae_dtype
+    return plan.dtype if asked == "own" else asked
+
+
 def _decode_bytes(
     plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
 ) -> int:
-    """All images of the group at once; SDXL decodes in float32 where its dtype is float16."""
-    vae = costs["vae"]
+    """All images of the group at once, in the VAE's type; SDXL's pipeline casts float16 to float32."""
+    vae, held = costs["vae"], _vae_dtype(plan)
     upcast = (
-        plan.dtype == "float16"
+        held == "float16"
+        and plan.optimizations.vae_dtype == "own"
         and plan.spec.family.upcasts_vae
         and bool(architecture.components["vae"].config.get("force_upcast", True))
     )
-    item = 4 if upcast else BYTES[plan.dtype]
+    runs_in: Dtype = "float32" if upcast else held
+    item = BYTES[runs_in]
     ranks = plan.parallel.world_size // plan.parallel.data if plan.parallel.parallel_vae else 1
     peak = vae.activation_bytes_at(shape.images_per_rank, shape.cells / ranks, 0, item)
-    wider = vae.parameter_bytes("float32") - vae.parameter_bytes(plan.dtype) if upcast else 0
+    wider = vae.parameter_bytes(runs_in) - vae.parameter_bytes(held)
     return peak + wider
 
 

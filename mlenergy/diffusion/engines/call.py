@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -50,14 +51,14 @@ def begin_at_the_first_step(scheduler: Any) -> None:
     """
     if not hasattr(scheduler, "set_begin_index"):
         return
-    set_timesteps = scheduler.set_timesteps
+    set_timesteps = type(scheduler).set_timesteps
 
     @functools.wraps(set_timesteps)  # pipelines look at its signature
-    def set_and_begin(*args: Any, **options: Any) -> None:
-        set_timesteps(*args, **options)
-        scheduler.set_begin_index(0)
+    def set_and_begin(self: Any, *args: Any, **options: Any) -> None:
+        set_timesteps(self, *args, **options)
+        self.set_begin_index(0)
 
-    scheduler.set_timesteps = set_and_begin
+    scheduler.set_timesteps = MethodType(set_and_begin, scheduler)  # a copy's is of the copy
 
 
 def group_rows(data_rank: int, data_degree: int, batch_size: int) -> slice:

@@ -24,7 +24,8 @@ class StageSpans:
     intervals: stage -> every time that it ran; a stage that this rank has no part in is absent.
         Text encoding: entry to exit of every call of an encoder. Denoising: first entry of the
         denoiser to the entry of the VAE (to the denoiser's last exit on ranks that do not decode).
-        Decoding: entry of the VAE's decoding part to its last exit.
+        Decoding: entry of the VAE's decoding part to its last exit, with casts of the VAE to another
+        type before and after it (SDXL in float16).
     step_begins: first entry of the denoiser in every step; None where its calls do not fit the steps.
     step_reason: why ``step_begins`` is None.
     work: what the denoiser was given.
@@ -75,6 +76,7 @@ class StageProbe:
         self._new_mark = _mark_maker(device)
         self._on_stage: OnStage | None = None
         self._handles: list[Any] = []
+        self._cast_modules: list[Any] = []
         self._begin: Any = None
         self._entries: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
         self._exits: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
@@ -89,13 +91,20 @@ class StageProbe:
                 parts = dict(module.named_children())
                 last = parts.get("decoder", module)
                 first = parts.get("post_quant_conv", last)
-            self._hook(stage, first, last)
+            before, after = self._marks(stage)
+            self._handles.append(first.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(last.register_forward_hook(after))
+            if stage == "vae_decode":
+                module.__dict__["to"] = _with_marks_at_casts(module.to, before, after)
+                self._cast_modules.append(module)
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        for module in self._cast_modules:
+            del module.__dict__["to"]
+        self._handles, self._cast_modules = [], []
 
     def watch(self, on_stage: OnStage) -> None:
         """Tell ``on_stage`` which part of a window begins, at the host's own pace."""
@@ -127,27 +136,27 @@ class StageProbe:
         work = DenoiserWork(len(entries["denoise"]), self._rows, self._elements)
         return StageSpans(intervals, *self._step_begins(entries["denoise"]), work)
 
-    def _hook(self, stage: Stage, first: Any, last: Any) -> None:
+    def _marks(self, stage: Stage) -> tuple[Callable[..., None], Callable[..., None]]:
+        """What to call where a stage's work begins, and where it ends."""
         # Between the denoiser's calls the scheduler works, which is denoising too.
         following: WindowPart = "denoise" if stage == "denoise" else "other"
 
-        def before(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def before(*called: Any) -> None:  # of a forward: the module, its inputs, and those with names
             self._entries[stage].append(self._new_mark())
             if stage == "denoise":
-                latents = _latents_of(inputs, named)
+                latents = _latents_of(*called[1:])
                 if latents is not None:
                     self._rows += latents.shape[0]
                     self._elements += latents.numel()
             if self._on_stage is not None:
                 self._on_stage(stage)
 
-        def after(_module: Any, _inputs: Any, _output: Any) -> None:
+        def after(*_: Any) -> None:
             self._exits[stage].append(self._new_mark())
             if self._on_stage is not None:
                 self._on_stage(following)
 
-        self._handles.append(first.register_forward_pre_hook(before, with_kwargs=True))
-        self._handles.append(last.register_forward_hook(after))
+        return before, after
 
     def _step_begins(self, entries: list[float]) -> tuple[tuple[float, ...] | None, str | None]:
         """First entry of the denoiser in each step, or None and the reason."""
@@ -183,6 +192,23 @@ def stage_times(spans: StageSpans, duration_s: float, postprocess_s: float) -> S
         postprocess_s=postprocess_s,
         step_reason=spans.step_reason,
     )
+
+
+def _with_marks_at_casts(
+    to: Callable[..., Any], before: Callable[[], None], after: Callable[[], None]
+) -> Callable[..., Any]:
+    """A module's `to` that marks changes of its type; moves between devices (offloading) are no decoding."""
+    import torch
+
+    def marked(*args: Any, **options: Any) -> Any:
+        if not any(isinstance(value, torch.dtype) for value in (*args, *options.values())):
+            return to(*args, **options)
+        before()
+        moved = to(*args, **options)
+        after()
+        return moved
+
+    return marked
 
 
 class _HostMark:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKL,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -30,6 +31,25 @@ def test_attention_slices_make_more_and_smaller_calls(run, exact, engine):
     assert kernel == "aten._softmax.default" and not others
     assert calls > sum(bare.effects["attention"]["kernels"].values())
     assert torch.allclose(ran.images[0], bare.images[0], atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "decoded"), [("own", "float32"), ("float32", "float32"), ("float16", "float16")]
+)
+def test_sdxl_in_float16_decodes_in_the_type_that_was_asked_for(run, monkeypatch, asked, decoded):
+    seen = []
+    to = AutoencoderKL.to
+    monkeypatch.setattr(AutoencoderKL, "to", lambda self, *a, **k: seen.append((a, k)) or to(self, *a, **k))
+    words = ["--engine", "diffusers", "--vae_dtype", asked]
+    ran = run("tiny/sdxl", *words, steps=2, dtype="float16", counted=False)
+    assert ran.effects["vae_dtype"] == {"asked": asked, "decoded": decoded}
+    # The batch and the look at the attention, each up and back; none where the VAE is held in its type.
+    casts = [k["dtype"] for _, k in seen if "dtype" in k]
+    assert casts == ([torch.float32, torch.float16] * 2 if asked == "own" else [])
+    optimizations = Optimizations(vae_dtype=asked)
+    assert optimizations_without_effect(optimizations, [ran.effects]) == []
+    other = [{**ran.effects, "vae_dtype": {"asked": asked, "decoded": "bfloat16"}}]
+    assert len(optimizations_without_effect(optimizations, other)) == (asked != "own")
 
 
 @pytest.mark.parametrize("engine", ["diffusers", "xdit"])

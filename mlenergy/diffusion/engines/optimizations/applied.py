@@ -20,6 +20,7 @@ from mlenergy.diffusion.engines.optimizations.caches import CacheWork
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork
 from mlenergy.diffusion.engines.optimizations.memory import VaeCalls, offload, resident_bytes
 from mlenergy.diffusion.engines.optimizations.schedulers import replace_scheduler, scheduler_record
+from mlenergy.diffusion.engines.optimizations.vae_dtype import DecodeDtype, hold_vae_in
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -46,6 +47,7 @@ class AppliedOptimizations:
         self._cache: CacheWork | None = None
         self._compile: CompileWork | None = None
         self._vae: VaeCalls | None = None
+        self._decode_dtype: DecodeDtype | None = None
         self._last: Batch | None = None
 
     @property
@@ -62,6 +64,8 @@ class AppliedOptimizations:
         optimizations, dtype = self.plan.optimizations, getattr(torch, self.plan.dtype)
         if optimizations.scheduler != "own":
             replace_scheduler(pipeline, optimizations.scheduler)
+        if optimizations.vae_dtype != "own":
+            hold_vae_in(pipeline.vae, getattr(torch, optimizations.vae_dtype))
         denoiser_name = self.plan.spec.family.denoiser
         denoiser = getattr(pipeline, denoiser_name)
         if optimizations.quantization is not None:
@@ -89,6 +93,7 @@ class AppliedOptimizations:
             self._vae = VaeCalls(
                 pipeline.vae, slicing=optimizations.vae_slicing, tiling=optimizations.vae_tiling
             )
+        self._decode_dtype = DecodeDtype(pipeline.vae, optimizations.vae_dtype)
         if optimizations.offload is not None:
             offload(pipeline, optimizations.offload, self.device)
 
@@ -112,6 +117,8 @@ class AppliedOptimizations:
             found["cache"] = self._cache.record(warmup_calls)
         if self._vae is not None:
             found["vae"] = self._vae.record(warmup_calls)
+        if self._decode_dtype is not None:
+            found["vae_dtype"] = self._decode_dtype.record()
         if self._weights:
             found["weights"] = self._weights
         if self.plan.optimizations.offload is not None:

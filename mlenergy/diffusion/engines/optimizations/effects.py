@@ -30,7 +30,7 @@ def optimizations_without_effect(optimizations: Optimizations, ranks: Sequence[E
     """One line for every optimization that changed nothing on any rank; what cannot be seen is not blamed."""
     checks = (
         *(_cache, _compile, _attention, _attention_slicing),
-        *(_weights, _vae_slicing, _tiling, _scheduler),
+        *(_weights, _vae_slicing, _tiling, _vae_dtype, _scheduler),
     )
     return [line for line in (check(optimizations, ranks) for check in checks) if line]
 
@@ -107,6 +107,14 @@ def _vae_slicing(optimizations: Optimizations, ranks: Sequence[Effects]) -> str 
         return None
     most = max((rank["vae"]["images_per_call"] or 0 for rank in ranks), default=0)
     return f"--vae_slicing decoded {most} images in one call; leave it out" if most > 1 else None
+
+
+def _vae_dtype(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    asked = optimizations.vae_dtype
+    ran = {rank["vae_dtype"]["decoded"] for rank in ranks if "vae_dtype" in rank} - {None}
+    if asked == "own" or not ran or asked in ran:
+        return None
+    return f"--vae_dtype {asked} was not used: the VAE decoded in {', '.join(sorted(ran))}; leave it out"
 
 
 def _tiling(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:

@@ -1,4 +1,4 @@
-"""Attention and its cache: FLUX's uneven text, SD3's cache and dual attention, Ulysses × PipeFusion, kernels."""
+"""Attention and its cache: FLUX's uneven text, SD3's cache and second attention, PipeFusion, kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pipelines: SD3's text length, SDXL's guidance on two ranks, a parallel VAE's latents, tensors on wrong devices."""
+"""Pipelines: SD3's text length, SDXL's guidance on two ranks, a parallel VAE's latents, wrong devices."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
     ),
     KnownFault(
         "flow-euler-waits",
-        "flow-match Euler makes the host wait in every step under sequence parallelism, and draws an unused noise",
+        "flow-match Euler on shared images makes the host wait in every step, and draws an unused noise",
         _ONLY_THIS,
         "model_executor/schedulers/scheduling_flow_match_euler_discrete.py: step",
         True,
@@ -118,7 +118,7 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
     ),
     KnownFault(
         "cudnn-views",
-        "cuDNN's attention is called on views that are not contiguous, in the ring and where no exchange copies",
+        "cuDNN's attention is called on views that are not contiguous, above all in the ring",
         _ONLY_THIS,
         "core/distributed/attention_backend.py: _cudnn_attn_call",
         True,
