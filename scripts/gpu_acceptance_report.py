@@ -42,10 +42,20 @@ def gather(folder: Path) -> dict[str, Any]:
         "date": None if last is None else last["date"],
         "environment": None if last is None else last["environment"],
         "parts": {name: _figures(result) for name, result in results.items()},
+        "ring_parity": _ring_parity(folder),
         "aims": [_against_aim(aim, results) for aim in published["aims"]],
         "published": [f for f in published["figures"] if (f["model_id"], f["steps"]) in ran],
         "published_note": published["note"],
     }
+
+
+def _ring_parity(folder: Path) -> dict[str, Any]:
+    """Of ring attention on two GPUs with one GPU; `equal` is None where it was not checked."""
+    if (folder / "ring-parity.done").exists():
+        return {"equal": True, "reason": None}
+    if (folder / "ring-parity.log").exists():
+        return {"equal": False, "reason": "a test failed; ring-parity.log says which"}
+    return {"equal": None, "reason": "not checked: it needs two GPUs"}
 
 
 def _results(folder: Path) -> list[Path]:
@@ -111,6 +121,8 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "Seeded random weights, one image of 1024x1024 an iteration; ± is the 95 % interval of the mean.",
         "",
     ]
+    ring = report["ring_parity"]
+    lines.append(f"- ring attention in bfloat16 on two GPUs: {ring['reason'] or 'equals one GPU'}")
     for aim in report["aims"]:
         lines.append(_aim_line(aim))
     head = ("published", "GPU", "steps", "s/image", "J/image", "source")

@@ -111,10 +111,51 @@ def test_the_report_has_the_parts_the_aims_and_what_was_published(tmp_path: Path
     assert flux["part"] == "flux-compiled" and flux["met"] is False
     assert sdxl["met"] is None and sdxl["reason"]
     assert {figure["model_id"] for figure in report["published"]} == {"black-forest-labs/FLUX.1-dev"}
+    assert report["ring_parity"] == {"equal": None, "reason": "not checked: it needs two GPUs"}
     page = (tmp_path / "acceptance.md").read_text()
+    assert "ring attention in bfloat16 on two GPUs: not checked: it needs two GPUs" in page
     assert page.strip() == done.stdout.strip()
     assert "| flux-compiled | NVIDIA H200 | 6.225 ± " in page and "missed by 6.225 s, 9150 J" in page
     assert "FLUX.1-dev, sglang | H200 | 50 | 7.69 | not known" in page
+
+
+@pytest.mark.parametrize(
+    ("files", "equal", "told"),
+    [
+        (("log", "done"), True, "on two GPUs: equals one GPU"),
+        (("log",), False, "on two GPUs: a test failed; ring-parity.log says which"),
+    ],
+)
+def test_the_report_says_how_the_ring_compared(
+    tmp_path: Path, files: tuple[str, ...], equal: bool, told: str
+) -> None:
+    save(tmp_path, "flux-eager", gpu_measurement(), 1)
+    for suffix in files:
+        (tmp_path / f"ring-parity.{suffix}").touch()
+    subprocess.run([sys.executable, SCRIPTS / "gpu_acceptance_report.py", tmp_path], check=True)
+    assert json.loads((tmp_path / "acceptance.json").read_text())["ring_parity"]["equal"] is equal
+    assert told in (tmp_path / "acceptance.md").read_text()
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_the_ring_is_compared_where_there_are_two_gpus(tmp_path: Path, gpus: int) -> None:
+    """A driver that lists so many GPUs, and an interpreter that writes down what it was to run."""
+    for name, body in (
+        ("nvidia-smi", "\n".join(f"echo 'GPU {index}: NVIDIA H200'" for index in range(gpus))),
+        ("python", f'echo "$@" >> {tmp_path}/ran'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "OUT": str(tmp_path / "out"),
+        "PYTHON": str(tmp_path / "python"),
+        "LIMIT_S": "9999",
+    }
+    subprocess.run([SCRIPT], env=environment, capture_output=True, check=True)
+    ran = (tmp_path / "ran").read_text()
+    assert ("tests/engines/test_ring_on_gpu.py" in ran) == (gpus == 2)
+    assert "tests/measure tests/engines" in ran
 
 
 def test_a_report_of_nothing_is_an_error(tmp_path: Path) -> None:
