@@ -128,7 +128,9 @@ def _faults_table(cases: Cases) -> str:
     for fault in KNOWN_FAULTS:
         seen = [case for case in FAULTS if fault.name in case.without_patches]
         found = "; ".join(f"{case.short}: {_outcome(cases[case.name])}" for case in seen)
-        rows.append([fault.fault, found or "a test sees it in the calls", str(fault.versions), f"`{fault.upstream}`"])
+        rows.append(
+            [fault.fault, found or "a test sees it in the calls", str(fault.versions), f"`{fault.upstream}`"]
+        )
     return _table(["fault", "without the patch", "xfuser", "where"], rows)
 
 

@@ -42,6 +42,36 @@ def test_attention_that_is_led_elsewhere_is_compiled_once_too(run, exact):
     assert torch.allclose(ran.images[0], exact("tiny/sd3", "diffusers", 2).images[0], atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [
+        ("tiny/hunyuandit", "diffusers"),
+        *(
+            pytest.param(f"tiny/{model}", engine, marks=pytest.mark.full)
+            for model in (
+                "flux",
+                "sd3",
+                "sd3.5",
+                "pixart-alpha",
+                "pixart-sigma",
+                "hunyuandit",
+                "sdxl",
+                "sd1.5",
+            )
+            for engine in ("diffusers", "xdit")
+            if (model, engine) not in (("hunyuandit", "diffusers"), ("sd1.5", "xdit"))
+        ),
+    ],
+)
+def test_blocks_are_traced_whole(run, monkeypatch, model, engine):
+    """Graphs alone, without the code that is made of them."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda part: compile_(part, backend="eager"))
+    words = ["--engine", engine, "--use_torch_compile", "--compile_mode", "regional"]
+    compiled = run(model, *words, steps=2, counted=False).effects["compile"]
+    assert compiled["graphs"] >= 1 and compiled["graph_breaks"] == 0
+
+
 def test_a_whole_denoiser_in_the_xdit_engine(run, exact):
     words = ["--engine", "xdit", "--use_torch_compile", "--compile_mode", "whole"]
     ran = run("tiny/pixart-sigma", *words, steps=2, counted=False)
