@@ -57,6 +57,15 @@ def schema():
     return json.loads(text)
 
 
+def test_outliers_of_the_windows_are_listed():
+    measured = gpu_measurement()
+    odd = replace(measured.iterations[2], duration_s=90.0)
+    slow = replace(measured, iterations=(*measured.iterations[:2], odd, measured.iterations[3]))
+    (found,) = build(make_plan(), slow)["statistics"]["outliers"]
+    assert (found["index"], found["value"]) == (2, 90.0)
+    assert build(make_plan(), measured)["statistics"]["outliers"] == []
+
+
 def as_read_back(result):
     return json.loads(json.dumps(result, allow_nan=False))
 

@@ -55,6 +55,13 @@ def test_joules_of_some_windows_are_no_joules_a_tflop():
     assert found["mfu"] > 0
 
 
+def test_ranks_on_different_gpus_have_no_one_peak():
+    mixed = efficiency_section(make_plan(), MEASURED, names=("NVIDIA A100-SXM4-80GB", "NVIDIA H200"))
+    assert mixed["mfu"] is None and mixed["peak_tflops"] is None and mixed["tflops_per_gpu"] > 0
+    assert mixed["mfu_reason"] == "the ranks compute on different GPUs: NVIDIA A100-SXM4-80GB, NVIDIA H200"
+    assert efficiency_section(make_plan(), MEASURED, names=("NVIDIA H200",))["mfu"] > 0
+
+
 def test_a_listed_model_on_a_cpu_has_its_work_but_no_share_of_a_peak():
     measured = cpu_measurement().iterations
     found = efficiency_section(make_plan(device="cpu", device_name="Some CPU"), measured)

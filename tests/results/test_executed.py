@@ -10,6 +10,7 @@ from result_samples import ENVIRONMENT, gpu_measurement, make_plan, prompt_set
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.measure.samples import DenoiserWork
 from mlenergy.diffusion.models.listed import BY_ID
+from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.efficiency import efficiency_section
 from mlenergy.diffusion.results.executed import (
@@ -19,6 +20,8 @@ from mlenergy.diffusion.results.executed import (
     planned_work,
     work_that_differs,
 )
+from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.read import is_complete
 
 CALLS = PlannedWork(200, scheduler="Euler")
 
@@ -99,10 +102,15 @@ def test_flops_are_those_of_the_calls_that_ran():
     )
 
 
-def test_a_result_of_other_work_is_marked():
+def test_a_result_of_other_work_is_marked_and_not_complete(tmp_path):
     plan = make_plan()
     measured = replace(gpu_measurement(), iterations=tuple(windows(*[(14, 14)] * 4)))
     record = RunRecord(plan, measured, prompt_set(plan), ENVIRONMENT, planned=PlannedWork(28))
     result = build_result(record, [None] * 16)
     assert len(result["executed_failed"]) == 1
+    paths = RunPaths(tmp_path, "")
+    write_json(paths.results, result)
+    assert not is_complete(paths)
+    write_json(paths.results, {**result, "executed_failed": []})
+    assert is_complete(paths)
     assert result["iterations"][0]["denoiser"][1] == {"calls": 14, "rows": 14, "elements": 140}

@@ -86,6 +86,15 @@ def test_a_number_that_cannot_be_has_a_warning_and_its_neighbour_has_none(possib
     assert codes_of(impossible) == {code}
 
 
+def test_a_rank_is_held_against_its_own_gpu_where_that_is_known():
+    used = {**ENVIRONMENT, "devices": [{"uuid": "GPU-a"}, {"uuid": "GPU-b"}]}
+    assert codes_of(with_memory(driver_used_bytes=142_000_000_000), environment=used) == set()
+    swapped = {**ENVIRONMENT, "devices": [{"uuid": "GPU-b"}, {"uuid": "GPU-a"}]}
+    assert codes_of(with_memory(driver_used_bytes=81_000_000_000), environment=swapped) == {
+        "above_device_memory"
+    }
+
+
 def test_no_gpu_is_faster_than_its_peak():
     assert codes_of(gpu_measurement(), tflops=989.4) == set()
     assert codes_of(gpu_measurement(), tflops=989.6) == {"above_peak_flops"}
