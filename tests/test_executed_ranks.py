@@ -8,7 +8,6 @@ import sys
 
 import forked
 import pytest
-from own_models import TWO_BLOCKS, save_pipeline
 
 XDIT, DIFFUSERS = ("--engine", "xdit"), ("--engine", "diffusers")
 CASES = [
@@ -27,19 +26,6 @@ CASES = [
     ("tiny/flux", DIFFUSERS, "--ulysses_degree 2"),
     ("tiny/sd1.5", DIFFUSERS, "--data_parallel_degree 2"),
 ]
-OWN_CASES = [
-    ("tiny/flux", XDIT, "--ulysses_degree 2"),
-    ("tiny/sd3", XDIT, "--pipefusion_parallel_degree 2"),
-    ("tiny/pixart-sigma", XDIT, "--ring_degree 2"),
-    ("tiny/sd3", DIFFUSERS, "--ulysses_degree 2"),
-]
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(("model", "engine", "mode"), OWN_CASES, ids=lambda part: str(part))
-def test_a_vae_of_two_blocks_runs_on_two_ranks(tmp_path, model, engine, mode):
-    folder = save_pipeline(tmp_path / "own", model, {"vae": TWO_BLOCKS})
-    test_two_ranks_do_the_work_that_was_planned(tmp_path / "base", str(folder), engine, mode)
 
 
 @pytest.mark.full

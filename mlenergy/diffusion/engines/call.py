@@ -71,15 +71,15 @@ def scheduled_calls(scheduler: Any, steps: int) -> int | None:
     """Calls of the denoiser that a scheduler of this kind makes for so many steps: one a timestep.
 
     Mostly one a step; PNDM makes one more, and methods of second order nearly twice as many. Asked of a copy,
-    so that a pipeline that sets other steps cannot change the answer. None where it takes no steps.
+    so that a pipeline that sets other steps cannot change the answer. None where it does not tell.
     """
-    asked = copy.deepcopy(getattr(scheduler, "module", scheduler))  # xfuser wraps it
     try:
+        asked = copy.deepcopy(getattr(scheduler, "module", scheduler))  # xfuser wraps it
         # Dynamic shifting needs some mu, which moves the timesteps and changes their number in no way.
         shifting = {"mu": 1.0} if getattr(asked.config, "use_dynamic_shifting", False) else {}
         asked.set_timesteps(steps, **shifting)
         return len(asked.timesteps)
-    except (AttributeError, TypeError, ValueError):
+    except Exception:  # of a scheduler that wants to be asked otherwise: a check less, and no run lost
         return None
 
 
