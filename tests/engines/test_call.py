@@ -146,6 +146,8 @@ def test_only_the_rank_whose_images_are_kept_decodes_its_groups_own_rows(data_ra
     assert given_to["negative_prompt"] == ["grey"] * 2
     assert given_to["output_type"] == ("pt" if is_output_rank else "latent")
     assert given_to["num_inference_steps"] == 2
+    engine._run(Batch(("a", "b", "c", "d"), (1, 2, 3, 4)), 1)  # as the look at the effects does
+    assert pipeline.arguments["num_inference_steps"] == 1
     if is_output_rank:
         assert (made.first_row, len(made.images)) == (2 * data_rank, 2)
     else:

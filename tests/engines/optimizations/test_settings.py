@@ -7,7 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from result_samples import make_plan
 
@@ -25,6 +29,11 @@ OWN = {
 
 
 STEPS = 8
+SOLVERS = {
+    "euler": FlowMatchEulerDiscreteScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
 
 
 def noise_levels(scheduler, tokens):
@@ -47,6 +56,7 @@ def test_another_solver_of_a_flow_takes_the_models_own_noise_levels(model, name,
     own = FlowMatchEulerDiscreteScheduler(**OWN[model])
     pipeline = SimpleNamespace(scheduler=own)
     replace_scheduler(pipeline, name)
+    assert isinstance(pipeline.scheduler, SOLVERS[name])
     assert scheduler_record(pipeline.scheduler)["prediction_type"] == "flow_prediction"
     factor = (
         math.exp(calculate_shift(tokens, 256, 4096, 0.5, 1.15)) if model == "flux" else OWN[model]["shift"]
