@@ -116,3 +116,18 @@ def test_no_folder_and_no_images_are_refused(tmp_path):
 
     with pytest.raises(UserError, match="leave --no_save_images out"):
         find_reference(tmp_path, None, Unsaved, REQUESTS)
+
+
+def test_means_and_minima_are_over_the_images(reference):
+    """One image is off by one grey, the other by ten."""
+    files = tuple(sorted((reference / "image_outputs").iterdir()))
+    pixels = np.stack([IMAGE + 1, IMAGE + 1 + 10])
+    found = similarity(Reference(reference, files), pixels)
+    decibels = [20 * np.log10(255), 20 * np.log10(25.5)]
+    assert found["psnr_db"] == {
+        "mean": pytest.approx(np.mean(decibels)),
+        "minimum": pytest.approx(decibels[1]),
+    }
+    ssims = [image["ssim"] for image in found["images"]]
+    assert found["ssim"] == {"mean": pytest.approx(np.mean(ssims)), "minimum": min(ssims)}
+    assert found["identical"] == 0
