@@ -193,9 +193,10 @@ _SHOW = (
     "from mlenergy.diffusion.cli import main; import sys; "
     "sys.argv = ['mlenergy', 'show', sys.argv[1], '--limit', '20']; main()"
 )
+# The columns of a report: all but the settings and versions as JSON.
 _ARROW = (
-    "import sys, pyarrow.parquet as pq, pyarrow.compute as pc; "
-    "t = pq.read_table(sys.argv[1] + '/index.parquet'); "
+    "import sys, pyarrow.parquet as pq, pyarrow.compute as pc; f = sys.argv[1] + '/index.parquet'; "
+    "t = pq.read_table(f, columns=[n for n in pq.read_schema(f).names if not n.endswith('_json')]); "
     "t = t.filter(pc.equal(t['state'], 'complete')); "
     "t.group_by(['setup_digest', 'platform_digest']).aggregate([('time_per_image_mean_s', 'mean')])"
 )

@@ -58,8 +58,15 @@ def _records(path: Path) -> Iterator[ResultRecord]:
         yield load_result(path).record
         return
     known = _indexed(path / _INDEX)
+    at = "" if path.as_posix() == "." else path.as_posix()
     for found in find_results(path):
-        place = (path / found.folder).as_posix()
+        place = (
+            found.folder
+            if not at
+            else at
+            if found.folder == "."
+            else f"{at}/{found.folder}".replace("//", "/")
+        )
         if found.state is not None:
             yield ResultRecord(folder=place, file="", state=found.state, reason=found.reason)
             continue

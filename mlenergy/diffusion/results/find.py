@@ -40,11 +40,14 @@ def find_results(root: Path) -> Iterator[Found]:
 
     Links to folders are named and not followed. Order is that of the names, with a folder's links first.
     """
-    waiting = ["."]
+    base, waiting = (
+        str(root),
+        ["."],
+    )  # texts: a Path for each of many folders takes longer than looking into it
     while waiting:
         folder = waiting.pop()
         try:
-            with os.scandir(root / folder) as entries:
+            with os.scandir(f"{base}/{folder}") as entries:
                 inner, files = [], {}
                 for entry in entries:
                     name = entry.name
