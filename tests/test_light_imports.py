@@ -32,6 +32,10 @@ def modules_after(code):
         "mlenergy.diffusion.results.build",
         "mlenergy.diffusion.environment",
         "mlenergy.diffusion.results.media",
+        "mlenergy.diffusion.results.collect",
+        "mlenergy.diffusion.report.index_command",
+        "mlenergy.diffusion.report.show_command",
+        "mlenergy.diffusion.report.compare_command",
     ],
 )
 def test_importing_is_light(module):
