@@ -165,6 +165,17 @@ def test_sides_of_several_set_ups_are_paired_by_their_settings(compare, tmp_path
     assert errors[0].startswith("mlenergy: B (new/4) is 100 % slower than A, 95 % interval ")
 
 
+def test_a_setting_that_an_older_version_did_not_know_does_not_keep_set_ups_apart(compare, tmp_path):
+    for batch in (1, 2):
+        save(tmp_path / f"new/{batch}", batch_size=batch)
+        content = result(batch_size=batch)
+        del content["configuration"]["prompt_prefix"]
+        save(tmp_path / f"old/{batch}", content)
+    _, found = of_json(compare, "old", "new")
+    assert len(found["ratios"]) == 4
+    assert found["differences"]["configuration"] == {"prompt_prefix": ["none", ""]}
+
+
 def test_several_sides_are_each_compared_with_the_first(compare, tmp_path):
     for name, factor in (("a", 1.0), ("b", 2.0), ("c", 4.0)):
         save(tmp_path / name, seconds=(8.0 * factor, 8.0 * factor), seed=int(factor))

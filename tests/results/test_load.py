@@ -76,6 +76,10 @@ def test_repeats_of_one_set_up_have_equal_digests(tmp_path):
         tmp_path / "e", environment={**ENVIRONMENT, "nodes": [{**NODE, "hostname": "node-z"}]}
     )
     other_gpu = record_of(tmp_path / "f", device_name="NVIDIA A100")
+    slower_cpu = {**ENVIRONMENT, "nodes": [{**NODE, "cpu": "Another CPU"}]}
+    limited = {**ENVIRONMENT, "nodes": [{**NODE, "gpus": [{**NODE["gpus"][0], "power_limit_w": 400.0}]}]}
+    apart = [record_of(tmp_path / f"g{n}", environment=e) for n, e in enumerate((slower_cpu, limited))]
+    assert len({found.platform_digest for found in (one, *apart)}) == 3
     assert one.setup_digest == again.setup_digest == older.setup_digest == elsewhere.setup_digest
     assert one.platform_digest == again.platform_digest == elsewhere.platform_digest
     assert one.setup_digest != larger.setup_digest

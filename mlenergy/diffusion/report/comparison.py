@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from mlenergy.diffusion.report.set_ups import differences, text_of, value_of
 from mlenergy.diffusion.results.ratio import Ratio, ratio_of
 from mlenergy.diffusion.results.record import ResultRecord
 from mlenergy.diffusion.results.repeats import SetUp
+from mlenergy.diffusion.results.setup import digest
 
 Compared = Literal["seconds", "joules"]
 # More or less of each: what a user says of it.
@@ -110,7 +111,9 @@ def compare(sides: Sequence[tuple[str, Sequence[SetUp]]], others: Sequence[Resul
         base = named[0]
         pairs = [Pair(base, side, base.set_ups[0], side.set_ups[0]) for side in named[1:]]
         return Comparison(named, pairs, [], others)
-    by_settings = [_by_settings(side) for side in named]
+    # A setting that an older version did not know is in none of its results.
+    shared = set.intersection(*(set(one.settings) for side in named for one in side.set_ups))
+    by_settings = [_by_settings(side, shared) for side in named]
     base, of_base = named[0], by_settings[0]
     pairs, alone = [], []
     for side, found in zip(named[1:], by_settings[1:], strict=True):
@@ -139,15 +142,16 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number % 26) + (str(number // 26) if number > 25 else "")
 
 
-def _by_settings(side: Side) -> dict[str | None, SetUp]:
-    counts = Counter(one.first.setup_digest for one in side.set_ups)
-    twice = next((one for one in side.set_ups if counts[one.first.setup_digest] > 1), None)
+def _by_settings(side: Side, names: Collection[str]) -> dict[str, SetUp]:
+    keys = [digest({name: one.settings[name] for name in names}) for one in side.set_ups]
+    counts = Counter(keys)
+    twice = next((one for one, key in zip(side.set_ups, keys, strict=True) if counts[key] > 1), None)
     if twice is not None:
         raise UserError(
             f"{side.word} has a set-up on several versions or machines ({twice.first.path}); "
             "name the folders of each apart"
         )
-    return {one.first.setup_digest: one for one in side.set_ups}
+    return dict(zip(keys, side.set_ups, strict=True))
 
 
 def _kind(set_ups: Sequence[SetUp], name: str) -> str:
