@@ -40,7 +40,7 @@ def timeline(folder: Path) -> None:
 def results(tmp_path: Path) -> Path:
     """Two complete runs, one of them on a CPU and without energy, and three that cannot be exported."""
     folder = tmp_path / "results"
-    content = result(SECONDS, JOULES)
+    content = result(SECONDS, JOULES, width_px=768)
     content["energy_measurement"] |= {"cpu_package_j": 720.0, "dram_j": None}
     timeline(save(folder / "gpu", content))
     save(folder / "cpu", result(on_cpu=True))
@@ -118,7 +118,7 @@ def test_the_toolkit_of_the_field_loads_the_export(results: Path, tmp_path: Path
         "H200",
     )
     assert (run.num_gpus, run.ulysses_degree, run.ring_degree, run.batch_size) == (2, 2, 1, 4)
-    assert (run.height, run.width, run.inference_steps, run.weight_precision) == (1024, 1024, 28, "bfloat16")
+    assert (run.height, run.width, run.inference_steps, run.weight_precision) == (1024, 768, 28, "bfloat16")
     assert run.batch_latency_s == pytest.approx(10)
     assert run.energy_per_generation_joules == pytest.approx(1250)
     assert run.throughput_generations_per_sec == pytest.approx(0.4)
