@@ -157,6 +157,7 @@ def _install_tensor_methods() -> None:
         "nonzero": _nonzero,
         "clamp": aten.clamp,
         "abs": aten.abs,
+        "__deepcopy__": lambda self, _: aten.clone(self),  # torch's own reads a storage, and crashes
         "copy_": lambda self, other, *_: aten.copy_(self, other),
         "pin_memory": lambda self, *_: self,
         "is_pinned": lambda *_: True,
@@ -179,6 +180,8 @@ def _replace_method(name: str, function: Callable[..., Any]) -> None:
         return (function if isinstance(self, FakeTensor) else original)(self, *args, **options)
 
     setattr(torch.Tensor, name, method)
+    if name in vars(FakeTensor):
+        setattr(FakeTensor, name, method)
 
 
 def _getitem(self: Any, index: Any) -> Any:
