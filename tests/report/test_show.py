@@ -209,6 +209,8 @@ def test_order_filters_columns_and_limit(show, runs):
         rows_of(show("runs", "--csv", "--columns", "dtype, torch,attention"))
         == [{"dtype": "bfloat16", "torch": "2.13.0", "attention": "auto"}] * 2
     )
+    save(runs / "sixteen", batch_size=16, seconds=(1.0, 1.0))
+    assert column("batch_size", "--sort", "batch") == ["2", "4", "16"], "by number, not by text"
 
 
 @pytest.mark.parametrize(
