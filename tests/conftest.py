@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ assert all((HERE / name).exists() for name in (*CLOCK, *ALONE, *LONG)), (
 settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("tests")
 
+# Tests beside each other use GPUs of the same name, of the driver double.
+os.environ["MLENERGY_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="gpu-users-")
+atexit.register(shutil.rmtree, os.environ["MLENERGY_RUNTIME_DIR"], ignore_errors=True)
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes, which import torch each
 
 

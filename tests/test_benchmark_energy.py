@@ -8,6 +8,8 @@ import forked
 import pyarrow.parquet as pq
 import pytest
 
+from mlenergy.diffusion.environment.gpu_users import gpu_users
+
 RUN = [sys.executable, "-m", "mlenergy.diffusion.benchmark", "--engine", "diffusers", "--energy_gpus", "all"]
 RUN += ["--idle_s", "0.5", "--sample_period_s", "0.05", "--benchmark_iters", "3", "workload:t2i"]
 RUN += ["--workload.model_id", "tiny/flux", "--workload.dataset", "bundled", "--workload.base_dir"]
@@ -26,10 +28,15 @@ def run(double, base, *options, **controls):
 
 
 def test_joules_of_a_whole_run(double, tmp_path):
-    done = run(double, tmp_path, "--require_energy", gpus=2, power="const:300;const:100")
+    with gpu_users([driver_double.uuid(1)], "a run beside it") as beside:
+        done = run(double, tmp_path, "--require_energy", gpus=2, power="const:300;const:100")
+        (line,) = beside.others()
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()
     result = json.loads((folder / "results.json").read_text())
+    (warning,) = [one["message"] for one in result["warnings"] if one["code"] == "shared_gpu"]
+    assert "a run beside it" in warning and warning.endswith(f"used {driver_double.uuid(1)} at the same time")
+    assert folder.name in line and warning in done.stdout
     energy = result["energy_measurement"]
     assert energy["energy_source"] == "nvml_counter"
     # Begin and end are read a moment outside of the clock.

@@ -137,7 +137,7 @@ def test_the_package_is_the_same_command():
         ),
         ("run workload:sound", "there is no workload:sound; use one of workload:text-to-image, workload:t2i"),
         ("run t2i", "'t2i' is neither an option nor an option's value; did you mean workload:t2i?"),
-        ("doctor flu", "'flu' is neither an option nor an option's value"),
+        ("models flu", "'flu' is neither an option nor an option's value"),
         ("sweep a.yaml b.yaml", "'b.yaml' is neither an option nor an option's value"),
         ("run workload:t2i", "required: --workload.model_id"),
         (

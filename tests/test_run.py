@@ -14,13 +14,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from fake_engine import FakeEngine, effects, no_effect
+from PIL import Image
 
-from mlenergy.diffusion import benchmark, run
+import mlenergy.diffusion.benchmark as benchmark
+from mlenergy.diffusion import run
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.results import save
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
 from mlenergy.diffusion.results.save import save_result
+from mlenergy.diffusion.results.verify import differences
 from mlenergy.diffusion.supervision.status import read_ending
 
 SUPPORT = Path(__file__).parent / "support"
@@ -219,6 +223,75 @@ def test_a_reference_that_cannot_be_compared_costs_no_number(bench, monkeypatch)
     assert "torn image" in warning["message"] and warning["message"] in bench.out
 
 
+def test_a_reference_is_compared_with_a_finished_run_and_no_number_changes(bench, tmp_path, monkeypatch):
+    assert bench.run() == 0
+    exact, other = bench.folder, Bench(tmp_path / "other", monkeypatch, bench._capfd)
+    assert other.run() == 0
+    before = other.result
+    image = sorted((exact / "image_outputs").iterdir())[1]
+    with Image.open(image) as opened:
+        opened.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(image)
+    assert other.run(raises(AssertionError()), "--reference", str(exact)) == 0, other.err
+    assert "similarity     PSNR " in other.out and "is complete" in other.out
+    after = other.result
+    found = after.pop("similarity")
+    assert (found["reference"], found["identical"], len(found["images"])) == (str(exact), 1, 2)
+    assert after.pop("digests") != before.pop("digests")
+    assert after == before
+    assert differences(other.folder) == []
+    # What was changed since is not measured against anything, and a new digest never hides it.
+    other.paths.results.write_text(json.dumps({**other.result, "generation_time": 1.0}))
+    assert other.run(effects, "--reference", str(exact)) == 2
+    assert "results.json was changed after it was written; --overwrite_results" in other.line
+    assert other.run() == 0
+    assert f"mlenergy doctor {other.folder} says more" in other.out
+    assert other.result["similarity"] == found and differences(other.folder)
+
+
+def test_a_reference_to_a_run_without_images_is_one_line(bench):
+    assert bench.run(effects, "--no_save_images") == 0
+    assert bench.run(effects, "--no_save_images", "--reference", str(bench.folder)) == 2
+    assert "own folder" in bench.line or "leave --no_save_images out" in bench.line
+
+
+@pytest.mark.parametrize("torn", [True, False], ids=["torn", "image missing"])
+def test_a_result_that_is_not_whole_is_kept_and_said_to_be(bench, torn):
+    assert bench.run() == 0
+    folder = bench.folder
+    file = folder / "results.json" if torn else sorted((folder / "image_outputs").iterdir())[0]
+    file.write_text("{") if torn else file.unlink()
+    assert bench.run() == 0
+    aside = folder.with_name(f"{folder.name}.broken-1")
+    (line,) = [line for line in bench.err.splitlines() if "measured anew" in line]
+    assert str(aside) in line and ("is cut off" if torn else f"{file.name} is missing") in line
+    assert (aside / "results_broken.json").exists() and is_complete(RunPaths(folder, ""))
+
+
+def test_what_an_interrupted_run_measured_is_kept_and_said_to_be(bench):
+    assert bench.run() == 0
+    numbers = bench.paths.results.read_text()
+    bench.paths.results.rename(bench.paths.interrupted)
+    assert bench.run() == 0
+    kept = bench.folder / "results_interrupted-1.json"
+    assert f"what an interrupted run measured is kept in {kept}; this one starts anew" in bench.err
+    assert kept.read_text() == numbers and not bench.paths.interrupted.exists()
+
+
+def test_a_signal_while_saving_leaves_all_files_and_no_judgement(bench, monkeypatch):
+    def slow(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        return save_images(*arguments, **options)
+
+    save_images = save.save_images
+    monkeypatch.setattr(save, "save_images", slow)
+    assert bench.run(raises(AssertionError()), *CACHED) == 130
+    assert "interrupted by SIGINT: all was measured and is in " in bench.line
+    assert (bench.result["completed"], bench.result["effects_pending"]) == (2, True)
+    assert not bench.paths.interrupted.exists()
+    assert (bench.status["state"], bench.status["signal"]) == ("interrupted", "SIGINT")
+
+
 def test_a_failure_before_the_work_is_in_the_status(bench, monkeypatch):
     def start(rank, device_type):
         raise UserError("too few GPUs; use fewer processes")
@@ -242,7 +315,8 @@ def test_an_unexpected_error_is_in_the_status_as_on_the_terminal(bench, monkeypa
 
 def test_a_reader_that_closes_the_pipe_costs_the_summary_only(tmp_path):
     code = "import sys\nsys.path.insert(0, sys.argv.pop(1))\nfrom fake_engine import FakeEngine\n"
-    code += "from mlenergy.diffusion import benchmark, run\nrun.load_engine = lambda *_: FakeEngine()\n"
+    code += "import mlenergy.diffusion.benchmark as benchmark\nfrom mlenergy.diffusion import run\n"
+    code += "run.load_engine = lambda *_: FakeEngine()\n"
     code += "sys.exit(benchmark.main())"
     command = [sys.executable, "-c", code, str(SUPPORT), *words_of(tmp_path / "base")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

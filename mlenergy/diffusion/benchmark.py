@@ -19,9 +19,12 @@ if __name__ == "__main__":
     from mlenergy.diffusion.environment.platforms import end_elsewhere
 
     end_elsewhere()  # before the imports below, which ask for what other systems lack
+
+    from mlenergy.diffusion.supervision.parent import end_with_launcher
     from mlenergy.diffusion.supervision.starting import answer_signals
 
     answer_signals()  # and these take a while on a slow disk
+    end_with_launcher()
 
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.distributed.cluster import Rank
@@ -62,6 +65,10 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
         debug=args.debug,
     ) as folder:
         if folder.is_done and rank.is_main:
+            if args.reference is not None:
+                from mlenergy.diffusion.results.compare import compare_finished
+
+                compare_finished(paths, plan, Path(args.reference).expanduser())
             result = read_result(paths.results)
             if result is not None:
                 print_finished(result, paths, folder.terminal.out)

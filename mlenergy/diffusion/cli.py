@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.flush()
         print(f"mlenergy: error: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:  # while planning or importing; what runs has handlers of its own
+        sys.stdout.flush()
+        print("mlenergy: error: interrupted by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -147,7 +152,11 @@ def _doctor(argv: list[str]) -> int:
     from mlenergy.diffusion.config.parser import parse
     from mlenergy.diffusion.environment.doctor import doctor
 
-    parse(DoctorArgs, argv, f"{PROG} doctor")
+    asked = parse(DoctorArgs, argv, f"{PROG} doctor")
+    if asked.results:
+        from mlenergy.diffusion.report.verify_view import print_differences
+
+        return print_differences(asked.results)
     return doctor()
 
 
@@ -194,5 +203,7 @@ VERBS = {
     "report": Verb(_report, "one HTML file of all results below a folder: table, charts, images"),
     "export": Verb(_export, "write results for spreadsheets, the data toolkit, CodeCarbon or trackers"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
-    "doctor": Verb(_doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache"),
+    "doctor": Verb(
+        _doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache; or results"
+    ),
 }

@@ -5,6 +5,7 @@ The numbers are on the terminal and on disk before anything that may fail looks 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -24,6 +25,7 @@ from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.engines.call import denoiser_calls
 from mlenergy.diffusion.engines.optimizations.effects import has_checked_effect, optimizations_without_effect
 from mlenergy.diffusion.environment.device import check_device_name
+from mlenergy.diffusion.environment.gpu_users import gpu_users
 from mlenergy.diffusion.environment.gpus import used_gpu
 from mlenergy.diffusion.environment.record import environment_record, node_record
 from mlenergy.diffusion.errors import CheckError, Interrupted, NoEffectError, UserError
@@ -31,7 +33,7 @@ from mlenergy.diffusion.measure.energy.meter import Meter, MeterOptions, make_me
 from mlenergy.diffusion.measure.energy.power_limit import power_limit
 from mlenergy.diffusion.measure.memory import MemoryWatch
 from mlenergy.diffusion.measure.outputs import Pixels
-from mlenergy.diffusion.measure.samples import Measurement
+from mlenergy.diffusion.measure.samples import Measurement, MeasurementWarning
 from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
 from mlenergy.diffusion.measure.stages import StageProbe
 from mlenergy.diffusion.measure.statistics import StopRule
@@ -39,7 +41,6 @@ from mlenergy.diffusion.prompts.sampling import PromptSet, batches_of, shared_pr
 from mlenergy.diffusion.quality.reference import Reference, find_reference, similarity
 from mlenergy.diffusion.report.progress import RunProgress
 from mlenergy.diffusion.report.run_view import print_effects, print_summary
-from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section
 from mlenergy.diffusion.results.executed import planned_work
@@ -52,6 +53,7 @@ from mlenergy.diffusion.results.save import (
     no_effect_warnings,
     pending_effects,
     save_effects_reason,
+    save_interrupted,
     save_result,
     save_run,
 )
@@ -101,6 +103,9 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         reference = _find_reference(args, context, prompts)
         meter = make_meter(cluster, cluster.device, _meter_options(args))
         until_saved.enter_context(power_limit(cluster, meter, plan.power_limit_w))
+        users = until_saved.enter_context(
+            gpu_users([gpu.uuid for gpu in meter.gpus], context.paths.folder.name)
+        )
         progress.say(f"loading {plan.spec.model_id}")
         with cluster.raise_on_all_ranks():
             engine = load_engine(plan, cluster)
@@ -109,6 +114,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         progress.begin_iterations()
         measured = _measure(context, engine, meter, prompts, progress)
         supervisor.enter("saving")
+        shared = cluster.gather_object(users.others()) or []
         until_saved.close()
         progress.close()
         nodes = cluster.gather_object(node_record())
@@ -118,6 +124,8 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         measurement, pixels = measured
         record: RunRecord | None = None
         if measurement is not None:
+            warnings = [MeasurementWarning("shared_gpu", line) for lines in shared for line in lines]
+            measurement = replace(measurement, warnings=(*measurement.warnings, *warnings))
             environment = environment_record(sys.argv, facts=engine.report.facts, nodes=nodes)
             facts = engine.report.facts
             planned = planned_work(plan, facts.get("denoiser_calls"), facts.get("scheduler"))
@@ -126,7 +134,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         if signum is not None:
             if record is not None:
                 check_held(context.paths.lock)
-                write_json(context.paths.interrupted, build_result(record, [None] * record.completed))
+                save_interrupted(context.paths, build_result(record, [None] * record.completed))
             where = context.paths.interrupted
             raise Interrupted(signum, f"what was measured until then is in {where}")
         result: dict[str, Any] | None = None
@@ -135,6 +143,11 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
                 work = _efficiency(record, not_counted)
                 result = _print_and_save(context, replace(record, efficiency=work), pixels, reference)
                 _judge_work(result)
+        signum = cluster.broadcast_object(supervisor.watch.stop_signal)
+        if signum is not None:
+            if result is not None:
+                save_effects_reason(context.paths, f"interrupted by {signal.Signals(signum).name}")
+            raise Interrupted(signum, f"all was measured and is in {context.paths.results}, but not judged")
         _judge_effects(context, engine, result, args.allow_no_effect)
         engine.close()
 
@@ -227,7 +240,7 @@ def _print_and_save(
     check_held(paths.lock)
     if reference is not None:  # before saving: the reference may be the result that is replaced
         result |= _similarity(reference, pixels, result["warnings"])
-    save_run(paths, record, pixels, result)
+    result["digests"] = save_run(paths, record, pixels, result)
     return result
 
 

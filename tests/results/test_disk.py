@@ -88,6 +88,8 @@ def test_a_disk_that_fills_up_costs_the_new_result_only(runs):
     assert ".png: No space left on device; free space, or choose another --workload.base_dir" in line
     assert "images/s" in outcomes["full"]["out"], "the numbers are printed before the files that may fail"
     assert_earlier_result(kept, "full")
+    numbers = json.loads((kept / "full" / "results_interrupted.json").read_text())
+    assert numbers["completed"] == 4 and len(numbers["iterations"]) == 4
     status = json.loads((kept / "full" / "status.json").read_text())
     assert status["state"] == "failed"
     assert "No space left on device" in status["message"]

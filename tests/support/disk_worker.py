@@ -18,7 +18,7 @@ RUN = [sys.executable, "-m", "mlenergy.diffusion.benchmark", "--engine", "diffus
 TINY = ["workload:t2i", "--workload.model_id", "tiny/flux", "--workload.dataset", "bundled"]
 TINY += ["--workload.height", "64", "--workload.width", "64", "--workload.inference_steps", "2"]
 SIZE_BYTES = 1 << 20
-LEFT_BYTES = 24 << 10  # room for the log, the status and the requests, and not for four images more
+LEFT_BYTES = 56 << 10  # room for the log, the status, the numbers and the requests, not for four images more
 
 
 def start(base: Path, *options: str) -> subprocess.Popen[str]:

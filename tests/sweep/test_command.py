@@ -18,10 +18,12 @@ from result_folders import result
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.job import Job
-from mlenergy.diffusion.executors.ledger import Ledger
-from mlenergy.diffusion.results.lock import result_lock
+from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.results.lock import holder_of, result_lock
 from mlenergy.diffusion.sweep import session, todo
 from mlenergy.diffusion.sweep.command import main
+from mlenergy.diffusion.sweep.expand import expand
+from mlenergy.diffusion.sweep.spec import read_sweep
 
 MLENERGY = Path(sys.executable).with_name("mlenergy")
 COMMON = "{model_id: tiny/flux, dataset: bundled, device: cpu, warmup_iters: 0, benchmark_iters: 1}"
@@ -86,6 +88,50 @@ def test_a_stopped_sweep_goes_on(sweep_file: Callable[[str], Path]) -> None:
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(file.parent) not in listed
     assert "--benchmark_iters 2000" in _sweep(str(file), "--print").stdout
+
+
+@pytest.mark.parametrize("popen", [forked.Popen, pytest.param(subprocess.Popen, marks=pytest.mark.full)])
+def test_a_killed_sweep_leaves_no_run_and_the_next_call_waits_for_it(
+    sweep_file: Callable[[str], Path], popen: type[subprocess.Popen[bytes]]
+) -> None:
+    settings = "list: [{benchmark_iters: 100000, engine: diffusers, save_images: false}]"
+    file = sweep_file(f"folder: sweep\ncommon: {COMMON}\n{settings}")
+    process = popen([MLENERGY, "sweep", file], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    limit = time.monotonic() + 120
+    while "measured 1/" not in "".join(log.read_text() for log in Path("sweep/logs").glob("*.log")):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    [status] = Path("sweep/results").glob("*/status.json")
+    after = _sweep(str(file), "--filter", "benchmark_iters < 10")
+    assert after.returncode == 2 and "the filters leave no run" in after.stderr
+    assert json.loads(status.read_text())["state"] == "interrupted"
+    assert json.loads(status.with_name("results_interrupted.json").read_text())["completed"] > 0
+    assert holder_of(status.with_name(".lock")) is None
+    assert "waiting for a run that an earlier call has left (process " in after.stdout
+
+
+def test_the_state_shown_is_that_on_disk(
+    sweep_file: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file(f"folder: sweep\ncommon: {COMMON}\ngrid: {{seed: [1, 2]}}")
+    main([str(file), "--print"])
+    runs = expand(read_sweep(file))
+    gone, there = Path("gone"), Path("there")
+    entries = {
+        run.key: Entry(run.argv, run.label, state=state, folder=str(folder))
+        for run, state, folder in zip(runs, ("running", "complete"), (gone, there), strict=True)
+    }
+    Ledger(Path("sweep/state.json"), entries).save()
+    capsys.readouterr()
+    assert main([str(file), "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs: 1 interrupted, 1 planned" in shown
+    assert "it ended with the process that had started it" in shown and "its result is gone" in shown
+    with result_lock(Path("sweep/.lock")):  # a sweep that runs knows best
+        main([str(file), "--status"])
+    assert "2 runs: 1 complete, 1 running" in capsys.readouterr().out
 
 
 def test_complete_runs_are_not_planned_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -226,4 +227,10 @@ class ModelsArgs:
 @option_group()
 @dataclass(frozen=True)
 class DoctorArgs:
-    """Check this machine: versions, GPUs, NCCL and gloo, energy counters, hub token and cache."""
+    """Check this machine: versions, GPUs, NCCL and gloo, energy counters, hub token and cache.
+
+    With results: check that each is whole and as its run wrote it. 0: all are. 1: some are not.
+    """
+
+    results: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Result folders, or folders that hold some."""

@@ -196,7 +196,8 @@ class CommandLine:
             for one in self.options.values()
             if one.default is MISSING and one.name not in given
         ]
-        lacking += [one.name for one in self.positionals[len(positionals) :]]
+        places = self.positionals[len(positionals) :]
+        lacking += [one.name for one in places if one.default is MISSING]
         if lacking:
             first = None if workload else next(iter(self.workloads), None)
             example = "" if first is None else f"; for example {first} --workload.model_id tiny/flux"

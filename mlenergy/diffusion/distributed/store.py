@@ -10,6 +10,7 @@ from typing import Any
 from mlenergy.diffusion.distributed.cluster import Rank
 
 _PREFIX = "mlenergy/"
+_LOST_AFTER = 4  # reads; the watch over a run makes a few a second
 
 
 class Store:
@@ -22,6 +23,7 @@ class Store:
     def __init__(self, rank: Rank) -> None:
         self._own: dict[str, str] = {}
         self._store: Any = None
+        self._failures = 0  # reads in a row without an answer
         if rank.launched:
             import torch.distributed as dist
 
@@ -49,9 +51,17 @@ class Store:
             return json.loads(self._own[key]) if key in self._own else None
         try:
             full = _PREFIX + key
-            return json.loads(self._store.get(full)) if self._store.check([full]) else None
+            value = json.loads(self._store.get(full)) if self._store.check([full]) else None
         except RuntimeError:
+            self._failures += 1
             return None
+        self._failures = 0
+        return value
+
+    @property
+    def is_lost(self) -> bool:
+        """True where the store has stopped answering: its host, torchrun on the first node, has ended."""
+        return self._failures >= _LOST_AFTER
 
     def _set(self, key: str, text: str) -> bool:
         self._store.set(_PREFIX + key, text)

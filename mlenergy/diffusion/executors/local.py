@@ -91,7 +91,7 @@ class LocalExecutor:
             refresh: called a few times a second, for a table on the terminal.
 
         Raises:
-            Stopped: by SIGINT, SIGTERM or SIGUSR1, when all runs have ended and are recorded.
+            Stopped: by SIGINT, SIGTERM, SIGUSR1 or SIGHUP, when all runs have ended and are recorded.
         """
         self.waiting = list(jobs)
         with self._signals_recorded():
@@ -195,7 +195,9 @@ class LocalExecutor:
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._signals.append(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+            numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, on_signal) for number in numbers}
         try:
             yield

@@ -15,7 +15,8 @@ from mlenergy.diffusion.executors.job import Job
 from mlenergy.diffusion.executors.ledger import State
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.supervision.exit_codes import UNEXPECTED
-from mlenergy.diffusion.supervision.status import read_ending
+from mlenergy.diffusion.supervision.parent import LIFELINE
+from mlenergy.diffusion.supervision.status import close_for_the_dead, read_ending
 
 _ERROR = "mlenergy: error: "
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
@@ -45,6 +46,7 @@ class Attempt:
         environ = dict(os.environ)
         if all(places):
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(places)
+        environ[LIFELINE] = "stdin"
         if job.processes > 1:
             environ.setdefault("OMP_NUM_THREADS", "1")
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,8 @@ class Attempt:
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 list(command),
-                stdin=subprocess.DEVNULL,
+                # A pipe that this process alone holds open: the run ends with it, also by SIGKILL.
+                stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=environ,
@@ -76,9 +79,13 @@ class Attempt:
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill all of its processes that still run."""
+        """Kill all of its processes that still run; torchrun puts the ranks into sessions of their own."""
+        ranks = _descendants(self.process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def failure(self) -> tuple[State, str]:
@@ -90,11 +97,23 @@ class Attempt:
         code, folder = self.process.returncode, self.job.folder
         ending = None if folder is None else read_ending(RunPaths(folder, "").status, self.began_s)
         if ending is None or ending.message is None:
-            return failure_in_log(code, self.log)
+            state, message = failure_in_log(code, self.log)
+            if folder is not None:
+                close_for_the_dead(RunPaths(folder, "").status, message)
+            return state, message
         if ending.state == "interrupted" or code in _INTERRUPTED:
             return "interrupted", ending.message
         where = f"; see {folder}/status.json" if ending.exit_code == UNEXPECTED else ""
         return "failed", f"{ending.message}{where}"
+
+
+def _descendants(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def failure_in_log(exit_code: int, log: Path) -> tuple[State, str]:

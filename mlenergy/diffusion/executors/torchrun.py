@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.errors import interrupted_before_measuring, quiet_pipe
-from mlenergy.diffusion.supervision.starting import UNHEARD, Starting
+from mlenergy.diffusion.supervision.oom_killer import Kills
+from mlenergy.diffusion.supervision.parent import hold_lifeline
+from mlenergy.diffusion.supervision.starting import UNHEARD, Starting, is_nohup
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.args import BenchmarkArgs
@@ -62,7 +64,13 @@ def launch(argv: list[str]) -> int:
         if processes > 1:
             # torchrun sets the same by itself, but not without a warning on the user's terminal.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
-        return _torchrun([*ONE_MACHINE, f"--nproc_per_node={processes}"], argv)
+        code = _torchrun([*ONE_MACHINE, f"--nproc_per_node={processes}"], argv)
+        if code == 128 + signal.SIGKILL:  # nobody is left to write it
+            from mlenergy.diffusion.results.paths import RunPaths
+            from mlenergy.diffusion.supervision.status import close_for_the_dead
+
+            close_for_the_dead(RunPaths.of(plan).status, "a rank was ended by SIGKILL")
+        return code
 
 
 def _print_finished(args: BenchmarkArgs, plan: Plan) -> bool:
@@ -144,11 +152,13 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
     from torch.distributed.run import parse_args, run
 
     _silence_torchrun()
-    handled = f"--signals_to_handle={','.join(number.name for number in SIGNALS)}"
-    parsed = parse_args([*options, handled, "-m", MODULE, *argv])
+    # torchrun would undo nohup.
+    names = ",".join(number.name for number in SIGNALS if not is_nohup(number))
+    parsed = parse_args([*options, f"--signals_to_handle={names}", "-m", MODULE, *argv])
     with tempfile.NamedTemporaryFile(prefix="mlenergy-unheard-", delete=False) as file:
         unheard = Path(file.name)
     os.environ[UNHEARD] = str(unheard)
+    kills_before = Kills.count()
     try:
         run(parsed)
     except SignalException as stopped:  # passed on to the processes, which have ended by now
@@ -160,7 +170,9 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
         rank, failure = failed.get_first_failure()
         number = -failure.exitcode
         if number > 0 and number != signal.SIGTERM:
-            _say(f"rank {rank} was ended by {signal.Signals(number).name}{_likely_reason(number)}")
+            why = Kills.count().since(kills_before) if number == signal.SIGKILL else None
+            name = signal.Signals(number).name
+            _say(f"rank {rank} (process {failure.pid}) was ended by {name}" + (f", {why}" if why else ""))
         return exit_code_of(failure.exitcode)
     except Exception as error:  # other machines that cannot be reached, a port that is taken
         if "--debug" in argv:
@@ -195,13 +207,10 @@ def _silence_torchrun() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _likely_reason(number: int) -> str:
-    return ", perhaps for lack of host memory" if number == signal.SIGKILL else ""
-
-
 def _say(line: str) -> None:
     print(f"mlenergy: error: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
+    hold_lifeline()
     sys.exit(quiet_pipe(lambda: main(sys.argv[1:])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,10 @@ class Reference:
 
 
 def find_reference(
-    folder: Path, result: Mapping[str, Any] | None, plan: Plan, requests: Sequence[Request]
+    folder: Path,
+    result: Mapping[str, Any] | None,
+    plan: Plan,
+    requests: Sequence[Request | Mapping[str, Any]],
 ) -> Reference:
     """The reference's images for these requests, before anything is measured.
 
@@ -39,7 +42,7 @@ def find_reference(
         folder: the reference's result folder.
         result: the content of its results.json, None where it has none of this program.
         plan: of the run that is compared with it.
-        requests: those that the run makes whatever its stop rule says.
+        requests: those that the run makes whatever its stop rule says, or the entries of a finished result.
 
     Raises:
         UserError: no result with images is there, it is of another model, size, prompt or seed, or its own
@@ -70,19 +73,19 @@ def find_reference(
     return Reference(folder, tuple(_images(folder, result["generation_results"], requests)))
 
 
-def similarity(reference: Reference, pixels: Pixels) -> dict[str, Any]:
+def similarity(reference: Reference, pixels: Iterable[Pixels]) -> dict[str, Any]:
     """PSNR and SSIM of every image, and their means.
 
     Args:
         reference: its images belong to the first of these.
-        pixels: uint8, (n, height, width, 3).
+        pixels: images, each uint8 (height, width, 3).
 
     Returns:
         `images` with `psnr_db` (null where the image is identical: it would be infinite) and `ssim`;
         means and minima over the images; `identical`, how many are the same in every byte.
     """
     pairs = zip(pixels, reference.images, strict=False)
-    images = [_compare(index, image, _pixels(file)) for index, (image, file) in enumerate(pairs)]
+    images = [_compare(index, image, saved_pixels(file)) for index, (image, file) in enumerate(pairs)]
     finite = [image["psnr_db"] for image in images if image["psnr_db"] is not None]
     ssims = [image["ssim"] for image in images]
     return {
@@ -137,21 +140,29 @@ def _compare(index: int, image: Pixels, exact: Pixels) -> dict[str, Any]:
     return {"index": index, "psnr_db": psnr_db(image, exact), "ssim": ssim(image, exact)}
 
 
-def _images(folder: Path, entries: Sequence[dict[str, Any]], requests: Sequence[Request]) -> list[Path]:
+def _images(
+    folder: Path, entries: Sequence[dict[str, Any]], requests: Sequence[Request | Mapping[str, Any]]
+) -> list[Path]:
     if len(entries) < len(requests):
         raise _unfit(folder, f"it has {len(entries)} images, this run makes {len(requests)}")
     files = []
-    for request, entry in zip(requests, entries, strict=False):
-        for what, value in (("prompt", request.prompt), ("seed", request.seed)):
-            if entry[what] != value:
-                raise _unfit(folder, f"{what} {request.index} is {entry[what]!r}, this run's is {value!r}")
+    for index, (request, entry) in enumerate(zip(requests, entries, strict=False)):
+        own = request if isinstance(request, Mapping) else vars(request)
+        for what in ("prompt", "seed"):
+            if entry[what] != own[what]:
+                raise _unfit(folder, f"{what} {index} is {entry[what]!r}, this run's is {own[what]!r}")
         if entry["image"] is None or not (folder / entry["image"]).is_file():
-            raise _unfit(folder, f"image {request.index} was not saved")
+            raise _unfit(folder, f"image {index} was not saved")
         files.append(folder / entry["image"])
     return files
 
 
-def _pixels(file: Path) -> Pixels:
+def saved_pixels(file: Path) -> Pixels:
+    """A saved image as uint8, (height, width, 3).
+
+    Raises:
+        OSError: it is not there, or no image.
+    """
     import numpy as np
     from PIL import Image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,6 +13,7 @@ from rich.text import Text
 from mlenergy.diffusion.measure.samples import WINDOW_PARTS, WindowPart
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.optimization_lines import effect_rows, lossy_rows
+from mlenergy.diffusion.results.digest import is_as_written
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.results.paths import RunPaths
@@ -44,6 +46,9 @@ def print_finished(result: Result, paths: RunPaths, stream: TextIO) -> None:
     """Print the summary of a result that was there before, and how to measure again."""
     print_summary(result, paths, stream)
     print_effects(result, stream)
+    if not is_as_written(result):
+        text = f"{paths.results} was changed after it was written"
+        print(f"{text}; mlenergy doctor {shlex.quote(str(paths.folder))} says more", file=stream)
     print(f"{paths.results} is complete; --overwrite_results measures again", file=stream)
 
 

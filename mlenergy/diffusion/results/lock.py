@@ -8,6 +8,8 @@ import fcntl
 import json
 import os
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mlenergy.diffusion.results.atomic import cannot_write
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_FLOCK = "hhqqi4x"  # struct flock of Linux: type, whence, start, length, process (fcntl(2), F_GETLK)
 _held_here: dict[str, int] = {}  # lock file -> its open handle
 
 
@@ -41,6 +44,20 @@ def result_lock(lock_file: Path) -> Iterator[None]:
             lock_file.unlink()
         with contextlib.suppress(OSError):  # a lost file system
             os.close(handle)
+
+
+def holder_of(lock_file: Path) -> str | None:
+    """Process and host that hold a folder's lock now; None where nobody does, or none can be asked for."""
+    if str(lock_file.resolve()) in _held_here:
+        return f"process {os.getpid()} on {socket.gethostname()}"
+    try:
+        handle = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _holder(handle) if _is_held(handle) else None
+    finally:
+        os.close(handle)
 
 
 def check_held(lock_file: Path) -> None:
@@ -77,6 +94,19 @@ def _acquire(lock_file: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)  # its holder removed it between our open and our lock: try the new file
+
+
+def _is_held(handle: int) -> bool:
+    """True where another process has the lock; on Linux it is not taken to find out."""
+    try:
+        if sys.platform == "linux":
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+            return bool(kind != fcntl.F_UNLCK)
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _BUSY
+    return False
 
 
 def _open(lock_file: Path) -> int:

@@ -107,5 +107,6 @@ _BOUNDS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "stages_exceed_window": _stages_exceed_window,
 }
 IMPLAUSIBLE = frozenset(_BOUNDS)
-# Beside what cannot be: a broken computation, joules that two readings disagree on, a mean that says nothing.
-DOUBTFUL = IMPLAUSIBLE | {"images_not_finite", "power_mismatch", "wide_interval"}
+# Beside what cannot be: a broken computation, joules that two readings disagree on, a mean that says nothing,
+# a GPU that another run used too.
+DOUBTFUL = IMPLAUSIBLE | {"images_not_finite", "power_mismatch", "wide_interval", "shared_gpu"}

@@ -65,12 +65,30 @@ def is_complete(paths: RunPaths) -> bool:
 
 def is_whole(paths: RunPaths, result: Mapping[str, Any]) -> bool:
     """True where a result agrees with itself and every image that it names is there."""
+    return _gap(paths, result) is None
+
+
+def broken(paths: RunPaths) -> str | None:
+    """Why a results.json that is there holds no whole result; None where it does, or is absent.
+
+    Raises:
+        UserError: as `read_result`.
+    """
+    if not paths.results.exists():
+        return None
+    result = read_result(paths.results)
+    return "results.json is cut off, or not of this program" if result is None else _gap(paths, result)
+
+
+def _gap(paths: RunPaths, result: Mapping[str, Any]) -> str | None:
     count = result["completed"]
     images = result["generation_results"]
     if not count or count != len(images) or count != len(result["prompts"]):
-        return False
+        return f"results.json names {len(images)} images of {count}"
     names = [image.get("image") for image in images]
-    return all(name is None or _has_content(paths.folder / name) for name in names)
+    missing = [name for name in names if name is not None and not _has_content(paths.folder / name)]
+    more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"{missing[0]} is missing or empty{more}" if missing else None
 
 
 def _has_content(file: Path) -> bool:

@@ -26,7 +26,7 @@ _TIME: tuple[FigureName, ...] = ("seconds", "joules")
 # Figures that each warning makes doubtful (docs/measuring.md, docs/results.md). A code that is not here
 # makes all of them so.
 DOUBTFUL: dict[str, tuple[FigureName, ...]] = {
-    **dict.fromkeys(("drift", "outlier", "wide_interval", "throttle"), _TIME),
+    **dict.fromkeys(("drift", "outlier", "wide_interval", "throttle", "shared_gpu"), _TIME),
     **dict.fromkeys(("above_peak_flops", "no_time", "stages_exceed_window"), _TIME),
     **dict.fromkeys(("above_power_limit", "below_idle_power"), ("joules",)),
     "above_device_memory": ("memory",),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.config.attention import kernel_names
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.atomic import write_json, written_aside
 from mlenergy.diffusion.results.build import SCHEMA_VERSION
+from mlenergy.diffusion.results.digest import ALGORITHM, digests_of_files, is_as_written, sealed
 from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import save_images
 from mlenergy.diffusion.results.paths import RunPaths
@@ -22,18 +25,26 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.results.build import RunRecord
 
 
-def save_run(paths: RunPaths, record: RunRecord, pixels: Sequence[Pixels], result: Mapping[str, Any]) -> None:
+def save_run(
+    paths: RunPaths, record: RunRecord, pixels: Sequence[Pixels], result: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write every file of a run, results.json last, and put them in the place of an earlier result's.
 
     Args:
         paths: of the run; its lock has to be held.
         record: what the result was built from.
         pixels: each window's images, uint8 (n, height, width, 3); empty where they are not saved.
-        result: the content of results.json.
+        result: the content of results.json, without its digests.
+
+    Returns:
+        The digests, to be kept in every later content of results.json.
 
     Raises:
         UserError: a file cannot be written. The earlier result is untouched.
     """
+    with suppress(UserError):  # images take a while: whatever ends the run meanwhile, its numbers are here
+        without = [{**image, "image": None} for image in result["generation_results"]]
+        save_interrupted(paths, {**result, "generation_results": without})
     with replaced_result(paths) as new:
         save_requests(new, record.prompts)
         if pixels:
@@ -42,7 +53,19 @@ def save_run(paths: RunPaths, record: RunRecord, pixels: Sequence[Pixels], resul
             save_images(new, record.measured_requests, np.concatenate(list(pixels)))
         if record.measurement.timeline is not None:
             save_timeline(new, record.measurement.timeline)
-        save_result(new, result)
+        digests = digests_of_files(new)
+        save_result(new, {**result, "digests": digests})
+    return digests
+
+
+def save_interrupted(paths: RunPaths, result: Mapping[str, Any]) -> None:
+    """Write results_interrupted.json: of a result's form, with what was measured before the run's end.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    digests: dict[str, Any] = {"algorithm": ALGORITHM, "requests": None, "files": {}}
+    write_json(paths.interrupted, sealed({**result, "digests": digests}))
 
 
 def save_requests(paths: RunPaths, prompts: PromptSet) -> None:
@@ -61,13 +84,13 @@ def save_requests(paths: RunPaths, prompts: PromptSet) -> None:
 
 
 def save_result(paths: RunPaths, result: Mapping[str, Any]) -> None:
-    """Write results.json, the last file of a run: from then on its numbers are safe.
+    """Write results.json, the last file of a run, with the digest of its content: its numbers are safe.
 
     Raises:
         ValueError: a figure is NaN or infinite.
         UserError: the file cannot be written.
     """
-    write_json(paths.results, result)
+    write_json(paths.results, sealed(result))
 
 
 def pending_effects(needs_look: bool) -> dict[str, Any]:
@@ -111,7 +134,7 @@ def save_effects_reason(paths: RunPaths, reason: str) -> None:
     """
     check_held(paths.lock)
     result = read_result(paths.results)
-    if result is not None:
+    if result is not None and is_as_written(result):
         save_result(paths, {**result, "effects_reason": reason, "attention_backend_reason": reason})
 
 
@@ -120,10 +143,17 @@ def accept_no_effect(paths: RunPaths) -> bool:
 
     Returns:
         Whether there was one; its lock has to be held.
+
+    Raises:
+        UserError: it was changed after it was written, which a new digest would hide.
     """
     result = read_result(paths.results)
     if result is None or not result.get("effects_failed") or not is_whole(paths, result):
         return False
+    if not is_as_written(result):
+        raise UserError(
+            f"{paths.results} was changed after it was written; --overwrite_results measures again"
+        )
     warnings = [*result["warnings"], *no_effect_warnings(result["effects_failed"])]
     save_result(paths, {**result, "effects_failed": [], "warnings": warnings})
     return True

@@ -60,12 +60,13 @@ def message_of(error: BaseException, rank: int) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return text or "interrupted"
-    if _is_unexpected(error):
+    if is_unexpected(error):
         return f"unexpected {type(error).__name__} on rank {rank}: {text or 'no message'}"
     return text
 
 
-def _is_unexpected(error: BaseException) -> bool:
+def is_unexpected(error: BaseException) -> bool:
+    """True for an error that is no line of this program."""
     return not isinstance(error, (UserError, Interrupted, CheckError, KeyboardInterrupt))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import resource
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
 from mlenergy.diffusion.environment.gpus import GIB
-from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.errors import CheckError, Interrupted, UserError
+from mlenergy.diffusion.supervision.allocation import failed_allocation
 from mlenergy.diffusion.supervision.estimate import Estimate, estimate_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class OutOfMemory(UserError):
         )
 
     def _room_text(self) -> str:
+        if self._figures["total_bytes"] is None:
+            return "what this GPU has cannot be asked any more"
         total = f"has {_gib(self._figures['total_bytes'])}"
         if self._figures["kind"] == "gpu":
             return f"this GPU {total}"
@@ -73,32 +75,30 @@ class OutOfMemory(UserError):
 
 
 def explain_memory(error: BaseException, plan: Plan, rank: int, stage: str) -> OutOfMemory | None:
-    """The line for an allocation that failed, None for any other error."""
-    text = " ".join(str(error).split())
-    torch = sys.modules.get("torch")
-    is_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    is_host = (
-        isinstance(error, MemoryError) or re.search(r"DefaultCPUAllocator: .*allocate", text) is not None
-    )
-    if not (is_gpu or is_host):
+    """The line for an allocation that failed, None for any other error and for lines of this program."""
+    kind = None if isinstance(error, (UserError, CheckError, Interrupted)) else failed_allocation(error)
+    if kind is None:
         return None
-    where = f"{plan.device_name} of rank {rank}" if is_gpu else f"the host's memory (rank {rank})"
+    text = " ".join(str(error).split()) or type(error).__name__
+    where = f"{plan.device_name} of rank {rank}" if kind == "gpu" else f"the host's memory (rank {rank})"
     tried = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
-    figures = {"kind": "gpu" if is_gpu else "host", "tried": tried[1] if tried else None}
+    figures = {"kind": kind, "tried": tried[1] if tried else None}
     what = f"out of memory on {where} while {stage}: {text}"
-    return OutOfMemory(what, figures | (_gpu_figures() if is_gpu else _host_figures()), plan)
+    return OutOfMemory(what, figures | (_gpu_figures() if kind == "gpu" else _host_figures()), plan)
 
 
 def _gpu_figures() -> dict[str, Any]:
-    import torch
+    names = ("free_bytes", "total_bytes", "allocated_bytes", "reserved_bytes")
+    try:
+        import torch
 
-    free_bytes, total_bytes = torch.cuda.mem_get_info()
-    return {
-        "free_bytes": free_bytes,
-        "total_bytes": total_bytes,
-        "allocated_bytes": torch.cuda.memory_allocated(),
-        "reserved_bytes": torch.cuda.memory_reserved(),
-    }
+        memory = torch.cuda.mem_get_info()
+        figures = (*memory, torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
+    except Exception as error:  # some failures leave a CUDA context in which every further call fails
+        return dict.fromkeys(names) | {
+            "figures_reason": str(error.args[0] if error.args else error).split("\n")[0]
+        }
+    return dict(zip(names, figures, strict=True)) | {"figures_reason": None}
 
 
 def _host_figures() -> dict[str, Any]:

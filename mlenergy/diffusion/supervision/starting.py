@@ -18,9 +18,14 @@ from typing import Any
 
 from mlenergy.diffusion.errors import interrupted_before_measuring
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 # Path of a file that a launcher makes and that the first of its processes removes as soon as it listens.
 UNHEARD = "MLENERGY_UNHEARD_FILE"
+
+
+def is_nohup(number: int) -> bool:
+    """True for a SIGHUP that this process was started to ignore."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 class Starting:
@@ -43,6 +48,8 @@ class Starting:
     def __enter__(self) -> Starting:
         self._sends.setblocking(False)
         for number in self._signals:
+            if is_nohup(number):
+                continue
             self._before[number] = signal.signal(number, self._in_main_thread)
         signal.set_wakeup_fd(self._sends.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="starting", daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mlenergy.diffusion.distributed.store import Store
 from mlenergy.diffusion.errors import Interrupted, NoEffectError, interrupted_before_measuring
 from mlenergy.diffusion.supervision.estimate import TIME_LIMIT_S
-from mlenergy.diffusion.supervision.exit_codes import exit_code_for, message_of
+from mlenergy.diffusion.supervision.exit_codes import exit_code_for, is_unexpected, message_of
+from mlenergy.diffusion.supervision.oom_killer import Kills
 from mlenergy.diffusion.supervision.out_of_memory import OutOfMemory, explain_memory
 from mlenergy.diffusion.supervision.status import close_for_the_dead, describe, is_alive
 from mlenergy.diffusion.supervision.watch import GRACE_S, Watch
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.distributed.cluster import Cluster
     from mlenergy.diffusion.measure.session import StopCondition
     from mlenergy.diffusion.supervision.folder import ResultFolder
+
+_CONNECTION_S = 2.0
 
 
 class Supervisor:
@@ -40,7 +44,8 @@ class Supervisor:
         self._durations_s: list[float] = []
         self._hang_timeout_s = hang_timeout_s
         stacks = folder.paths.stacks(cluster.rank.rank)
-        self.watch = Watch(self._store, stacks, hang_timeout_s, self._lost_peer, self._abandon)
+        self.watch = Watch(self._store, stacks, hang_timeout_s, self._lost_peer, self._abandon, cluster.rank)
+        self._kills_before = Kills.count()
         self.stage = "starting"
         self.interrupted_by: int | None = None  # the signal that ended the measuring; rank 0 alone knows
         # Told the reason where the run ends badly, also from the watch's thread; best effort.
@@ -50,13 +55,15 @@ class Supervisor:
         """A new stage of the run begins."""
         self.stage = stage
         self.watch.beat()
-        self.watch.grace_s = 0.0 if stage == "loading" else GRACE_S  # before the first window nothing is lost
+        # Before the first window nothing can be lost.
+        self.watch.grace_s = 0.0 if stage == "loading" or self._is_warming_up else GRACE_S
         self._write(state="running", stage=stage, **self._done())
 
     def on_iteration(self, kind: str, _index: int, seconds: float) -> None:
         """One call has ended; `kind` is warmup or measured."""
         self.watch.beat()
         if kind == "measured":
+            self.watch.grace_s = GRACE_S
             self._durations_s.append(seconds)
 
     def or_signal(self, rule: StopCondition | None) -> StopCondition:
@@ -77,7 +84,7 @@ class Supervisor:
             self._write(state="interrupted", signal=signal.Signals(number).name, **ending, **self._done())
             return
         record = describe(error, self._cluster.rank.rank)
-        lost = self._lost_peer()
+        lost = self._lost_peer_behind(error)
         if lost is not None and not self._store.read("failure"):
             record |= {"rank": None, "message": f"{lost}; then: {record['message']}"}
         self._store.set_once("failure", record)
@@ -105,6 +112,15 @@ class Supervisor:
         self._store.set_once("failure with its estimate", record)
         self._write(**record)
 
+    @property
+    def is_stopping(self) -> bool:
+        """True where a signal has come to any rank."""
+        return self.watch.stop_signal is not None
+
+    @property
+    def _is_warming_up(self) -> bool:
+        return self.stage == "measuring" and not self._durations_s
+
     def _write(self, **changes: object) -> None:
         if self._status is not None:
             self._status.write(**changes)
@@ -120,12 +136,16 @@ class Supervisor:
         elif self._status.has_ended and self._status.status.state != "failed":
             return  # the main thread is on its way out
         elif signum is not None:
+            name = signal.Signals(signum).name
+            message = f"interrupted by {name} while {self._doing()} ({reason}); {self._kept()}"
             if not self._durations_s:
-                reason = ending["message"] = interrupted_before_measuring(signum, self._doing())
-                with suppress(OSError):  # this process exits at once, without another word
-                    print(f"mlenergy: error: {reason}", file=self._terminal, flush=True)
-            self._tell_failure(reason)
-            self._write(state="interrupted", signal=signal.Signals(signum).name, **ending, **self._done())
+                message = interrupted_before_measuring(signum, self._doing())
+            self._tell_failure(message)
+            self._write(
+                state="interrupted", signal=name, message=message, exit_code=exit_code, **self._done()
+            )
+            with suppress(OSError):  # this process exits at once, without another word
+                print(f"mlenergy: error: {message}", file=self._terminal, flush=True)
         else:
             # What a peer has put on record says more; its estimate may have come since.
             known = self._store.read("failure with its estimate") or self._store.read("failure")
@@ -134,18 +154,35 @@ class Supervisor:
             self._write(state="failed", **first, **self._done())
 
     def _doing(self) -> str:
-        return "warming up" if self.stage == "measuring" else self.stage
+        words = {"effects": "looking at the effects of the optimizations", "starting": "loading"}
+        return "warming up" if self._is_warming_up else words.get(self.stage, self.stage)
+
+    def _kept(self) -> str:
+        """What is on disk of the measuring, where the main thread can add nothing any more."""
+        if self.stage == "effects":
+            return f"the measured numbers are in {self._paths.results}"
+        if self.stage == "saving":
+            return f"the measured numbers are in {self._paths.interrupted}"
+        return f"of {len(self._durations_s)} windows the durations are in {self._paths.status}"
 
     def _tell_failure(self, reason: str) -> None:
         if self.on_failure is not None:
             with suppress(Exception):  # the failure itself matters more
                 self.on_failure(reason)
 
+    def _lost_peer_behind(self, error: BaseException) -> str | None:
+        """The peer that has exited; a broken connection is noticed a moment before its process has ended."""
+        limit_s = time.monotonic() + (_CONNECTION_S if is_unexpected(error) and len(self._peers) > 1 else 0)
+        while (lost := self._lost_peer()) is None and time.monotonic() < limit_s:
+            time.sleep(0.1)
+        return lost
+
     def _lost_peer(self) -> str | None:
         own = socket.gethostname()
         for rank, (host, pid) in enumerate(self._peers):
             if host == own and pid != os.getpid() and not is_alive(pid):
-                return f"rank {rank} (process {pid}) exited, perhaps killed for lack of host memory"
+                why = Kills.count().since(self._kills_before)
+                return f"rank {rank} (process {pid}) exited" + (f", {why}" if why else "")
         return None
 
 
@@ -177,6 +214,9 @@ def supervised(
         yield supervisor
     except BaseException as error:
         explained = supervisor.explained(error)
+        if supervisor.is_stopping and is_unexpected(error) and not cluster.rank.is_main:
+            # Rank 0 has ended before this one: it has told, and this error says only that it is gone.
+            supervisor.watch.end_stopped()
         if explained is error:
             supervisor.fail(error)
             raise

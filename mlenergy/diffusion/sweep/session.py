@@ -12,11 +12,13 @@ from rich.console import Console
 from mlenergy.diffusion.executors import slurm
 from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.leftover import as_on_disk, wait_for_leftovers
 from mlenergy.diffusion.executors.local import LocalExecutor, Slots, Stopped, visible_gpu_ids
 from mlenergy.diffusion.executors.torchrun import command_of
 from mlenergy.diffusion.report.show_command import table_of
 from mlenergy.diffusion.report.show_view import print_table
 from mlenergy.diffusion.results.collect import collect
+from mlenergy.diffusion.results.lock import holder_of
 from mlenergy.diffusion.sweep.expand import Run
 from mlenergy.diffusion.sweep.spec import SweepSpec
 from mlenergy.diffusion.sweep.todo import ToDo, hold_back, prune, what_is_left
@@ -48,6 +50,7 @@ class Session:
             0 where every run that can work is complete, 1 where some failed, 128 + signal where stopped.
         """
         log = SweepLog(self.spec.folder / "sweep.log", self.console)
+        wait_for_leftovers(self.ledger, log.print)
         todo, places = self._to_do_here(gpus, slots)
         self._begin(todo, log)
         executor = LocalExecutor(
@@ -94,8 +97,13 @@ class Session:
         return int(bool(held))
 
     def show_state(self) -> int:
-        """Print every run's state, asking Slurm where it has some of them."""
+        """Print every run's state, asking Slurm where it has some of them.
+
+        What lies on disk counts: a run whose sweep was killed is not running, whatever the ledger says.
+        """
         slurm.refresh(self.ledger)
+        if holder_of(self.spec.folder / ".lock") is None:  # a sweep that runs keeps its own ledger current
+            self.ledger.entries = {key: as_on_disk(entry) for key, entry in self.ledger.entries.items()}
         rows = [
             (run.number, self.ledger.entries.get(run.key) or Entry(run.argv, run.label)) for run in self.runs
         ]

@@ -10,6 +10,7 @@ from mlenergy.diffusion import __version__
 from mlenergy.diffusion.config.argv import to_argv
 from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
+from mlenergy.diffusion.executors.leftover import wait_for_leftovers
 from mlenergy.diffusion.executors.local import LocalExecutor, Slots
 from mlenergy.diffusion.executors.torchrun import command_of
 from mlenergy.diffusion.results.paths import RunPaths
@@ -26,12 +27,16 @@ class Runner:
         slots: devices of the machine.
         save_images: whether the runs write their images.
         log: takes the lines of the executor.
+
+    Raises:
+        UserError: a run that an earlier call has left does not end.
     """
 
     def __init__(self, folder: Path, slots: Slots, save_images: bool, log: Callable[[str], None]) -> None:
         self._folder = folder
         self._save_images = save_images
         self._ledger = Ledger.load(folder / "state.json")
+        wait_for_leftovers(self._ledger, log)
         self._executor = LocalExecutor(
             ledger=self._ledger,
             slots=slots,
