@@ -17,7 +17,7 @@ from mlenergy.diffusion.config.optimizations import (
     VaeDtype,
 )
 from mlenergy.diffusion.config.option import YEAR_S, Range
-from mlenergy.diffusion.config.parser import option_group, parse
+from mlenergy.diffusion.config.parser import option_group, parse, read
 from mlenergy.diffusion.config.workloads import Workload
 from mlenergy.diffusion.models.spec import CacheMethod
 
@@ -185,6 +185,15 @@ def parse_args(argv: Sequence[str], prog: str = "python -m mlenergy.diffusion.be
         SystemExit: after --help.
     """
     return parse(BenchmarkArgs, argv, prog)
+
+
+def read_args(argv: Sequence[str], prog: str) -> BenchmarkArgs:
+    """As `parse_args`, but a thousand times as fast: for command lines that a sweep has made.
+
+    Raises:
+        UserError: one line, where the command line cannot be understood or names what is not available.
+    """
+    return read(BenchmarkArgs, argv, prog)
 
 
 @option_group("plan")

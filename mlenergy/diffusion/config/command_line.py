@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,6 +144,30 @@ class CommandLine:
             values = tuple(option.value_of(text) for text in texts)
             found[option.name.lower()] = values if option.takes == "values" else values[0]
         return self._with_workload(found, workload)
+
+    def in_order(self, argv: Sequence[str]) -> list[str]:
+        """A checked command line as tyro takes it: the workload's name first, each flag at most once.
+
+        tyro takes a workload's options only after its name, and `--no_x` only where x is on by default.
+        """
+        flags: dict[str, list[str]] = {}
+        others: list[str] = []
+        free: list[str] = []
+        before_end = _before_end(argv)
+        for word in self.read(before_end):
+            option = word.option
+            if option is None:
+                free.append(word.text)
+            elif option.takes == "no value":
+                is_on = _flag(word.text, option)
+                spelled = f"--{option.name if is_on else option.negation}"
+                flags[option.name] = [] if is_on == option.default else [spelled]
+            else:
+                others.append(word.text)
+        workload, positionals = self._placed([*free, *argv[len(before_end) + 1 :]])
+        first = [workload or next(iter(self.workloads))] if self.workloads else []
+        last = ["--", *positionals] if positionals else []
+        return [*first, *itertools.chain.from_iterable(flags.values()), *others, *last]
 
     def _with_workload(self, found: Mapping[str, Any], name: str | None) -> dict[str, Any]:
         """The same values, with those of the workload in an object of their own."""

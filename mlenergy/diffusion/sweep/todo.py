@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlenergy.diffusion import __version__
-from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.args import read_args
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.environment.device import DeviceType, Preference, detect_device
 from mlenergy.diffusion.errors import UserError
@@ -135,7 +135,7 @@ def hold_back(
 
 
 def _plan_run(run: Run, where: Where) -> Job:
-    args = parse_args(run.argv, _PROG)
+    args = read_args(run.argv, _PROG)
     if where == "here":
         device, name = _detect(args.device)
     else:
