@@ -3,9 +3,13 @@ import dataclasses
 import pytest
 
 from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.argv import options_of
 from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.environment.cpu import emulates_float16
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
+from mlenergy.diffusion.report.plan_view import plan_as_dict
+from mlenergy.diffusion.results.build import plan_warnings
 
 DEV = "black-forest-labs/FLUX.1-dev"
 
@@ -94,3 +98,54 @@ def test_an_unknown_tiny_model_lists_those_there_are():
 def test_a_plan_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan_of().steps = 1
+
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+@pytest.mark.parametrize(("model", "own"), [(SD15, "float16"), (DEV, "bfloat16"), ("tiny/flux", "float32")])
+def test_the_default_dtype_is_the_models_own_on_a_gpu_and_float32_on_a_cpu(model, own):
+    assert plan_of(model=model).dtype == own
+    assert plan_of(model=model, device="cpu").dtype == "float32"
+    asked = plan_of("--workload.dtype", "float16", model=model, device="cpu")
+    assert asked.dtype == "float16", "an explicit one stays"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", [None, "float16", "float32"])
+def test_the_command_of_a_plan_leads_to_the_same_dtype(device, dtype):
+    plan = plan_of(*([] if dtype is None else ["--workload.dtype", dtype]), model=SD15, device=device)
+    options = options_of(plan)
+    again = ["--workload.dtype", options["workload.dtype"]] if "workload.dtype" in options else []
+    assert plan_of(*again, model=SD15, device=device).dtype == plan.dtype
+    if dtype is None:
+        assert not again, "on another machine that one's default is taken"
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "emulates"),
+    [
+        ("fpu avx2 f16c avx512_bf16", "x86_64", True),
+        ("fpu avx2 avx512_fp16 f16c", "x86_64", False),
+        ("fpu amx_fp16", "AMD64", False),
+        ("fpu f16c", "aarch64", False),
+    ],
+)
+def test_a_cpu_that_emulates_float16_is_told_by_its_flags(tmp_path, monkeypatch, flags, machine, emulates):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    assert emulates_float16(tmp_path / "cpuinfo") is emulates
+    assert emulates_float16(tmp_path / "missing") is False
+
+
+def test_float16_on_a_cpu_draws_a_warning(monkeypatch):
+    slow = ["--workload.dtype", "float16"]
+    monkeypatch.setattr("mlenergy.diffusion.config.dtype.emulates_float16", lambda: True)
+    (warning,) = plan_warnings(plan_of(*slow, model=SD15, device="cpu"))
+    assert warning["code"] == "slow_dtype" and "use --workload.dtype float32" in warning["message"]
+    assert plan_warnings(plan_of(*slow, model=SD15)) == []
+    assert plan_warnings(plan_of(model=SD15, device="cpu")) == []
+    shown = plan_as_dict(plan_of(*slow, model=SD15, device="cpu"))
+    assert shown["warnings"] == [warning]
+    monkeypatch.setattr("mlenergy.diffusion.config.dtype.emulates_float16", lambda: False)
+    assert plan_warnings(plan_of(*slow, model=SD15, device="cpu")) == []

@@ -18,7 +18,7 @@ def test_json_holds_memory_work_and_combinations():
     assert done.returncode == 0, done.stderr
     sizing = json.loads(done.stdout)["sizing"]
     weights = sum(sizing["memory"]["parameter_bytes"].values())
-    assert weights == 2 * sum(sizing["parameters"].values())  # bfloat16: two bytes each
+    assert weights == 2 * sum(sizing["parameters"].values())  # a GPU's bfloat16: two bytes each
     assert sizing["memory"]["peak_bytes"] > weights
     assert sizing["memory"]["fits"] is False
     ways = [way["parallel"] for way in sizing["combinations"]]

@@ -120,6 +120,15 @@ def test_unknown_is_null_with_a_reason_on_a_cpu(cpu_result):
     assert all(image["energy_j"] is None for image in cpu_result["generation_results"])
 
 
+def test_what_the_plan_warned_of_is_in_the_result_too(monkeypatch):
+    monkeypatch.setattr("mlenergy.diffusion.config.dtype.emulates_float16", lambda: True)
+    codes = [one["code"] for one in build(cpu_plan(dtype="float16"), cpu_measurement())["warnings"]]
+    assert codes.count("slow_dtype") == 1
+    assert "slow_dtype" not in [
+        one["code"] for one in build(cpu_plan(dtype="float32"), cpu_measurement())["warnings"]
+    ]
+
+
 def test_energy_of_some_windows_is_no_total():
     measured = gpu_measurement()
     lost = replace(NO_GPU, reason="GPU-b was lost")

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.dtype import default_dtype
 from mlenergy.diffusion.config.parallelism import MODES
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.workloads import TextToImage
@@ -27,7 +28,6 @@ _IN_SPEC = {
     "inference_steps": "default_steps",
     "guidance_scale": "default_guidance_scale",
     "max_sequence_length": "default_max_sequence_length",
-    "dtype": "default_dtype",
     "dataset": "default_dataset",
 }
 # Always written, even at their defaults: without them another number of processes, or another machine,
@@ -63,6 +63,9 @@ def options_of(plan: Plan) -> dict[str, Any]:
         name = field.name
         value = plan.spec.model_id if name == "model_id" else getattr(plan, _IN_PLAN.get(name, name))
         default = getattr(plan.spec, _IN_SPEC[name]) if name in _IN_SPEC else field.default
+        if name == "dtype":
+            # The plan's device's: left out, so that the same words take each machine's own default.
+            default = default_dtype(plan.spec, plan.device)
         if value != default or name in _ALWAYS:
             options[f"{WORKLOAD}.{name}"] = value
     return options

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
 from mlenergy.diffusion.config.checks import check_plan
+from mlenergy.diffusion.config.dtype import default_dtype
 from mlenergy.diffusion.config.optimizations import (
     DEFAULT_THRESHOLDS,
     OPTIMIZATIONS,
@@ -41,13 +42,17 @@ def plan_from(argv: Sequence[str], world_size: int | None, prog: str) -> tuple[B
     return args, plan_of(args, world_size)
 
 
-def plan_of(args: BenchmarkArgs, world_size: int | None) -> Plan:
+def plan_of(args: BenchmarkArgs, world_size: int | None, *, for_gpu: bool = False) -> Plan:
     """Look at the device, resolve the model, plan.
+
+    for_gpu: plan for an NVIDIA GPU, where this machine has none and --device names nothing else.
 
     Raises:
         UserError: one line that says what to do.
     """
     device, device_name = detect_device(args.device)
+    if for_gpu and args.device == "auto" and device != "cuda":
+        device, device_name = "cuda", "unknown"
     spec = resolve_model(args.workload.model_id, args.workload.revision)
     return make_plan(args, spec, world_size, device, device_name)
 
@@ -70,7 +75,7 @@ def make_plan(
     work = args.workload
     parallel = _parallelism(args, world_size, spec.heads)
     optimizations = optimizations_from(args, spec.family)
-    dtype = _or(work.dtype, spec.default_dtype)
+    dtype = _or(work.dtype, default_dtype(spec, device))
     if optimizations.vae_dtype == dtype and not (dtype == "float16" and spec.family.upcasts_vae):
         optimizations = replace(optimizations, vae_dtype="own")  # the same set-up has one name
     plan = Plan(

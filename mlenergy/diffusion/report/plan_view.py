@@ -15,7 +15,7 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.report.lines import console_for, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.ranks import rank_roles
-from mlenergy.diffusion.results.build import configuration
+from mlenergy.diffusion.results.build import configuration, plan_warnings
 from mlenergy.diffusion.results.paths import RunPaths
 
 _MOST_RANKS_SHOWN = 32
@@ -45,6 +45,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "images": plan.batch_size * plan.benchmark_iters,
         "result_folder": str(RunPaths.of(plan).folder),
         "command": torchrun_line(plan),
+        "warnings": plan_warnings(plan),
     }
 
 
@@ -68,7 +69,8 @@ def render_plan(plan: Plan) -> RenderableType:
         ("result folder", str(RunPaths.of(plan).folder)),
         ("command", torchrun_line(plan)),
     ]
-    return Group(title(f"Plan for {spec.model_id}"), *labelled(rows), Text("Nothing was started."))
+    warnings = labelled([("warning", warning["message"]) for warning in plan_warnings(plan)], "yellow")
+    return Group(title(f"Plan for {spec.model_id}"), *labelled(rows), *warnings, Text("Nothing was started."))
 
 
 def _ranks_left_out(plan: Plan) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.config.dtype import slow_dtype
 from mlenergy.diffusion.results.executed import PlannedWork, executed_section, work_that_differs
 from mlenergy.diffusion.results.plausibility import implausible
 from mlenergy.diffusion.results.sections import (
@@ -96,7 +97,7 @@ def build_result(
         "executed": executed_section(plan, record.planned, iterations),
         "executed_failed": work_that_differs(record.planned, iterations),
         **({} if efficiency is None else {"efficiency": dict(efficiency)}),
-        "warnings": [asdict(warning) for warning in measurement.warnings],
+        "warnings": [asdict(warning) for warning in measurement.warnings] + plan_warnings(plan),
         "configuration": configuration(plan),
         "provenance": record.prompts.provenance,
         **({} if record.load is None else {"load": [dict(rank) for rank in record.load]}),
@@ -107,6 +108,12 @@ def build_result(
     }
     warnings = [*result["warnings"], *_repeated_prompts(record), *implausible(result)]
     return {**result, "warnings": warnings}
+
+
+def plan_warnings(plan: Plan) -> list[dict[str, Any]]:
+    """Entries of a result's `warnings` that are known before it runs."""
+    slow = slow_dtype(plan)
+    return [] if slow is None else [{"code": "slow_dtype", "message": slow}]
 
 
 def configuration(plan: Plan) -> dict[str, Any]:
