@@ -92,12 +92,8 @@ def _plan(argv: list[str]) -> int:
     from mlenergy.diffusion.report.cost_view import print_sized_plan
 
     args = parse_plan_args(argv, f"{PROG} plan")
-    print_sized_plan(
-        plan_of(args, None, for_gpu=args.gpu_memory_gib is not None),
-        args.processes,
-        args.gpu_memory_gib,
-        as_json=args.json,
-    )
+    plan = plan_of(args, None, for_gpu=args.gpu_memory_gib is not None)
+    print_sized_plan(plan, args.processes, args.gpu_memory_gib, as_json=args.json)
     return 0
 
 

@@ -1,8 +1,11 @@
 """What cannot be turned is refused from the plan, in one line that says what would fit."""
 
-import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.resolve import make_plan
@@ -116,7 +119,29 @@ def test_what_fits_together_is_let_pass(family, words, device, world):
     assert plan_of(family, words, device, world).optimizations
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchao", None)
-    with pytest.raises((UserError, ValueError), match="torchao"):
+@pytest.mark.parametrize(
+    ("installed", "complaint"),
+    [
+        (None, "needs the package torchao; install it: pip install '{fits}'"),
+        ("0.9.0", "does not work with torchao 0.9.0; install one that fits: pip install '{fits}'"),
+    ],
+)
+def test_a_package_that_is_missing_or_does_not_fit_is_named_with_the_versions_that_do(
+    monkeypatch, installed, complaint
+):
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    (extra,) = pyproject["project"]["optional-dependencies"]["quantization"]
+    fits = Requirement(extra)
+
+    def version(package):
+        if installed is None:
+            raise metadata.PackageNotFoundError(package)
+        return installed
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(UserError) as error:
         plan_of("flux", "--quantization int8-weight-only")
+    line = str(error.value)
+    assert complaint.format(fits=f"{fits.name}{fits.specifier}") in line
+    monkeypatch.setattr(metadata, "version", lambda _: "0.15.1")
+    assert plan_of("flux", "--quantization int8-weight-only").optimizations.quantization

@@ -72,7 +72,10 @@ def test_optimizations_say_what_they_did_and_what_is_lossy(golden):
     result = build_result(RunRecord(plan, gpu_measurement(), prompt_set(plan), ENVIRONMENT), [None] * 16, now)
     kernels = {"aten._scaled_dot_product_cudnn_attention.default": 57}
     compiled = {"graphs": 3, "compile_s": 41.25, "compile_in_windows_s": 0}
-    weights = {"transformer": {"bytes_before": 23_800_000_000, "bytes": 12_100_000_000}}
+    sizes = {"bfloat16": 800_000_000, "float8_e4m3fn": 11_300_000_000}
+    weights = {
+        "transformer": {"bytes_before": 23_800_000_000, "bytes": 12_100_000_000, "bytes_by_dtype": sizes}
+    }
     cache = {"computed_share": 0.4375, "computed_steps_share": 0.42}
     rank = {"attention": {"kernels": kernels}, "compile": compiled, "cache": cache, "weights": weights}
     result["effects"] = [rank, rank]

@@ -1,5 +1,6 @@
 """LoRA weights that the test makes itself: merged exactly, and refused where they do not fit."""
 
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -53,20 +54,40 @@ def test_update_is_added_and_no_adapter_stays(flux, lora, as_file):
     assert merged.get_list_adapters() == {}
 
 
-def test_lora_of_another_model_is_refused(flux, lora):
-    save_file(
-        {"unet.other.lora_A.weight": torch.ones(2, 2)}, lora.folder / "pytorch_lora_weights.safetensors"
-    )
-    with pytest.raises(UserError, match="does not fit FluxPipeline"):
-        load(flux, lora=str(lora.folder))
+def keys_of(*layers, width=64):
+    """A LoRA's tensors for layers of the transformer, by name."""
+    return {
+        f"transformer.{layer}.lora_{part}.weight": torch.ones(shape)
+        for layer in layers
+        for part, shape in (("A", (RANK, width)), ("B", (width, RANK)))
+    }
 
 
-def test_lora_of_another_size_is_refused(flux, lora):
-    keys = {f"transformer.{LAYER}.lora_A.weight": torch.ones(2, 32)}
-    keys[f"transformer.{LAYER}.lora_B.weight"] = torch.ones(32, 2)
-    save_file(keys, lora.folder / "pytorch_lora_weights.safetensors")
-    with pytest.raises(UserError, match="does not fit FluxPipeline"):
+def complaint(flux, lora, tensors):
+    save_file(tensors, lora.folder / "pytorch_lora_weights.safetensors")
+    with pytest.raises(UserError) as error:
         load(flux, lora=str(lora.folder))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_lora_of_another_model_is_refused_with_its_keys(flux, lora):
+    line = complaint(flux, lora, {"unet.other.lora_A.weight": torch.ones(2, 2)})
+    assert "does not fit FluxPipeline: 1 of its 1 keys fit no layer: unet.other.lora_A.weight;" in line
+
+
+def test_lora_that_fits_in_part_is_refused_with_the_keys_that_do_not(flux, lora):
+    """Merged in part it would be another image than the one that was asked for, without a word."""
+    others = [f"transformer_blocks.{number}.attn.to_q" for number in (7, 8)]
+    line = complaint(flux, lora, keys_of(LAYER, *others))
+    assert "4 of its 6 keys fit no layer: " in line and line.count("transformer_blocks.") == 3
+    assert "and 1 more;" in line and f"transformer.{LAYER}" not in line
+
+
+def test_lora_of_another_size_is_refused_with_the_sizes(flux, lora):
+    line = complaint(flux, lora, keys_of(LAYER, width=32))
+    assert f"keys of another size: {LAYER}.lora_" in line
+    assert re.search(r"is 2, 32, the model's 2, 64|is 32, 2, the model's 64, 2", line)
 
 
 def test_empty_folder_and_pickle_are_refused(flux, lora, tmp_path_factory):

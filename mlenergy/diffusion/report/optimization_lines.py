@@ -75,6 +75,7 @@ def _weights(ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     parts = ranks[0].get("weights", {}) if ranks else {}
     texts = [
         f"{name} {number(part['bytes'] / 1e9)} GB instead of {number(part['bytes_before'] / 1e9)} GB"
+        f"{_by_dtype(part)}"
         for name, part in parts.items()
     ]
     return [("weights", ", ".join(texts))] if texts else []
@@ -93,3 +94,11 @@ def _similarity(result: Result) -> list[tuple[str, str]]:
     structure = f"SSIM {number(ssim['mean'])} (least {number(ssim['minimum'])})"
     worth = " (random weights: says nothing of quality)" if result["weights"] == "random" else ""
     return [("similarity", f"{noise}, {structure}, to {found['reference']}{worth}")]
+
+
+def _by_dtype(part: Mapping[str, Any]) -> str:
+    """Dtypes that a component is stored in, the largest share first; empty where there is one."""
+    sizes = sorted(part["bytes_by_dtype"].items(), key=lambda one: -one[1])
+    if len(sizes) < 2:
+        return ""
+    return f" ({', '.join(f'{number(size / 1e9)} GB {dtype}' for dtype, size in sizes)})"

@@ -1,10 +1,14 @@
 """Weights in fewer bits: bytes and dtypes are counted on the tensors, and the image moves a little."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
+from mlenergy.diffusion.engines.optimizations.precision import store_denoiser_in_fp8
 
 CPU = Cluster(Rank(), torch.device("cpu"), None)
 
@@ -41,6 +45,38 @@ def test_layerwise_storage_of_the_denoiser(run, exact):
     assert weights["bytes"] < 0.75 * weights["bytes_before"]
     assert ran.images[0].dtype == torch.bfloat16
     assert 12 < psnr(ran.images[0], exact("tiny/flux", "xdit", 2, dtype="bfloat16").images[0]) < 90
+
+
+def test_layerwise_storage_of_flux_at_full_size_is_as_the_docs_say():
+    with torch.device("meta"):
+        denoiser = FluxTransformer2DModel(guidance_embeds=True).to(torch.bfloat16)
+    stored = store_denoiser_in_fp8(denoiser, torch.bfloat16)
+    assert stored["bytes_before"] == 23_802_816_640
+    assert stored["bytes_by_dtype"] == {"float8_e4m3fn": 8_653_744_128, "bfloat16": 6_495_328_384}
+    text = (Path(__file__).parents[3] / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "of 23.8 GB in bfloat16, 17.3 become 8.65 in float8, 6.5 stay: 15.1 GB" in text
+
+
+@pytest.mark.parametrize(
+    ("engine", "option", "component"),
+    [
+        ("diffusers", "--layerwise_fp8", "transformer"),
+        ("xdit", "--quantization int8-weight-only", "transformer"),
+        ("diffusers", "--use_fp8_t5_encoder", "text_encoder_2"),
+    ],
+)
+def test_the_load_says_what_each_component_is_really_stored_in(cluster, plan_of, engine, option, component):
+    words = ["--engine", engine, "--workload.dtype", "bfloat16", *option.split()]
+    loaded = load_engine(plan_of("tiny/flux", *words), cluster)
+    stored = loaded.report.facts["weight_bytes"]
+    parts = loaded.components()
+    loaded.close()
+    assert set(stored) == {"transformer", "text_encoder", "text_encoder_2", "vae"}
+    for name, sizes in stored.items():
+        small = {dtype for dtype in sizes if "8" in dtype}
+        assert bool(small) == (name == component), (name, sizes)
+    held = {p: p for p in parts["text_encoder"].parameters()}
+    assert stored["text_encoder"] == {"bfloat16": sum(2 * p.numel() for p in held)}
 
 
 @pytest.mark.parametrize("model", ["tiny/flux", "tiny/sd3", "tiny/pixart-sigma", "tiny/hunyuandit"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.attention import ATTENTION, attention_library
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, STEP_CACHES, AttentionName
+from mlenergy.diffusion.environment.extras import missing_extra
 from mlenergy.diffusion.models.spec import CacheMethod
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ def _quantization(plan: Plan) -> str | None:
     kind = plan.optimizations.quantization
     if kind is None:
         return None
-    if find_spec("torchao") is None:
-        return f"--quantization {kind} needs the package torchao; install it: pip install torchao"
+    missing = missing_extra("torchao", "quantization")
+    if missing is not None:
+        return f"--quantization {kind} {missing}"
     if kind == "fp8-dynamic" and plan.device != "cuda":
         return (
             "--quantization fp8-dynamic multiplies in float8, which needs an NVIDIA GPU (Ada, Hopper or "

@@ -23,6 +23,7 @@ from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition, position_in_mesh
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
+from mlenergy.diffusion.engines.optimizations.precision import stored_weights
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 
 
@@ -64,6 +65,7 @@ class DiffusersEngine:
         }
         optimizations.after_split(pipeline)
         facts |= watch.facts(pipeline) | call_facts(plan, pipeline.scheduler)
+        facts["weight_bytes"] = stored_weights(pipeline)
         return cls(plan, pipeline, position, optimizations, LoadReport(watch.load_s, facts))
 
     def components(self) -> Mapping[str, torch.nn.Module]:

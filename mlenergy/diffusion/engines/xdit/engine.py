@@ -19,6 +19,7 @@ from mlenergy.diffusion.engines.call import (
 )
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
+from mlenergy.diffusion.engines.optimizations.precision import stored_weights
 from mlenergy.diffusion.engines.xdit import importing
 from mlenergy.diffusion.engines.xdit.groups import form_groups
 from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
@@ -58,6 +59,7 @@ class XditEngine:
         wrapper = _wrapped(pipeline, plan)
         optimizations.after_split(wrapper.module)
         found |= call_facts(plan, wrapper.module.scheduler)
+        found["weight_bytes"] = stored_weights(wrapper.module)
         report = LoadReport(watch.load_s, {**_facts(plan, patches), **found})
         return cls(plan, wrapper, optimizations, report)
 
