@@ -18,6 +18,7 @@ from mlenergy.diffusion.config.optimizations import (
     Optimizations,
     Quantization,
     SchedulerName,
+    VaeDtype,
 )
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan, PromptOrder
@@ -85,6 +86,7 @@ OF_OPTIMIZATIONS: dict[str, st.SearchStrategy[Any]] = {
     "offload": st.none() | one_of(Offload),
     "cache": st.none() | one_of(CacheMethod),
     "cache_threshold": st.none() | FIGURE,
+    "vae_dtype": one_of(VaeDtype),
     "scheduler": one_of(SchedulerName),
 }
 for one in fields(Optimizations):  # switches need no strategy of their own
