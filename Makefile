@@ -33,8 +33,10 @@ $(VENV)/.installed-full: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed
 
+# OMP_NUM_THREADS: torchrun would set 1 by itself, but with a warning.
 demo: install
-	$(VENV)/bin/mlenergy run --ulysses_degree 2 --ring_degree 1 --warmup_iters 1 --benchmark_iters 4 --overwrite_results \
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc_per_node=2 -m mlenergy.diffusion.benchmark \
+	  --ulysses_degree 2 --ring_degree 1 --warmup_iters 1 --benchmark_iters 4 --overwrite_results \
 	  workload:text-to-image --workload.model_id tiny/flux --workload.base_dir run/demo --workload.batch_size 2
 
 test: $(VENV)/.installed-dev
