@@ -1,4 +1,4 @@
-"""What is installed, and what is refused, on which operating system."""
+"""Installation and refusals on each operating system."""
 
 import tomllib
 from pathlib import Path

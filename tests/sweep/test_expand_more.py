@@ -1,4 +1,4 @@
-"""What a run of a sweep takes from where: common options, conditions, repeats, labels."""
+"""Sources of a run's options in a sweep: common options, conditions, repeats, labels."""
 
 from __future__ import annotations
 

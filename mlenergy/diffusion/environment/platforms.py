@@ -1,4 +1,4 @@
-"""What runs on which operating system."""
+"""Operating systems that can run this program, and engines that can run on them."""
 
 from __future__ import annotations
 

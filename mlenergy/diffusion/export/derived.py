@@ -12,7 +12,7 @@ J_PER_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Prices:
-    """What the user pays; None: not given, and then nothing is computed from it."""
+    """Prices that the user pays; None: not given, and then nothing is computed from it."""
 
     usd_per_gpu_hour: float | None = None
     usd_per_kwh: float | None = None

@@ -23,7 +23,7 @@ class Run:
 
 @dataclass
 class Export:
-    """What an export has done so far."""
+    """Record of an export: results written, and those left out."""
 
     written: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)  # path and reason

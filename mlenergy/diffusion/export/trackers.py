@@ -77,7 +77,7 @@ def write_mlflow(runs: Iterable[Run], out: Path, export: Export, prices: Prices)
 
 
 def settings_of(record: ResultRecord) -> dict[str, Any]:
-    """What was run and where, by name."""
+    """Settings and machine of a run, by name."""
     settings = json.loads(record.settings_json) if record.settings_json else {}
     flat: dict[str, Any] = {}
     for name, value in settings.items():

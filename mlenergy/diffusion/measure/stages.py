@@ -137,7 +137,7 @@ class StageProbe:
         return StageSpans(intervals, *self._step_begins(entries["denoise"]), work)
 
     def _marks(self, stage: Stage) -> tuple[Callable[..., None], Callable[..., None]]:
-        """What to call where a stage's work begins, and where it ends."""
+        """Functions to call where a stage's work begins, and where it ends."""
         # Between the denoiser's calls the scheduler works, which is denoising too.
         following: WindowPart = "denoise" if stage == "denoise" else "other"
 

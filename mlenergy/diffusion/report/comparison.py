@@ -22,7 +22,7 @@ MORE: dict[Compared, tuple[str, str]] = {"seconds": ("slower", "faster"), "joule
 
 @dataclass(frozen=True)
 class Side:
-    """What one word of the command line names."""
+    """The results that one word of the command line names."""
 
     name: str  # A, B, …
     word: str
@@ -46,7 +46,7 @@ class Pair:
         return None if one is None or two is None else ratio_of(one, two)
 
     def reason(self, figure: Compared) -> str:
-        """Why there is no ratio."""
+        """The reason for which there is no ratio."""
         lacking = [
             f"{side.name}: {set_up.reasons[figure]}"
             for side, set_up in ((self.base, self.of_base), (self.other, self.of_other))

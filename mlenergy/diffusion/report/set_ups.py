@@ -180,7 +180,7 @@ def differences(set_ups: Sequence[SetUp], all_of_them: bool = False) -> list[str
 
 
 def common_text(set_ups: Sequence[SetUp]) -> str:
-    """What all set-ups have in common, of what one says first of a run."""
+    """The main facts that all set-ups have in common."""
     first = set_ups[0]
     size = f"{first.settings.get('width_px')}x{first.settings.get('height_px')}"
     shown = {"model_id": None, "engine": None, "dtype": None, "width_px": size, "steps": "{} steps"}

@@ -39,7 +39,7 @@ HEADINGS: tuple[tuple[str, FigureName], ...] = (
 
 @dataclass(frozen=True)
 class Shown:
-    """What a table shows, whatever its form."""
+    """Content of a table, whatever its form."""
 
     set_ups: Sequence[SetUp]
     others: Sequence[ResultRecord] = ()  # what is no complete result

@@ -1,4 +1,4 @@
-"""What an earlier run has left and a new one does not go on from: kept under another name, never deleted."""
+"""Remains of an earlier run that a new one does not go on from: renamed, never deleted."""
 
 from __future__ import annotations
 

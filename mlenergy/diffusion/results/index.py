@@ -37,7 +37,7 @@ _Waiting = dict[tuple[str, str], Found]
 
 @dataclass
 class Refreshed:
-    """What a refresh of an index found."""
+    """Findings of a refresh of an index."""
 
     file: Path
     states: Counter[str] = field(default_factory=Counter)  # rows by state

@@ -69,7 +69,7 @@ def is_whole(paths: RunPaths, result: Mapping[str, Any]) -> bool:
 
 
 def broken(paths: RunPaths) -> str | None:
-    """Why a results.json that is there holds no whole result; None where it does, or is absent.
+    """Reason for which a results.json that is there holds no whole result; None where it does, or is absent.
 
     Raises:
         UserError: as `read_result`.

@@ -114,7 +114,7 @@ class SetUp:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why a figure is not known, by figure."""
+        """Reasons for unknown figures, by figure."""
         columns = {}
         if self.joules is None:
             columns["joules"] = "energy_reason"

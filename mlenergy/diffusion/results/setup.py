@@ -1,4 +1,4 @@
-"""What makes two results repeats of each other: settings, versions and hardware, as flat plain data."""
+"""Settings, versions and hardware as flat plain data: equal ones make two results repeats."""
 
 from __future__ import annotations
 

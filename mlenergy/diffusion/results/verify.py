@@ -1,4 +1,4 @@
-"""Whether a result on disk is what its run wrote: results.json, requests.json, images and timeline."""
+"""Check that a result on disk is as its run wrote it: results.json, requests.json, images and timeline."""
 
 from __future__ import annotations
 

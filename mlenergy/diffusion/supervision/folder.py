@@ -73,7 +73,7 @@ def result_folder(
 
 
 def _found(paths: RunPaths, overwrite: bool, allow_no_effect: bool) -> tuple[bool, list[str]]:
-    """Whether a complete result is there, and lines on what else is, which is moved out of the way."""
+    """True where a complete result is there, and lines on anything else, which is moved out of the way."""
     notes: list[str] = []
     recover_interrupted_swap(paths)
     broken = None if overwrite else keep_broken(paths)

@@ -24,7 +24,7 @@ class Kills:
         return cls(group, _oom_kill(root / "proc/vmstat"))
 
     def since(self, earlier: Kills) -> str | None:
-        """What the counters say of a process that was killed meanwhile; None: it was not memory."""
+        """Verdict of the counters on a process that was killed meanwhile; None: it was not memory."""
         if _grew(self.group, earlier.group):
             return "the host's OOM killer ended a process of this job or container: no memory was left"
         if _grew(self.host, earlier.host):

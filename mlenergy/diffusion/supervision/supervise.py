@@ -158,7 +158,7 @@ class Supervisor:
         return "warming up" if self._is_warming_up else words.get(self.stage, self.stage)
 
     def _kept(self) -> str:
-        """What is on disk of the measuring, where the main thread can add nothing any more."""
+        """The part of the measuring that is on disk, where the main thread can add nothing any more."""
         if self.stage == "effects":
             return f"the measured numbers are in {self._paths.results}"
         if self.stage == "saving":

@@ -34,7 +34,7 @@ class SweepArgs:
     file: tyro.conf.Positional[Path]
     """The sweep, a YAML file."""
     executor: Literal["local", "slurm"] = "local"
-    """Where runs are started: on this machine, or as Slurm job arrays."""
+    """Place where runs are started: on this machine, or as Slurm job arrays."""
     print: bool = False
     """Show exactly what would run or be submitted, and stop."""
     status: bool = False
@@ -46,7 +46,7 @@ class SweepArgs:
     retries: Annotated[int | None, RETRIES] = None
     """Times that a failed run is tried again. Default: what the file says."""
     order: Literal["written", "cheapest", "costliest"] | None = None
-    """Which run goes first. Default: what the file says."""
+    """The run that goes first. Default: what the file says."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="GPU,...")] = None
     """GPUs to use, separated by commas. Default: all visible ones."""
     slots: Annotated[int | None, PROCESSES] = None

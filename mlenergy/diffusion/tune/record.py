@@ -125,7 +125,7 @@ def _entry(
 
 
 def _doubts(trial: Trial, verdict: Verdict, trials: Sequence[Trial], objectives: Objectives) -> list[str]:
-    """What is not known, and could take a candidate off the front; none where its place is certain."""
+    """Unknowns that could take a candidate off the front; none where its place is certain."""
     if verdict.dominated_by is not None:
         return [f"it is dominated by #{verdict.dominated_by}"]
     found = []

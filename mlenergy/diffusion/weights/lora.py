@@ -87,7 +87,7 @@ def _has_update(pipeline: Any, component: str, layer: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says of keys, or else its first line."""
+    """The part of an error that is about keys, or else its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     of_keys = [line for line in lines if line.startswith("size mismatch for ")]
     if of_keys:

@@ -35,7 +35,7 @@ for one in (*set_ups(ATTENTION), *set_ups(OTHERS)):
 
 @pytest.fixture(scope="module")
 def found(request, tmp_path_factory):
-    """What two ranks saw in every set-up that the session asks for."""
+    """Observations of two ranks in every set-up that the session asks for."""
     folder = tmp_path_factory.mktemp("table")
     mine = [item for item in request.session.items if item.path == request.path]
     params = [item.callspec.params for item in mine if hasattr(item, "callspec")]

@@ -36,7 +36,7 @@ class DecodeDtype:
         vae.decoder.register_forward_pre_hook(self._on_decoder)
 
     def record(self) -> dict[str, Any]:
-        """What was asked for, and the type of the last decoding; None on a rank that did not decode."""
+        """The requested type, and that of the last decoding; None on a rank that did not decode."""
         return {"asked": self._asked, "decoded": self._decoded}
 
     def _on_decoder(self, decoder: torch.nn.Module, _: Any) -> None:
