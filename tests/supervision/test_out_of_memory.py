@@ -105,3 +105,18 @@ def test_an_estimate_that_takes_long_is_given_up_and_leaves_no_process():
     assert estimate_of(Slow(seconds), limit_s=0.5).estimate_reason == "it took more than 0.5 s"
     assert time.monotonic() - begin < 20
     assert seconds not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+
+
+def advice(plan):
+    error = failure(plan)
+    error.add_estimate(limit_s=30)
+    return str(error).partition("what helps: ")[2]
+
+
+def test_exact_advice_comes_before_lossy_and_none_is_for_what_is_in_use():
+    plan = make_plan(parallel=Parallelism())
+    words = advice(plan)
+    assert 0 < words.index("--enable_model_cpu_offload") < words.index("--quantization int8-weight-only")
+    assert "--enable_model_cpu_offload (lossy)" not in words and "int8-weight-only (lossy)" in words
+    in_use = replace(plan, optimizations=Optimizations(offload="sequential"))
+    assert "cpu_offload" not in advice(in_use)

@@ -1,8 +1,12 @@
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from mlenergy.diffusion.executors.ledger import Entry, Ledger, State
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.spec import SweepSpec
-from mlenergy.diffusion.sweep.todo import plan_runs
+from mlenergy.diffusion.sweep.todo import hold_back, plan_runs
 
 Make = Callable[[str], SweepSpec]
 
@@ -46,3 +50,26 @@ def test_a_cluster_is_planned_for_from_a_machine_without_gpus(sweep_spec: Make) 
     todo = plan_runs(spec, expand(spec), "cluster")
     assert not todo.pruned
     assert [(job.device, job.processes, job.folder) for job in todo.jobs] == [("cuda", 8, None)]
+
+
+@pytest.mark.parametrize(
+    ("state", "attempts", "is_held"),
+    [
+        ("failed", 1, False),  # the first attempt is no retry
+        ("failed", 2, False),
+        ("failed", 3, True),
+        ("interrupted", 3, True),
+        ("planned", 9, False),  # it was never left without a result
+    ],
+)
+def test_a_run_is_tried_again_as_often_as_asked(
+    sweep_spec: Make, tmp_path: Path, state: State, attempts: int, is_held: bool
+) -> None:
+    spec = sweep_spec(GRID)
+    todo = plan_runs(spec, expand(spec), "here")
+    first = todo.jobs[0]
+    earlier = {first.key: Entry(argv=first.argv, label=first.label, state=state, attempts=attempts)}
+    ledger = Ledger.load(tmp_path / "state.json")
+    left, held = hold_back(todo, ledger, earlier, retries=2)
+    assert held == ([first] if is_held else [])
+    assert [job.number for job in left.jobs] == ([2, 3, 4] if is_held else [1, 2, 3, 4])
