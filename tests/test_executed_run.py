@@ -14,7 +14,7 @@ import torch.distributed as dist
 from own_models import TWO_BLOCKS, save_pipeline
 from PIL import Image
 
-from mlenergy.diffusion import benchmark
+import mlenergy.diffusion.benchmark as benchmark
 from mlenergy.diffusion import run as run_module
 from mlenergy.diffusion.cost import costs
 from mlenergy.diffusion.cost.fit import count_costs

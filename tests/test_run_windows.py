@@ -16,7 +16,8 @@ import torch.distributed as dist
 from fake_engine import FakeEngine, effects, image_of
 from PIL import Image
 
-from mlenergy.diffusion import benchmark, run
+import mlenergy.diffusion.benchmark as benchmark
+from mlenergy.diffusion import run
 from mlenergy.diffusion.measure import window
 
 SUPPORT = Path(__file__).parent / "support"

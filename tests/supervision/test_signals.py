@@ -119,10 +119,16 @@ def test_a_signal_ends_every_stage_in_one_line(stalled, stage, number, said):
 def test_a_second_ctrl_c_does_not_wait_for_the_window(stalled, command):
     run = stalled("window", command=command, grace_s=60)
     run.signal()
-    time.sleep(1)  # between two presses; one process takes the first at once, and goes on
-    assert run.process.poll() is None
-    run.signal()
-    run.process.communicate(timeout=30)
+    time.sleep(1)
+    assert run.process.poll() is None  # one press waits for the window
+    end = time.monotonic() + 30  # half of the grace
+    while run.process.poll() is None and time.monotonic() < end:
+        # Again and again: on a busy machine two presses may arrive as one, or with what torchrun passes on.
+        with contextlib.suppress(ProcessLookupError):
+            run.signal()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.communicate(timeout=2)
+    assert run.process.poll() is not None
     wait_until(lambda: not run.ranks())
     status = run.read("status.json")
     assert (status["state"], status["exit_code"]) == ("interrupted", 130)

@@ -122,7 +122,8 @@ def test_a_rank_that_cannot_hear_yet_is_spoken_for(tmp_path):
 
 LOADING = """
 import sys, threading
-from mlenergy.diffusion import benchmark, run
+import mlenergy.diffusion.benchmark as benchmark
+from mlenergy.diffusion import run
 def load(plan, cluster):
     print("loads", flush=True)
     stuck = threading.Lock()

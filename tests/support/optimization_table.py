@@ -45,6 +45,7 @@ OTHERS = {
     "attention_slicing": "--attention_slicing",
     "vae_slicing": "--vae_slicing",
     "vae_tiling": "--vae_tiling",
+    "vae_dtype": "--vae_dtype bfloat16",
     "scheduler ddim": "--scheduler ddim",
     "scheduler dpmsolver++": "--scheduler dpmsolver++",
     "scheduler unipc": "--scheduler unipc",

@@ -56,7 +56,7 @@ def test_results_hold_the_knobs_and_what_they_did(runs):
     assert effects["cache"]["denoiser_calls"] == 12, "two measured windows of six steps, no warm-up"
     assert effects["cache"]["computed_share"] < 1
     assert "float8_e4m3fn" in effects["weights"]["text_encoder_2"]["bytes_by_dtype"]
-    assert set(result_of(exact)["effects"][0]) == {"attention", "scheduler"}
+    assert set(result_of(exact)["effects"][0]) == {"attention", "scheduler", "vae_dtype"}
     schema = json.loads(
         (resources.files("mlenergy.diffusion") / "schema" / "results-v1.json").read_text("utf-8")
     )

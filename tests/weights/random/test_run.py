@@ -49,7 +49,7 @@ def test_two_ranks_run_a_folder_without_weights(bare, tmp_path):
     (folder,) = tmp_path.iterdir()
     result = json.loads((folder / "results.json").read_text())
     assert result["weights"] == "random" and result["configuration"]["weights"] == "random"
-    assert "random weights" in done.stdout and "weights-random" in folder.name
+    assert "random weights" in done.stdout
     built = [rank["facts"]["random_weights"] for rank in result["load"]]
     assert len(built) == 2 and built[0]["fingerprint"] == built[1]["fingerprint"]
     assert built[0]["build_s"] > 0 and built[0]["parameters"]["transformer"] > 0

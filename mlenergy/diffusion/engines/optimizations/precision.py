@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.hooks import apply_layerwise_casting
+from torch.distributed.tensor import DTensor
 
 from mlenergy.diffusion.config.optimizations import Quantization
 from mlenergy.diffusion.engines.optimizations.blocks import computing_blocks
@@ -99,6 +100,8 @@ def stored_weights(pipeline: Any) -> dict[str, dict[str, int]]:
 
 def _stored(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The plain tensors that a tensor is stored as: a quantised one holds several."""
+    if isinstance(tensor, DTensor):
+        return _stored(tensor.to_local())  # this rank's shard
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         return [tensor]
