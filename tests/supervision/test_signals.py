@@ -145,5 +145,5 @@ def test_a_killed_launcher_takes_its_ranks_along_and_they_keep_what_they_have(st
     run = stalled("window passed", command=(*TWO, "--benchmark_iters", "100000"))
     os.kill(run.process.pid, signal.SIGKILL)
     wait_until(lambda: not run.ranks())
-    assert run.read("status.json")["state"] == "interrupted"
+    wait_until(lambda: run.read("status.json")["state"] == "interrupted")
     assert run.read("results_interrupted.json")["completed"] > 0
