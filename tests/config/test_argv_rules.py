@@ -59,7 +59,7 @@ def some_options(draw: st.DrawFn) -> dict[str, Any]:
     return {"workload.model_id": "tiny/flux"} | {name: draw(values_of(OPTIONS[name])) for name in names}
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(options=some_options())
 def test_options_are_the_same_after_writing_and_reading(options: dict[str, Any]) -> None:
     args = parse_args(to_argv(options))
@@ -134,7 +134,7 @@ def test_a_plan_of_every_mode_is_its_own_command_line(fifth: dict[str, Any]) -> 
     assert plan_of(options_of(plan)) == plan
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(plan=some_plans())
 def test_a_plans_own_command_line_makes_the_same_plan(plan: Plan) -> None:
     options = options_of(plan)

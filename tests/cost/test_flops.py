@@ -53,6 +53,7 @@ def uncounted():
     return replace(architecture(FLUX), costs={})
 
 
+@pytest.mark.full
 def test_fifty_steps_of_flux_are_the_published_number(uncounted, own_cache, no_child):
     entry = _entry(uncounted)
     assert entry.parent == own_cache

@@ -142,6 +142,7 @@ def test_a_hang_is_found_and_leaves_the_stacks_of_all_ranks(start):
     assert "sitecustomize.py" in (run.folder / "stacks_rank1.txt").read_text()
 
 
+@pytest.mark.full
 def test_out_of_memory_is_a_line_with_a_way_out(tmp_path, monkeypatch):
     limit_bytes = 2_500_000_000
 

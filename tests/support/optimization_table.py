@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from optimization_batches import words_of
 
-from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.args import read_args
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -76,7 +76,7 @@ class SetUp:
             *("--engine", self.engine, "--workload.inference_steps", steps, "--workload.dtype", "float32"),
             *("--workload.batch_size", "4", *DEGREES[self.mode].split(), *options.split()),
         ]
-        args = parse_args(words_of(self.model, words))
+        args = read_args(words_of(self.model, words))
         return make_plan(args, resolve_model(self.model), 2, "cpu", "a device")
 
 

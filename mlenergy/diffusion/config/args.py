@@ -187,7 +187,7 @@ def parse_args(argv: Sequence[str], prog: str = "python -m mlenergy.diffusion.be
     return parse(BenchmarkArgs, argv, prog)
 
 
-def read_args(argv: Sequence[str], prog: str) -> BenchmarkArgs:
+def read_args(argv: Sequence[str], prog: str = "mlenergy run") -> BenchmarkArgs:
     """As `parse_args`, but a thousand times as fast: for command lines that a sweep has made.
 
     Raises:

@@ -33,6 +33,7 @@ def test_blocks_of_a_class_are_compiled_once_and_a_cache_stays_outside(cluster, 
     assert optimizations_without_effect(optimizations, [effects]) == []
 
 
+@pytest.mark.full
 def test_attention_that_is_led_elsewhere_is_compiled_once_too(run, exact):
     words = ["--engine", "diffusers", "--use_torch_compile", "--attention_backend", "math"]
     ran = run("tiny/sd3", *words, steps=2, counted=False)
@@ -72,6 +73,7 @@ def test_blocks_are_traced_whole(run, monkeypatch, model, engine):
     assert compiled["graphs"] >= 1 and compiled["graph_breaks"] == 0
 
 
+@pytest.mark.full
 def test_a_whole_denoiser_in_the_xdit_engine(run, exact):
     words = ["--engine", "xdit", "--use_torch_compile", "--compile_mode", "whole"]
     ran = run("tiny/pixart-sigma", *words, steps=2, counted=False)
