@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import astuple
+from itertools import combinations
 from pathlib import Path
 
 import forked
@@ -33,6 +34,25 @@ for one in (*set_ups(ATTENTION), *set_ups(OTHERS)):
         REFUSALS.append((one, str(error)))
 
 
+def few(offered):
+    """Set-ups in which every two of optimization, model, engine and mode meet that meet in any of them.
+
+    Compiling takes half a minute a set-up and has tests of its own (test_compile.py).
+    """
+    pairs = {
+        one: set(combinations(enumerate(astuple(one)), 2)) for one in offered if one.optimization != "compile"
+    }
+    left, chosen = set().union(*pairs.values()), set()
+    while left:
+        best = max(pairs, key=lambda one: len(pairs[one] & left))
+        chosen.add(best)
+        left -= pairs[best]
+    return chosen
+
+
+FULL = few(OFFERED) - QUICK
+
+
 @pytest.fixture(scope="module")
 def found(request, tmp_path_factory):
     """Observations of two ranks in every set-up that the session asks for."""
@@ -59,6 +79,7 @@ def found(request, tmp_path_factory):
     [
         pytest.param(set_up, id=set_up.name, marks=() if set_up in QUICK else pytest.mark.full)
         for set_up in OFFERED
+        if set_up in QUICK | FULL
     ],
 )
 def test_what_the_plan_offers_acts_on_every_rank(found, set_up):
