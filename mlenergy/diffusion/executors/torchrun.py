@@ -35,6 +35,7 @@ LAUNCHER = "mlenergy.diffusion.executors.torchrun"  # not __name__, which is __m
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 # An address rather than the hostname, which not every machine or container can resolve.
 ONE_MACHINE = ("--standalone", "--local_addr=127.0.0.1")
+_CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
 _LEAD = "--signal_lead_s"
 _USAGE = f"usage: python -m {LAUNCHER} TORCHRUN_OPTIONS [{_LEAD} SECONDS] -- OPTIONS OF THE BENCHMARK"
 
@@ -147,10 +148,16 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
     """
     if speaks:
         print("starting", file=sys.stderr, flush=True)  # the next import takes seconds
+    # torch reads it as its library loads: without it the store of another node's launcher that has ended is
+    # told with a stack of C++. The benchmark's processes keep their own level.
+    is_default = _CPP_LEVEL not in os.environ
+    os.environ.setdefault(_CPP_LEVEL, "ERROR")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    if is_default:
+        del os.environ[_CPP_LEVEL]
     _silence_torchrun()
     # torchrun would undo nohup.
     names = ",".join(number.name for number in SIGNALS if not is_nohup(number))
