@@ -116,7 +116,7 @@ def main(words: list[str]) -> int:
     middle = words.index("--")
     options, argv = words[:middle], words[middle + 1 :]
     speaks = os.environ.get("SLURM_PROCID", "0") == "0"  # of the nodes of a Slurm job, the first
-    with Starting(speaks=speaks, signals=SIGNALS):
+    with Starting(speaks=speaks, signals=SIGNALS, exit_code=lambda number: exit_code_of(-number)):
         lead_s, options = _take_lead(options)
         if speaks and lead_s is not None:
             from mlenergy.diffusion.executors.time_limit import warning_of

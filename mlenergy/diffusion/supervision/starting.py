@@ -36,9 +36,17 @@ class Starting:
     Args:
         speaks: print the line; of several processes one alone does.
         signals: that end the process.
+        exit_code: of the process, by the signal that ended it.
     """
 
-    def __init__(self, *, speaks: bool, signals: tuple[signal.Signals, ...] = SIGNALS) -> None:
+    def __init__(
+        self,
+        *,
+        speaks: bool,
+        signals: tuple[signal.Signals, ...] = SIGNALS,
+        exit_code: Callable[[int], int] = lambda number: 128 + number,
+    ) -> None:
+        self._exit_code = exit_code
         self._speaks = speaks
         self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
@@ -83,7 +91,7 @@ class Starting:
         if self._speaks:
             with suppress(OSError):
                 os.write(self._terminal, f"mlenergy: error: {line}\n".encode())
-        os._exit(128 + number)
+        os._exit(self._exit_code(number))
 
     def _in_main_thread(self, number: int, _frame: FrameType | None) -> None:
         """Do nothing: the thread has been woken."""
