@@ -218,6 +218,14 @@ def _say(line: str) -> None:
     print(f"mlenergy: error: {line}", file=sys.stderr, flush=True)
 
 
+def _main() -> int:
+    code = main(sys.argv[1:])
+    # srun ends this node's launcher as soon as another one has failed: all is over here, the exit code too.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    return code
+
+
 if __name__ == "__main__":
     hold_lifeline()
-    sys.exit(quiet_pipe(lambda: main(sys.argv[1:])))
+    sys.exit(quiet_pipe(_main))
