@@ -153,7 +153,9 @@ def test_a_mistake_is_one_line_in_the_job_too(
     assert slurm.wait(job) == ["FAILED"]
     assert slurm.show(job)["ExitCode"] == "2:0"
     lines = [line for line in log_of(tmp_path, job).splitlines() if not line.startswith("srun: ")]
-    assert lines[0] == "starting" and len(lines) == 2, lines
+    assert lines[0] == "starting", lines
+    # The other node's launcher may find its partner gone before srun ends it, and says so in a line.
+    assert all("lost each other" in line for line in lines[2:]), lines
     assert lines[1].startswith("mlenergy: error: ") and "not a multiple of 16" in lines[1]
 
 
