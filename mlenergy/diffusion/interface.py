@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.argv import WORKLOAD, to_argv
+from mlenergy.diffusion.config.option import nearest
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.find import expand, find_results
+from mlenergy.diffusion.executors.process import errors_in
+from mlenergy.diffusion.results.collect import collect
 from mlenergy.diffusion.results.paths import RunPaths
-from mlenergy.diffusion.results.read import load_result, read_result
+from mlenergy.diffusion.results.read import read_result
 
 if TYPE_CHECKING:
     import pandas
 
-_ERROR = "mlenergy: error: "
 _LINES_KEPT = 50  # of the output, to find the error in
 _OF_RUN = {one.name for one in fields(BenchmarkArgs)} - {WORKLOAD}
 _OF_WORKLOAD = {one.name for one in fields(TextToImage)}
@@ -108,13 +109,8 @@ def load_results(*paths: str | PathLike[str]) -> pandas.DataFrame:
     """
     import pandas
 
-    rows: list[dict[str, Any]] = []
-    for path in expand([str(path) for path in paths]):
-        root = path if path.is_dir() else path.parent
-        for found in find_results(root):
-            if found.file and (path.is_dir() or found.file == path.name):
-                file = root / found.folder / found.file
-                rows.append(asdict(load_result(file).record))
+    found = collect([str(path) for path in paths])
+    rows = [asdict(record) for record in (*found.results, *found.others)]
     return pandas.DataFrame(rows).dropna(axis="columns", how="all") if rows else pandas.DataFrame()
 
 
@@ -133,10 +129,8 @@ def argv_of(model_id: str, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _meant(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, _OF_RUN | _OF_WORKLOAD, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    close = nearest(name, _OF_RUN | _OF_WORKLOAD)
+    return f" (did you mean {close}?)" if close else ""
 
 
 def _run(command: list[str], quiet: bool) -> list[str]:
@@ -166,6 +160,5 @@ def _run(command: list[str], quiet: bool) -> list[str]:
         process.communicate()  # it saves what it has measured
         raise
     if code:
-        errors = [line.removeprefix(_ERROR) for line in kept if line.startswith(_ERROR)]
-        raise UserError((errors or [f"the run ended with exit code {code}"])[-1])
+        raise UserError((errors_in(kept) or [f"the run ended with exit code {code}"])[-1])
     return list(kept)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,12 @@ def failure_in_log(exit_code: int, log: Path) -> tuple[State, str]:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError as error:
         return "failed", f"its log cannot be read: {error.strerror}"
-    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    errors = errors_in(lines)
     reason = (errors or lines or ["it printed nothing"])[-1]
     interrupted = exit_code in _INTERRUPTED or reason.startswith("interrupted")
     return ("interrupted" if interrupted else "failed"), reason
+
+
+def errors_in(lines: Iterable[str]) -> list[str]:
+    """The error lines of a run's output, without the program's name."""
+    return [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
