@@ -64,3 +64,11 @@ def test_it_can_be_polled_seen_and_killed() -> None:
 def test_what_a_library_reads_as_it_is_imported_needs_a_start() -> None:
     started = python("-c", PARENT, env={**os.environ, "HF_HOME": "/elsewhere"})
     assert int(started.stdout) == os.getpid() != int(python("-c", PARENT).stdout)
+
+
+def test_the_cache_folder_that_torch_sets_as_it_compiles_changes_nothing(tmp_path: Path) -> None:
+    environ = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = python("-c", "import os; print(os.getppid(), os.environ['TORCHINDUCTOR_CACHE_DIR'])", env=environ)
+    parent, folder = done.stdout.split()
+    assert int(parent) != os.getpid()
+    assert folder == str(tmp_path)

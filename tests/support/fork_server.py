@@ -41,6 +41,8 @@ PIPELINES = ("Flux", "StableDiffusion3", "StableDiffusionXL", "StableDiffusion",
 NOT_IMPORTED = ("engines.xdit", "_process", "__main__", "executors.start", "diffusion.benchmark")
 # Read as a library is imported, or before: a process that wants other ones has to be started.
 READ_EARLY = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "PYTHON", "TORCHINDUCTOR_", "TORCH_LOGS", "XFUSER_")
+# Begin alike, but are read each time that they are needed. torch sets the second one as it first compiles.
+READ_LATE = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")
 
 
 def main(path: str) -> None:
@@ -149,7 +151,9 @@ class Server:
 def early(environ: Any) -> dict[str, str]:
     """The variables that only a real start can change."""
     return {
-        name: value for name, value in environ.items() if name.startswith(READ_EARLY) and name != "PYTHONPATH"
+        name: value
+        for name, value in environ.items()
+        if name.startswith(READ_EARLY) and name not in READ_LATE
     }
 
 
