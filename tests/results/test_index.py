@@ -38,13 +38,14 @@ def rows(root, column="state"):
 def read(monkeypatch):
     """The folders whose files were read."""
     known = []
-    load = index.load_result
+    load = index.load_found
 
-    def counted(file, folder):
-        known.append(folder)
-        return load(file, folder)
+    def counted(root, found):
+        if found.state is None:
+            known.append(found.folder)
+        return load(root, found)
 
-    monkeypatch.setattr(index, "load_result", counted)
+    monkeypatch.setattr(index, "load_found", counted)
     return known
 
 

@@ -15,6 +15,7 @@ from mlenergy.diffusion.config.parser import option_group, parse
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.export.derived import Prices
 from mlenergy.diffusion.export.runs import Export, Run, complete_runs
+from mlenergy.diffusion.results.find import require_folder
 
 PROG = "mlenergy export"
 _SHOWN = 20  # of what is left out
@@ -82,8 +83,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(args: ExportArgs) -> None:
-    if not args.folder.is_dir():
-        raise UserError(f"there is no folder {args.folder}; name one that holds results")
+    require_folder(args.folder)
     for name in ("grid_g_per_kwh", "usd_per_gpu_hour", "usd_per_kwh"):
         value = getattr(args, name)
         if value is not None and not 0 <= value < float("inf"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.results.find import find_results
-from mlenergy.diffusion.results.read import load_result
+from mlenergy.diffusion.results.read import load_found
 from mlenergy.diffusion.results.record import ResultRecord
 
 
@@ -36,12 +36,8 @@ class Export:
 def complete_runs(root: Path, export: Export) -> Iterator[Run]:
     """Every complete result below a folder, one at a time; all else is noted with its reason."""
     for found in find_results(root):
-        if found.state is not None:
-            export.left_out.append((found.folder, found.reason or found.state))
-            continue
-        folder = root / found.folder
-        loaded = load_result(folder / found.file, found.folder)
+        loaded = load_found(root, found)
         if loaded.content is None:
             export.leave_out(loaded.record, loaded.record.reason or loaded.record.state)
         else:
-            yield Run(loaded.record, loaded.content, folder)
+            yield Run(loaded.record, loaded.content, root / found.folder)

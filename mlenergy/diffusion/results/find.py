@@ -68,6 +68,16 @@ def find_results(root: Path) -> Iterator[Found]:
                 waiting.append(place)
 
 
+def require_folder(root: Path) -> None:
+    """Refuse what is no folder to look for results in.
+
+    Raises:
+        UserError: it is not there, or is a file.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; name one that holds results")
+
+
 def expand(texts: Sequence[str]) -> list[Path]:
     """The files and folders that the words of a command line name, in order; patterns may match several.
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.atomic import written_aside
-from mlenergy.diffusion.results.find import Found, Stamp, find_results
-from mlenergy.diffusion.results.read import load_result
+from mlenergy.diffusion.results.find import Found, Stamp, find_results, require_folder
+from mlenergy.diffusion.results.read import load_found
 from mlenergy.diffusion.results.record import STAMP, ResultRecord
 
 NAME = "index.parquet"
@@ -60,8 +60,7 @@ def refresh(
     Raises:
         UserError: there is no such folder, or the table cannot be written, or is not one of this program.
     """
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}; name one that holds results")
+    require_folder(root)
     done = Refreshed(out or root / NAME)
     now_ns = time.time_ns()
     waiting: _Waiting = {(one.folder, one.file): one for one in find_results(root)}
@@ -186,9 +185,7 @@ def _read(
 
 
 def _record(root: Path, found: Found, now_ns: int) -> ResultRecord:
-    if found.state is not None:
-        return ResultRecord(folder=found.folder, file="", state=found.state, reason=found.reason)
-    record = load_result(root / found.folder / found.file, found.folder).record
+    record = load_found(root, found).record
     is_young = max(record.source_mtime_ns or 0, record.source_ctime_ns or 0) > now_ns - _YOUNG_NS
     return replace(record, source_ctime_ns=None) if is_young else record
 

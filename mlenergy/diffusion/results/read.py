@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.build import SCHEMA_VERSION
+from mlenergy.diffusion.results.find import Found
 from mlenergy.diffusion.results.flatten import NotAResultError, flatten, plain_text
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.record import ResultRecord, State
@@ -101,6 +102,14 @@ class Loaded:
 
     record: ResultRecord
     content: dict[str, Any] | None
+
+
+def load_found(root: Path, found: Found) -> Loaded:
+    """Read a file that `find_results(root)` has found; a folder that it did not enter has its reason."""
+    if found.state is not None:
+        record = ResultRecord(folder=found.folder, file="", state=found.state, reason=found.reason)
+        return Loaded(record, None)
+    return load_result(root / found.folder / found.file, found.folder)
 
 
 def load_result(file: Path, folder: str | None = None) -> Loaded:

@@ -14,7 +14,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.report.html.collect import Limits, Report
 from mlenergy.diffusion.report.html.page import page_of
 from mlenergy.diffusion.results.atomic import written_aside
-from mlenergy.diffusion.results.find import Found, find_results
+from mlenergy.diffusion.results.find import Found, find_results, require_folder
 from mlenergy.diffusion.results.read import load_result
 
 PROG = "mlenergy report"
@@ -71,8 +71,7 @@ def gathered(folder: Path, limits: Limits, most_rows: int) -> Report:
     Raises:
         UserError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; name one that holds results")
+    require_folder(folder)
     report = Report(limits)
     found = sorted(find_results(folder), key=_age)
     for one in found[:most_rows]:
