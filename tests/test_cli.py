@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion import __version__
 from mlenergy.diffusion.cli import VERBS, main
 from mlenergy.diffusion.config.args import PlanArgs, parse_args
 from mlenergy.diffusion.config.parser import parse
@@ -20,6 +19,7 @@ from mlenergy.diffusion.report.index_command import IndexArgs
 from mlenergy.diffusion.report.show_command import ShowArgs
 from mlenergy.diffusion.sweep.command import SweepArgs
 from mlenergy.diffusion.tune.options import read_command
+from mlenergy.diffusion.version import __version__
 
 ROOT = Path(__file__).parents[1]
 MLENERGY = str(Path(sys.executable).with_name("mlenergy"))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mlenergy.diffusion.interface import benchmark as benchmark
     from mlenergy.diffusion.interface import load_results as load_results
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlenergy.diffusion import __version__
 from mlenergy.diffusion.environment.platforms import check_system
 from mlenergy.diffusion.errors import UserError, quiet_pipe
+from mlenergy.diffusion.version import __version__
 
 USER_ERROR = 2
 PROG = "mlenergy"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mlenergy.diffusion import __version__
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
 from mlenergy.diffusion.sweep.command import main
 from mlenergy.diffusion.sweep.expand import expand
 from mlenergy.diffusion.sweep.spec import read_sweep
+from mlenergy.diffusion.version import __version__
 
 SWEEP = """
 folder: sweep

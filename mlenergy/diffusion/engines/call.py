@@ -68,7 +68,7 @@ def group_rows(data_rank: int, data_degree: int, batch_size: int) -> slice:
 
 
 def scheduled_calls(scheduler: Any, steps: int) -> int | None:
-    """Calls of the denoiser that a scheduler of this kind makes for so many steps: one a timestep.
+    """Calls of the denoiser that a scheduler of this kind makes for that many steps: one a timestep.
 
     Mostly one a step; PNDM makes one more, and methods of second order nearly twice as many. Asked of a copy,
     so that a pipeline that sets other steps cannot change the answer. None where it does not tell.

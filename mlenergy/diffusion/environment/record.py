@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import mlenergy.diffusion
+from mlenergy.diffusion import version
 from mlenergy.diffusion.environment.device import cpu_name, torch_cuda_build
 from mlenergy.diffusion.environment.gpus import Gpu, ask, list_gpus, nvml
 from mlenergy.diffusion.environment.redact import redact_arguments, redact_environment
@@ -96,16 +96,16 @@ def source_state() -> dict[str, Any]:
     ``commit`` and ``dirty`` are None, with ``reason``, where there is no checkout
     (an installed wheel) or no git.
     """
-    package = Path(mlenergy.diffusion.__file__).resolve().parent
+    package = Path(version.__file__).resolve().parent
     commit = _git(package, "rev-parse", "HEAD")
     # A wheel inside some other repository's virtual environment is not that repository's source.
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     if commit is None or tracked is None:
         reason = "this package does not run from a git checkout"
-        return {"version": mlenergy.diffusion.__version__, "commit": None, "dirty": None, "reason": reason}
+        return {"version": version.__version__, "commit": None, "dirty": None, "reason": reason}
     changes = _git(package, "status", "--porcelain", "--untracked-files=normal", ".")
     return {
-        "version": mlenergy.diffusion.__version__,
+        "version": version.__version__,
         "commit": commit,
         "dirty": bool(changes),
         "reason": None,

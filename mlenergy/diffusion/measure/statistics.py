@@ -150,7 +150,7 @@ def drift(values: Sequence[float]) -> Drift | None:
 
 
 def t_quantile(freedom: float) -> float:
-    """Student's t of the two-sided 95 % interval, for so many degrees of freedom."""
+    """Student's t of the two-sided 95 % interval, for that many degrees of freedom."""
     from scipy.special import stdtrit  # scipy.stats calls it too, and takes a second to import
 
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))

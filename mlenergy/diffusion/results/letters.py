@@ -35,12 +35,12 @@ def slug(text: str) -> str:
 
 
 def start_of(text: str, most_bytes: int) -> str:
-    """The longest beginning that takes at most so many bytes in UTF-8."""
+    """The longest beginning that takes at most that many bytes in UTF-8."""
     return text.encode()[:most_bytes].decode(errors="ignore")
 
 
 def end_of(text: str, most_bytes: int) -> str:
-    """The longest end that takes at most so many bytes in UTF-8."""
+    """The longest end that takes at most that many bytes in UTF-8."""
     return text.encode()[-most_bytes:].decode(errors="ignore")
 
 

@@ -23,7 +23,7 @@ class Ratio:
         return None if self.low is None or self.high is None else not self.low <= 1 <= self.high
 
     def times(self, factor: float) -> Ratio:
-        """The ratio of the same means, of which one is known to be so many times larger."""
+        """The ratio of the same means, of which one is known to be larger by that factor."""
         low, high = self.low, self.high
         return Ratio(
             self.value * factor,

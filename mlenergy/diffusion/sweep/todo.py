@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mlenergy.diffusion import __version__
 from mlenergy.diffusion.config.args import read_args
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.environment.device import DeviceType, Preference, detect_device
@@ -20,6 +19,7 @@ from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.sweep.conditions import PROCESSES, REPEAT
 from mlenergy.diffusion.sweep.expand import Run
 from mlenergy.diffusion.sweep.spec import SweepSpec
+from mlenergy.diffusion.version import __version__
 
 # here: planned for this machine's device; cluster: for nodes with GPUs that this machine need not have.
 Where = Literal["here", "cluster"]

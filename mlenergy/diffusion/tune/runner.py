@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mlenergy.diffusion import __version__
 from mlenergy.diffusion.config.argv import to_argv
 from mlenergy.diffusion.executors.job import Job, has_result
 from mlenergy.diffusion.executors.ledger import Entry, Ledger
@@ -17,6 +16,7 @@ from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.tune.settings import options_of
 from mlenergy.diffusion.tune.space import Candidate
 from mlenergy.diffusion.tune.trials import Failed, Measured, read_start
+from mlenergy.diffusion.version import __version__
 
 
 class Runner:

@@ -107,7 +107,7 @@ class AppliedOptimizations:
     def effects(self, warmup_calls: int, run: _Run) -> dict[str, Any]:
         """Effects of the optimizations over the calls after the first `warmup_calls`; plain data.
 
-        run: generates a batch in so many steps; the attention of each part's first call is looked at,
+        run: generates a batch in that many steps; the attention of each part's first call is looked at,
             so every rank has to call this.
         """
         found: dict[str, Any] = {"scheduler": scheduler_record(self._pipeline.scheduler)}

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlenergy.diffusion import __version__
 from mlenergy.diffusion.report.html.extras import images_of, timeline_of
 from mlenergy.diffusion.report.html.published import SOURCE, published_rows
 from mlenergy.diffusion.report.html.rows import details_of, row_of
+from mlenergy.diffusion.version import __version__
 
 PROMPT_LIMIT = 600  # characters of a prompt that the page shows
 _TIMELINES = 300  # runs; each is about 10 kB of the page
