@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from parity_reference import PIPELINES, TAKES_TEXT_LENGTH, Wanted, reference_images
+from parity_reference import BY_HAND, Wanted, reference_images
 from result_samples import cpu_plan
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
@@ -46,8 +46,8 @@ def plan_of(model, **changes):
 
 def is_known(model, change):
     if change == "negative":
-        return model != "tiny/flux"
-    return change != "text" or model in TAKES_TEXT_LENGTH
+        return BY_HAND[model].takes_negative
+    return change != "text" or BY_HAND[model].takes_text_length
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def check(engine, model, options):
 
 # SD3.5 is called as SD3, PixArt-Alpha as Sigma.
 @pytest.mark.parametrize(
-    "model", [name for name in PIPELINES if name not in ("tiny/sd3.5", "tiny/pixart-alpha")]
+    "model", [name for name in BY_HAND if name not in ("tiny/sd3.5", "tiny/pixart-alpha")]
 )
 def test_all_options_reach_the_pipeline_as_if_it_were_called_by_hand(engines, model):
     options = [values for change, values in CHANGES.items() if is_known(model, change)]
@@ -86,7 +86,7 @@ def test_all_options_reach_the_pipeline_as_if_it_were_called_by_hand(engines, mo
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("model", PIPELINES)
+@pytest.mark.parametrize("model", BY_HAND)
 def test_each_option_by_itself_and_every_default_do(engines, model):
     check(engines(model), model, {})
     for change, options in CHANGES.items():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from parity_cases import Case
+from parity_case import Case
 from parity_run import WorkerFailed, build_tiny_models, run_worker
 
 

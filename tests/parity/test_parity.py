@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from parity_cases import APPROXIMATE, BROKEN, CASES, FAULTS, QUICK, REFUSED, Case
+from parity_case import Case
+from parity_cases import APPROXIMATE, BROKEN, CASES, FAULTS, QUICK, REFUSED
 from parity_run import RESULTS
 
 Results = Callable[[int], dict[str, Any]]

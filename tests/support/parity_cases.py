@@ -1,144 +1,51 @@
-"""The parity cases as data, shared by the tests, the worker that torchrun starts, and the page."""
+"""The parity cases as data, shared by the tests, the worker that torchrun starts, and the page.
+
+Those of families added since the first list are in files of their own, which GROUPS joins.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
+
+from parity_case import (
+    CFG,
+    CFG_FOUR,
+    CHANGING,
+    DATA,
+    DATA_CFG,
+    DATA_FOUR,
+    DATA_ONE_PATCH,
+    DATA_PIPEFUSION,
+    EQUAL_BATCH,
+    FOUR,
+    ONE_PATCH,
+    ONE_PATCH_CFG,
+    ONE_PATCH_FOUR,
+    PIPEFUSION,
+    SHARED,
+    SYNCHRONOUS,
+    TENSOR,
+    TWO,
+    TWO_BATCHES,
+    VAE,
+    VAE_CFG,
+    VAE_TOO,
+    Call,
+    Case,
+    each,
+    without,
+)
+from parity_groups import GROUPS
 
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.models.listed import BY_ID
-from mlenergy.diffusion.models.spec import EngineName
-
-EQUAL = 1e-5  # max abs difference of pixels in [0, 1]; float32
-EQUAL_BATCH = 5e-5  # data-parallel: another batch size rounds differently
-
-PROMPTS = (
-    "a fox in the snow",
-    "seven blue boats on a lake at dusk, seen from the hill above the town",
-    "an owl reading a book",
-    "portrait of a clockmaker, oil on canvas, warm light from the left, very fine detail",
-)
 
 GUIDED = ("tiny/sd3", "tiny/sd3.5", "tiny/pixart-alpha", "tiny/pixart-sigma", "tiny/hunyuandit")
 TRANSFORMERS = ("tiny/flux", *GUIDED)
 UNETS = ("tiny/sdxl", "tiny/sd1.5")
 FIXED_TEXT = ("tiny/hunyuandit", *UNETS)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the engine: images, and their size in pixels."""
-
-    batch: int = 1
-    height_px: int = 64
-    width_px: int = 64
-
-
-ONE_RANK = Parallelism()
-TWO_BATCHES = (Call(1), Call(2))
-CHANGING = (Call(1), Call(2, 64, 96), Call(1, 128, 64), Call(3))  # batch and shape change between calls
-SHARED = (Call(2), Call(4, 64, 96))  # what two data-parallel groups can share
-
-
-@dataclass(frozen=True)
-class Case:
-    """One engine with its degrees, and the calls it serves one after the other."""
-
-    name: str
-    model: str
-    degrees: Parallelism = ONE_RANK
-    engine: EngineName = "xdit"
-    calls: tuple[Call, ...] = TWO_BATCHES
-    steps: int = 2
-    text_tokens: int | None = None  # None: the model's default
-    guidance: float | None = None  # None: the model's default
-    negative: str | None = None
-    threshold: float = EQUAL
-    against: Parallelism | None = None  # compare with these degrees of the same engine, not with one rank
-    blind: bool = False  # image tokens do not see each other, so that stale ones cannot matter
-    without_patches: tuple[str, ...] = ()  # names in xdit_faults.py: shows that the fault is still there
-    refused: bool = False  # the plan refuses it; here it runs all the same
-    shifted_rank: int | None = None  # this rank's slice is shifted by one token: broken on purpose
-
-    @property
-    def world_size(self) -> int:
-        """Processes that the case needs."""
-        return self.degrees.world_size
-
-    @property
-    def short(self) -> str:
-        """The model's name without its folder."""
-        return self.model.removeprefix("tiny/")
-
-    def reference(self, call: Call) -> Case:
-        """The one-rank case of plain diffusers whose image this call has to give."""
-        return replace(
-            self,
-            name="",
-            degrees=ONE_RANK,
-            engine="diffusers",
-            calls=(call,),
-            threshold=0.0,
-            against=None,
-            without_patches=(),
-            refused=False,
-            shifted_rank=None,
-        )
-
-
-Modes = Mapping[str, Parallelism]
-
-TWO: Modes = {"ulysses 2": Parallelism(ulysses=2), "ring 2": Parallelism(ring=2)}
-FOUR: Modes = {
-    "ulysses 2 x ring 2": Parallelism(ulysses=2, ring=2),
-    "ulysses 4": Parallelism(ulysses=4),
-    "ring 4": Parallelism(ring=4),
-}
-TENSOR: Modes = {"tensor 2": Parallelism(tensor=2)}
-CFG: Modes = {"cfg 2": Parallelism(cfg=2)}
-CFG_FOUR: Modes = {
-    "cfg 2 x ulysses 2": Parallelism(cfg=2, ulysses=2),
-    "cfg 2 x ring 2": Parallelism(cfg=2, ring=2),
-}
-ONE_PATCH: Modes = {"pipefusion 2, one patch": Parallelism(pipefusion=2, num_pipeline_patch=1)}
-SYNCHRONOUS: Modes = {
-    "pipefusion 2, synchronous": Parallelism(pipefusion=2, pipefusion_warmup_steps=2),
-}
-ONE_PATCH_FOUR: Modes = {
-    "pipefusion 2 x ulysses 2, one patch": Parallelism(pipefusion=2, ulysses=2, num_pipeline_patch=1),
-    "pipefusion 2 x ring 2, one patch": Parallelism(pipefusion=2, ring=2, num_pipeline_patch=1),
-    "pipefusion 4, one patch": Parallelism(pipefusion=4, num_pipeline_patch=1),
-}
-ONE_PATCH_CFG: Modes = {
-    "pipefusion 2 x cfg 2, one patch": Parallelism(pipefusion=2, cfg=2, num_pipeline_patch=1),
-}
-VAE: Modes = {"ulysses 2, parallel vae": Parallelism(ulysses=2, parallel_vae=True)}
-VAE_TOO: Modes = {
-    "ring 2, parallel vae": Parallelism(ring=2, parallel_vae=True),
-    "pipefusion 2, one patch, parallel vae": Parallelism(
-        pipefusion=2, num_pipeline_patch=1, parallel_vae=True
-    ),
-}
-VAE_CFG: Modes = {"cfg 2, parallel vae": Parallelism(cfg=2, parallel_vae=True)}
-DATA: Modes = {"data 2": Parallelism(data=2)}
-DATA_FOUR: Modes = {
-    "data 2 x ulysses 2": Parallelism(data=2, ulysses=2),
-    "data 2 x ring 2": Parallelism(data=2, ring=2),
-}
-DATA_ONE_PATCH: Modes = {
-    "data 2 x pipefusion 2, one patch": Parallelism(data=2, pipefusion=2, num_pipeline_patch=1),
-}
-DATA_CFG: Modes = {"data 2 x cfg 2": Parallelism(data=2, cfg=2)}
-
-PIPEFUSION = Parallelism(pipefusion=2)
-_DATA_PIPEFUSION = Parallelism(data=2, pipefusion=2)
-
-
-def _each(model: str, modes: Modes, suffix: str = "", **fields: object) -> Iterable[Case]:
-    for mode, degrees in modes.items():
-        case = Case(f"{model.removeprefix('tiny/')} {mode}{suffix}", model, degrees)
-        yield replace(case, **fields)  # type: ignore[arg-type]  # the caller names Case's own fields
 
 
 def _xdit(model: str) -> Iterable[Case]:
@@ -147,16 +54,16 @@ def _xdit(model: str) -> Iterable[Case]:
     negative = "blurred" if guided else None
     yield Case(f"{model.removeprefix('tiny/')} one rank", model, threshold=0.0)
     easy = {**TWO, **ONE_PATCH, **VAE, **(CFG if guided else {})}
-    yield from _each(model, easy, calls=CHANGING, negative=negative)
-    yield from _each(model, SYNCHRONOUS)
-    yield from _each(model, {**VAE_TOO, **(VAE_CFG if guided else {})}, calls=(Call(2, 64, 96),))
+    yield from each(model, easy, calls=CHANGING, negative=negative)
+    yield from each(model, SYNCHRONOUS)
+    yield from each(model, {**VAE_TOO, **(VAE_CFG if guided else {})}, calls=(Call(2, 64, 96),))
     shared = {**DATA, **DATA_FOUR, **DATA_ONE_PATCH, **(DATA_CFG if guided else {})}
-    yield from _each(model, shared, calls=SHARED, threshold=EQUAL_BATCH)
-    yield from _each(model, {**FOUR, **ONE_PATCH_FOUR, **({**CFG_FOUR, **ONE_PATCH_CFG} if guided else {})})
+    yield from each(model, shared, calls=SHARED, threshold=EQUAL_BATCH)
+    yield from each(model, {**FOUR, **ONE_PATCH_FOUR, **({**CFG_FOUR, **ONE_PATCH_CFG} if guided else {})})
     if model not in FIXED_TEXT:
         # With the default of 64 tokens, SD3's text is 141 long: its even length is the other one.
         other = 51 if "sd3" in model else 63
-        yield from _each(
+        yield from each(
             model,
             {**TWO, **ONE_PATCH, "ulysses 2 x ring 2": FOUR["ulysses 2 x ring 2"]},
             f", text {other}",
@@ -164,16 +71,16 @@ def _xdit(model: str) -> Iterable[Case]:
             calls=(Call(2),),
         )
     if guided:
-        yield from _each(model, TWO, ", guidance 1", guidance=1.0)
-        yield from _each(model, {"ulysses 2": TWO["ulysses 2"]}, ", guidance 0", guidance=0.0)
+        yield from each(model, TWO, ", guidance 1", guidance=1.0)
+        yield from each(model, {"ulysses 2": TWO["ulysses 2"]}, ", guidance 0", guidance=0.0)
     if guided and model != "tiny/hunyuandit":
-        yield from _each(model, ONE_PATCH, ", guidance 1", guidance=1.0)
+        yield from each(model, ONE_PATCH, ", guidance 1", guidance=1.0)
 
 
 def _xdit_alone() -> Iterable[Case]:
     """What only one family has."""
     yield Case("sdxl one rank", "tiny/sdxl", threshold=0.0)
-    yield from _each("tiny/sdxl", CFG, calls=CHANGING, negative="blurred")
+    yield from each("tiny/sdxl", CFG, calls=CHANGING, negative="blurred")
     yield Case("sdxl cfg 2, parallel vae", "tiny/sdxl", Parallelism(cfg=2, parallel_vae=True))
     yield Case("flux tensor 2", "tiny/flux", Parallelism(tensor=2), calls=CHANGING)
     data = Parallelism(tensor=2, data=2)
@@ -192,14 +99,14 @@ def _stale(model: str) -> Iterable[Case]:
         for name, degrees in both.items()
         if degrees.pipefusion == 2
     }
-    yield from _each(model, {"pipefusion 2": PIPEFUSION}, ", no stale tokens", blind=True, steps=4)
+    yield from each(model, {"pipefusion 2": PIPEFUSION}, ", no stale tokens", blind=True, steps=4)
     for name, degrees in beside.items():
         yield Case(
             f"{model.removeprefix('tiny/')} {name.replace(', one patch', '')}, stale alike",
             *(model, degrees),
             calls=(Call(2, 128, 64),),
             steps=3,
-            against=_DATA_PIPEFUSION,
+            against=DATA_PIPEFUSION,
             threshold=EQUAL_BATCH,
         )
 
@@ -240,7 +147,7 @@ def _native(model: str) -> Iterable[Case]:
             )
     if {"ulysses", "ring"} <= offered and model not in FIXED_TEXT:
         other = 51 if "sd3" in model else 63
-        yield from _each(model, TWO, f", text {other}, diffusers", engine="diffusers", text_tokens=other)
+        yield from each(model, TWO, f", text {other}, diffusers", engine="diffusers", text_tokens=other)
 
 
 CASES: tuple[Case, ...] = (
@@ -248,49 +155,46 @@ CASES: tuple[Case, ...] = (
     *_xdit_alone(),
     *(case for model in TRANSFORMERS for case in _stale(model)),
     *(case for model in (*TRANSFORMERS, *UNETS) for case in _native(model)),
+    *(case for group in GROUPS for case in group.cases),
 )
 
 # PipeFusion as it is meant to run: an image of its own, whose distance is measured and published.
-APPROXIMATE: tuple[Case, ...] = tuple(
-    case for model in TRANSFORMERS for case in _each(model, {"pipefusion 2": PIPEFUSION}, steps=4)
+APPROXIMATE: tuple[Case, ...] = (
+    *(case for model in TRANSFORMERS for case in each(model, {"pipefusion 2": PIPEFUSION}, steps=4)),
+    *(case for group in GROUPS for case in group.approximate),
 )
 
 # Each of these must be far from the one-rank image: they show that the tests can fail.
 BROKEN: tuple[Case, ...] = (Case("flux shifted slice", "tiny/flux", TWO["ulysses 2"], shifted_rank=1),)
 
 
-def _fault(fault: str, model: str, degrees: Parallelism = TWO["ulysses 2"], **fields: object) -> Case:
-    case = Case(
-        f"{model.removeprefix('tiny/')} without the patch {fault}", model, degrees, without_patches=(fault,)
-    )
-    return replace(case, **fields)  # type: ignore[arg-type]  # the caller names Case's own fields
-
-
 # Faults that are refused, not patched: run all the same, the image is wrong.
 REFUSED: tuple[Case, ...] = (
     Case("flux tensor 2 x ulysses 2", "tiny/flux", Parallelism(tensor=2, ulysses=2), refused=True),
+    *(case for group in GROUPS for case in group.refused),
 )
 
 # xfuser's faults, each without its patch: it gives a wrong image, or an error.
 FAULTS: tuple[Case, ...] = (
-    _fault("sd3-pipefusion-cache", "tiny/sd3", PIPEFUSION, steps=4),
-    _fault("sd3.5-dual-attention", "tiny/sd3.5"),
-    _fault("flux-uneven-text", "tiny/flux", text_tokens=63),
-    _fault("ddpm-noise", "tiny/hunyuandit"),
-    _fault("guidance-off", "tiny/sd3", guidance=1.0),
-    _fault("guidance-off", "tiny/pixart-sigma", guidance=1.0),
-    _fault("guidance-off", "tiny/hunyuandit", guidance=1.0),
-    _fault("sdxl-guidance-rows", "tiny/sdxl", CFG["cfg 2"], calls=(Call(2),)),
-    _fault("sd3-text-length", "tiny/sd3", text_tokens=51),
+    without("sd3-pipefusion-cache", "tiny/sd3", PIPEFUSION, steps=4),
+    without("sd3.5-dual-attention", "tiny/sd3.5"),
+    without("flux-uneven-text", "tiny/flux", text_tokens=63),
+    without("ddpm-noise", "tiny/hunyuandit"),
+    without("guidance-off", "tiny/sd3", guidance=1.0),
+    without("guidance-off", "tiny/pixart-sigma", guidance=1.0),
+    without("guidance-off", "tiny/hunyuandit", guidance=1.0),
+    without("sdxl-guidance-rows", "tiny/sdxl", CFG["cfg 2"], calls=(Call(2),)),
+    without("sd3-text-length", "tiny/sd3", text_tokens=51),
     *(
-        _fault(
+        without(
             *("ulysses-pipefusion-cache", model, Parallelism(pipefusion=2, ulysses=2)),
             calls=(Call(2),),
             steps=4,
-            against=_DATA_PIPEFUSION,
+            against=DATA_PIPEFUSION,
         )
         for model in ("tiny/sd3", "tiny/pixart-alpha", "tiny/hunyuandit")
     ),
+    *(case for group in GROUPS for case in group.faults),
 )
 
 EVERYTHING = (*CASES, *APPROXIMATE, *BROKEN, *REFUSED, *FAULTS)
@@ -338,12 +242,20 @@ def pairwise(cases: Iterable[Case]) -> list[Case]:
     return chosen
 
 
+# The same fault in two more models.
+_SEEN_BY_ANOTHER = frozenset(
+    f"{model} without the patch ulysses-pipefusion-cache" for model in ("pixart-alpha", "hunyuandit")
+)
+
 # What `make test` serves; the others carry the mark full.
 QUICK = frozenset(
     case.name
     for case in (
         *pairwise(CASES),
-        *(case for case in (*APPROXIMATE, *BROKEN, *REFUSED, *FAULTS[:-2])),
+        *APPROXIMATE,
+        *BROKEN,
+        *REFUSED,
+        *(case for case in FAULTS if case.name not in _SEEN_BY_ANOTHER),
     )
 )
 

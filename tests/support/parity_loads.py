@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from parity_cases import Case
+from parity_case import Case
 
 from mlenergy.diffusion import engines
 from mlenergy.diffusion.weights import pipeline as loading

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parity_cases import APPROXIMATE, CASES, FAULTS, Case
+from parity_case import Case
+from parity_cases import APPROXIMATE, CASES, FAULTS
 
 from mlenergy.diffusion.engines.xdit.patches.registry import KNOWN_FAULTS, REFUSED, UNREACHABLE
 
 Cases = Mapping[str, Mapping[str, Any]]
 
-MODELS = ("flux", "sd3", "sd3.5", "pixart-alpha", "pixart-sigma", "hunyuandit", "sdxl", "sd1.5")
+MODELS = tuple(dict.fromkeys(case.short for case in CASES))
 _MODE_NAMES = {
     "data": "data-parallel",
     "cfg": "CFG-parallel",

@@ -10,34 +10,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    FluxPipeline,
-    HunyuanDiTPipeline,
-    PixArtAlphaPipeline,
-    PixArtSigmaPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
+from parity_group import ByHand
+from parity_groups import GROUPS
 
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
-# Model -> its pipeline, the guidance scale of the tiny models, and the arguments that only its class has.
 # PixArt and HunyuanDiT bin resolutions unless they are told not to, and PixArt rewrites captions.
 _EXACT_SIZE = {"use_resolution_binning": False}
 _EXACT_CAPTION = {**_EXACT_SIZE, "clean_caption": False}
-PIPELINES: dict[str, tuple[Any, float, dict[str, Any]]] = {
-    "tiny/flux": (FluxPipeline, 3.5, {}),
-    "tiny/sd3": (StableDiffusion3Pipeline, 5.0, {}),
-    "tiny/sd3.5": (StableDiffusion3Pipeline, 5.0, {}),
-    "tiny/pixart-alpha": (PixArtAlphaPipeline, 5.0, _EXACT_CAPTION),
-    "tiny/pixart-sigma": (PixArtSigmaPipeline, 5.0, _EXACT_CAPTION),
-    "tiny/hunyuandit": (HunyuanDiTPipeline, 5.0, _EXACT_SIZE),
-    "tiny/sdxl": (StableDiffusionXLPipeline, 5.0, {}),
-    "tiny/sd1.5": (StableDiffusionPipeline, 5.0, {}),
+_FIRST: dict[str, ByHand] = {
+    "tiny/flux": ByHand("FluxPipeline", 3.5, takes_negative=False),
+    "tiny/sd3": ByHand("StableDiffusion3Pipeline", 5.0),
+    "tiny/sd3.5": ByHand("StableDiffusion3Pipeline", 5.0),
+    "tiny/pixart-alpha": ByHand("PixArtAlphaPipeline", 5.0, arguments=_EXACT_CAPTION),
+    "tiny/pixart-sigma": ByHand("PixArtSigmaPipeline", 5.0, arguments=_EXACT_CAPTION),
+    "tiny/hunyuandit": ByHand("HunyuanDiTPipeline", 5.0, arguments=_EXACT_SIZE, takes_text_length=False),
+    "tiny/sdxl": ByHand("StableDiffusionXLPipeline", 5.0, takes_text_length=False),
+    "tiny/sd1.5": ByHand("StableDiffusionPipeline", 5.0, takes_text_length=False),
 }
-TAKES_TEXT_LENGTH = ("tiny/flux", "tiny/sd3", "tiny/sd3.5", "tiny/pixart-alpha", "tiny/pixart-sigma")
+_OF_GROUPS = {name: call for group in GROUPS for name, call in group.by_hand.items()}
+BY_HAND: dict[str, ByHand] = _FIRST | _OF_GROUPS
 TEXT_TOKENS = 64  # of the tiny models that take a length
 
 
@@ -59,7 +53,8 @@ class Wanted:
 @torch.no_grad()
 def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pipeline: None) -> torch.Tensor:
     """Float32 images of one process, (n, 3, height, width) in [0, 1], of the pipeline after `change`."""
-    kind, guidance, only_here = PIPELINES[wanted.model]
+    call = BY_HAND[wanted.model]
+    kind = getattr(diffusers, call.pipeline)
     options = {"safety_checker": None, "requires_safety_checker": False} if "sd1.5" in wanted.model else {}
     pipeline = kind.from_pretrained(tiny_folder(wanted.model), dtype=torch.float32, **options)
     pipeline.set_progress_bar_config(disable=True)
@@ -69,14 +64,16 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
         "height": wanted.height_px,
         "width": wanted.width_px,
         "num_inference_steps": wanted.steps,
-        "guidance_scale": guidance if wanted.guidance is None else wanted.guidance,
         "generator": generators(wanted.seeds),
         "output_type": "pt",
-        **only_here,
+        **call.arguments,
     }
-    if wanted.negative is not None:
-        arguments["negative_prompt"] = [wanted.negative] * len(wanted.prompts)
-    if wanted.model in TAKES_TEXT_LENGTH:
+    if call.guidance is not None:
+        arguments[call.guidance_argument] = call.guidance if wanted.guidance is None else wanted.guidance
+    negative = call.default_negative if wanted.negative is None else wanted.negative
+    if negative is not None:
+        arguments["negative_prompt"] = [negative] * len(wanted.prompts)
+    if call.takes_text_length:
         arguments["max_sequence_length"] = wanted.text_tokens or TEXT_TOKENS
     images: torch.Tensor = pipeline(**arguments).images
     return images

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from parity_cases import PROMPTS, Call, Case, cases_of
+from parity_case import PROMPTS, Call, Case
+from parity_cases import cases_of
 from parity_loads import as_the_case_wants, blind, shift_slice
 from parity_reference import Wanted, reference_images
 

@@ -35,7 +35,7 @@ def attributes() -> dict[tuple[int, str], Any]:
 
 def groups() -> None:
     """Process groups that one call of a parallel VAE forms, with its fault and without."""
-    from parity_cases import Call, Case, Parallelism
+    from parity_case import Call, Case, Parallelism
     from parity_worker import batch_of, case_plan
 
     from mlenergy.diffusion.engines import load_engine

@@ -8,29 +8,27 @@ missing from `modes` has no such pipeline.
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 
-from mlenergy.diffusion.models.spec import CacheMethod, Family, Mode
+from mlenergy.diffusion.models.groups.common import (
+    GUIDED,
+    ONE_TEXT,
+    SEQUENCE,
+    TRANSFORMER_CACHES,
+    UNET_CACHES,
+    XDIT_ONLY,
+)
+from mlenergy.diffusion.models.spec import Family
 
-_ONE_TEXT = ("text_encoder",)
 _TWO_TEXTS = ("text_encoder", "text_encoder_2")
 _THREE_TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-
-_SEQUENCE: frozenset[Mode] = frozenset({"ulysses", "ring"})
-_GUIDED: frozenset[Mode] = frozenset({"cfg", "data"})
-# Diffusers has neither PipeFusion nor a parallel VAE.
-_XDIT_ONLY: frozenset[Mode] = frozenset({"pipefusion", "parallel-vae"})
-
-# TaylorSeer and PAB work on the attention layers that every denoiser here has; first-block cache on a
-# transformer's blocks. MagCache's ratios are measured for each model, and diffusers brings those of FLUX.
-_UNET_CACHES: frozenset[CacheMethod] = frozenset({"taylorseer", "pab"})
-_TRANSFORMER_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "taylorseer", "pab", "fastercache"})
 
 _transformer = partial(Family, denoiser="transformer", has_t5=True)
 _unet = partial(
     Family,
     denoiser="unet",
     predicts="noise",
-    caches={"diffusers": _UNET_CACHES},
+    caches={"diffusers": UNET_CACHES},
     has_t5=False,
 )
 
@@ -45,13 +43,13 @@ FLUX = _transformer(
     takes_text_length=True,
     # No guidance batch to split ("cfg"); it alone brings a plan for its weights ("tensor").
     modes={
-        "xdit": _SEQUENCE | _XDIT_ONLY | {"data", "tensor"},
-        "diffusers": _SEQUENCE | {"data", "tensor"},
+        "xdit": SEQUENCE | XDIT_ONLY | {"data", "tensor"},
+        "diffusers": SEQUENCE | {"data", "tensor"},
     },
     # xfuser's caches; it has coefficients of TeaCache for FLUX only, and diffusers has no hook for it.
     caches={
         "xdit": frozenset({"fbcache", "teacache"}),
-        "diffusers": _TRANSFORMER_CACHES | {"magcache"},
+        "diffusers": TRANSFORMER_CACHES | {"magcache"},
     },
 )
 SD3 = _transformer(
@@ -63,28 +61,28 @@ SD3 = _transformer(
     clip_in_sequence=True,
     size_step_px=1,
     takes_text_length=True,
-    modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
-    caches={"diffusers": _TRANSFORMER_CACHES},
+    modes={"xdit": SEQUENCE | GUIDED | XDIT_ONLY, "diffusers": SEQUENCE | GUIDED},
+    caches={"diffusers": TRANSFORMER_CACHES},
 )
 _pixart = partial(
     _transformer,
     predicts="noise",
-    text_encoders=_ONE_TEXT,
+    text_encoders=ONE_TEXT,
     takes_text_length=True,
     bins_resolution=True,
     cleans_captions=True,
-    modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
+    modes={"xdit": SEQUENCE | GUIDED | XDIT_ONLY, "diffusers": SEQUENCE | GUIDED},
 )
 PIXART_ALPHA = _pixart(
     name="pixart-alpha",
     pipeline_class="PixArtAlphaPipeline",
     # Its sizes come in a dictionary, whose two halves FasterCache does not part.
-    caches={"diffusers": _TRANSFORMER_CACHES - {"fastercache"}},
+    caches={"diffusers": TRANSFORMER_CACHES - {"fastercache"}},
 )
 PIXART_SIGMA = _pixart(
     name="pixart-sigma",
     pipeline_class="PixArtSigmaPipeline",
-    caches={"diffusers": _TRANSFORMER_CACHES},
+    caches={"diffusers": TRANSFORMER_CACHES},
 )
 HUNYUANDIT = _transformer(
     name="hunyuandit",
@@ -94,8 +92,8 @@ HUNYUANDIT = _transformer(
     bins_resolution=True,
     only_latent_factor=8,  # its positions are laid out for it, whatever its VAE
     paired_stages=True,
-    modes={"xdit": _SEQUENCE | _GUIDED | _XDIT_ONLY, "diffusers": _SEQUENCE | _GUIDED},
-    caches={"diffusers": _TRANSFORMER_CACHES},
+    modes={"xdit": SEQUENCE | GUIDED | XDIT_ONLY, "diffusers": SEQUENCE | GUIDED},
+    caches={"diffusers": TRANSFORMER_CACHES},
 )
 # The UNets have no one sequence to split.
 SDXL = _unet(
@@ -103,15 +101,19 @@ SDXL = _unet(
     pipeline_class="StableDiffusionXLPipeline",
     text_encoders=_TWO_TEXTS,
     upcasts_vae=True,
-    modes={"xdit": frozenset({"cfg", "parallel-vae"}), "diffusers": _GUIDED},
+    modes={"xdit": frozenset({"cfg", "parallel-vae"}), "diffusers": GUIDED},
 )
 SD = _unet(
     name="sd",
     pipeline_class="StableDiffusionPipeline",
-    text_encoders=_ONE_TEXT,
-    modes={"diffusers": _GUIDED},
+    text_encoders=ONE_TEXT,
+    modes={"diffusers": GUIDED},
 )
 
-FAMILIES: dict[str, Family] = {
-    family.pipeline_class: family for family in (FLUX, SD3, PIXART_ALPHA, PIXART_SIGMA, HUNYUANDIT, SDXL, SD)
-}
+_FIRST = (FLUX, SD3, PIXART_ALPHA, PIXART_SIGMA, HUNYUANDIT, SDXL, SD)
+
+# Modules of models/groups/; each has FAMILIES, LISTED and TINY.
+GROUPS: tuple[ModuleType, ...] = ()
+_ALL: tuple[Family, ...] = (*_FIRST, *(family for group in GROUPS for family in group.FAMILIES))
+
+FAMILIES: dict[str, Family] = {family.pipeline_class: family for family in _ALL}

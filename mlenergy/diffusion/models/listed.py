@@ -55,7 +55,7 @@ _tiny = partial(
     ModelSpec, default_steps=4, default_dtype="float32", source="built in the process with random weights"
 )
 
-LISTED: tuple[ModelSpec, ...] = (
+_FIRST: tuple[ModelSpec, ...] = (
     _flux(
         model_id="black-forest-labs/FLUX.1-dev",
         guidance="embedded",
@@ -194,7 +194,7 @@ _TINY_TEXT: dict[str, Any] = {"default_max_sequence_length": 64, "max_sequence_l
 _CFG: dict[str, Any] = {"guidance": "classifier-free", "default_guidance_scale": 5.0}
 
 # The tiny pipelines that the package builds itself; heads are those of models/architectures/tiny.
-TINY: tuple[ModelSpec, ...] = (
+_FIRST_TINY: tuple[ModelSpec, ...] = (
     _tiny(
         model_id="tiny/flux",
         family=f.FLUX,
@@ -212,5 +212,8 @@ TINY: tuple[ModelSpec, ...] = (
     _tiny(model_id="tiny/sdxl", family=f.SDXL, heads=None, patch_size=1, **_CFG, **_FIXED_TEXT, **_256),
     _tiny(model_id="tiny/sd1.5", family=f.SD, heads=None, patch_size=1, **_CFG, **_FIXED_TEXT, **_256),
 )
+
+LISTED: tuple[ModelSpec, ...] = (*_FIRST, *(spec for group in f.GROUPS for spec in group.LISTED))
+TINY: tuple[ModelSpec, ...] = (*_FIRST_TINY, *(spec for group in f.GROUPS for spec in group.TINY))
 
 BY_ID: dict[str, ModelSpec] = {spec.model_id: spec for spec in LISTED + TINY}

@@ -1,0 +1,7 @@
+"""Parity cases and references of the families in models/groups/, one file each, joined here."""
+
+from __future__ import annotations
+
+from parity_group import Group
+
+GROUPS: tuple[Group, ...] = ()
