@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
 
 import driver_double  # noqa: E402 - found by the path above
+import fork_server  # noqa: E402
 
 # scripts/check runs all other tests two at a time, then these beside each other, then the last ones alone.
 CLOCK = ("measure", "test_benchmark_energy.py", "tune/test_tune_run.py")
@@ -58,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if any(place.is_relative_to(name) for name in names):
                 item.add_marker(mark)
     items.sort(key=rank)
+
+
+_EARLY = fork_server.early(os.environ)
+
+
+def pytest_runtest_logfinish() -> None:
+    """A run in this process leaves variables: with them, each later start would have to be a real one."""
+    fork_server.forget_others(_EARLY)
 
 
 @functools.cache

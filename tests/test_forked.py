@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import forked
 import pytest
 
@@ -72,3 +73,11 @@ def test_the_cache_folder_that_torch_sets_as_it_compiles_changes_nothing(tmp_pat
     parent, folder = done.stdout.split()
     assert int(parent) != os.getpid()
     assert folder == str(tmp_path)
+
+
+def test_variables_that_a_run_in_this_process_has_left_are_forgotten() -> None:
+    known = fork_server.early(os.environ)
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # as the program does
+    assert int(python("-c", PARENT).stdout) == os.getpid()
+    fork_server.forget_others(known)
+    assert int(python("-c", PARENT).stdout) != os.getpid()

@@ -27,6 +27,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,12 @@ def early(environ: Any) -> dict[str, str]:
         for name, value in environ.items()
         if name.startswith(READ_EARLY) and name not in READ_LATE
     }
+
+
+def forget_others(known: Mapping[str, str]) -> None:
+    """Remove the variables from this process that only a real start could take on, but for the known ones."""
+    for name in early(os.environ).keys() - known.keys():
+        del os.environ[name]
 
 
 def run_and_exit(asked: dict[str, Any], connection: socket.socket) -> None:
