@@ -16,7 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("prompts", "weights"),
     ("engines", "cost", "quality"),
     ("results",),
-    ("report", "supervision", "export"),
+    ("report", "supervision", "export", "dataset"),
     ("executors", "run"),
     ("sweep", "tune", "interface"),
     ("benchmark",),

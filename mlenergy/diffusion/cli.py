@@ -139,6 +139,12 @@ def _show(argv: list[str]) -> int:
     return show(argv)
 
 
+def _dataset(argv: list[str]) -> int:
+    from mlenergy.diffusion.dataset.command import main as dataset
+
+    return dataset(argv)
+
+
 def _models(argv: list[str]) -> int:
     from mlenergy.diffusion.config.args import ModelsArgs
     from mlenergy.diffusion.config.parser import parse
@@ -165,6 +171,7 @@ def _complete(argv: list[str]) -> None:
     """Print or write the completion script for a shell: all verbs with their options."""
     from mlenergy.diffusion.config.args import BenchmarkArgs, DoctorArgs, ModelsArgs, PlanArgs
     from mlenergy.diffusion.config.parser import print_completion
+    from mlenergy.diffusion.dataset.options import DatasetArgs
     from mlenergy.diffusion.export.command import ExportArgs
     from mlenergy.diffusion.report.compare_command import CompareArgs
     from mlenergy.diffusion.report.html.command import ReportArgs
@@ -183,6 +190,7 @@ def _complete(argv: list[str]) -> None:
         "index": IndexArgs,
         "report": ReportArgs,
         "export": ExportArgs,
+        "dataset": DatasetArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
     }
@@ -203,6 +211,7 @@ VERBS = {
     "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),
     "report": Verb(_report, "one HTML file of all results below a folder: table, charts, images"),
     "export": Verb(_export, "write results for spreadsheets, the data toolkit, CodeCarbon or trackers"),
+    "dataset": Verb(_dataset, "draw images with captions from a folder, a hub dataset or Parquet files"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(
         _doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache; or results"

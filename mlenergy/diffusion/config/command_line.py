@@ -140,9 +140,10 @@ class CommandLine:
         workload, positionals = self._placed([*free, *argv[len(_before_end(argv)) + 1 :]])
         self._check_complete(found, workload, positionals)
         for number, option in enumerate(self.positionals):
-            texts = positionals[number:]  # the last one may take all that are left
+            many = option.takes == "values"  # the last one may take all that are left
+            texts = positionals[number:] if many else positionals[number : number + 1]
             values = tuple(option.value_of(text) for text in texts)
-            found[option.name.lower()] = values if option.takes == "values" else values[0]
+            found[option.name.lower()] = values if many else values[0]
         return self._with_workload(found, workload)
 
     def in_order(self, argv: Sequence[str]) -> list[str]:

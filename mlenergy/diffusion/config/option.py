@@ -88,7 +88,8 @@ class Option:
             meant = nearest(text, choices)
             suggestion = f"; did you mean {meant}?" if meant else ""
             known = ", ".join(choices)
-            raise UserError(f"--{self.name} takes one of {known}, not {shown(text)}{suggestion}")
+            name = self.name if self.name.isupper() else f"--{self.name}"  # a positional has no dashes
+            raise UserError(f"{name} takes one of {known}, not {shown(text)}{suggestion}")
         return text
 
     def _number(self, text: str) -> float:

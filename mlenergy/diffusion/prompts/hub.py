@@ -45,7 +45,7 @@ def read_hub(source: HubDataset, column: str) -> Pool:
     Raises:
         UserError: no network, no such dataset, revision, split or column, or no permission to read it.
     """
-    commit = _resolve_commit(source)
+    commit = resolve_commit(source)
     key = {
         "dataset": source.dataset_id,
         "configuration": source.configuration,
@@ -76,8 +76,14 @@ def _is_blank(prompt: Any) -> bool:
     return prompt is None or (isinstance(prompt, str) and not prompt.strip())
 
 
-def _resolve_commit(source: HubDataset) -> str:
-    """The commit that a branch or tag stands for now; a full commit stands for itself, without network."""
+def resolve_commit(source: HubDataset, instead: str = _INSTEAD) -> str:
+    """The commit that a branch or tag stands for now; a full commit stands for itself, without network.
+
+    instead: advice at the end of an error's line.
+
+    Raises:
+        UserError: no network, no such dataset or revision, or no permission to read it.
+    """
     if source.revision and re.fullmatch(r"[0-9a-f]{40}", source.revision):
         return source.revision
     from huggingface_hub import HfApi
@@ -85,9 +91,9 @@ def _resolve_commit(source: HubDataset) -> str:
     try:
         info = HfApi().dataset_info(source.dataset_id, revision=source.revision, timeout=_RESOLVE_TIMEOUT_S)
     except Exception as error:
-        raise _explain(source, error) from error
+        raise explain_hub(source, error, instead) from error
     if info.sha is None:
-        raise UserError(f"the hub names no commit for the dataset {source.dataset_id}; {_INSTEAD}")
+        raise UserError(f"the hub names no commit for the dataset {source.dataset_id}; {instead}")
     return str(info.sha)
 
 
@@ -98,7 +104,7 @@ def _download(source: HubDataset, commit: str, column: str) -> list[tuple[Any, A
     except UserError:
         raise
     except Exception as error:
-        raise _explain(source, error) from error
+        raise explain_hub(source, error) from error
 
 
 def _stream(source: HubDataset, commit: str, column: str) -> list[tuple[Any, Any]]:
@@ -112,7 +118,7 @@ def _stream(source: HubDataset, commit: str, column: str) -> list[tuple[Any, Any
     }
     builder = load_dataset_builder(**where)
     splits = list(builder.config.data_files or builder.info.splits or {})
-    split = _choose_split(source, splits)
+    split = choose_split(source, splits)
     columns = _columns(builder, split)
     if column not in columns:
         raise missing_column(source.dataset_id, column, columns)
@@ -123,7 +129,12 @@ def _stream(source: HubDataset, commit: str, column: str) -> list[tuple[Any, Any
     return [(row[column], row.get(CATEGORY_COLUMN)) for row in rows]
 
 
-def _choose_split(source: HubDataset, splits: list[str]) -> str:
+def choose_split(source: HubDataset, splits: list[str]) -> str:
+    """The split that was asked for; without one `train`, or the only one.
+
+    Raises:
+        UserError: there is no such split, or there are several.
+    """
     wanted = source.split or ("train" if "train" in splits else None)
     if wanted is None and len(splits) == 1:
         return splits[0]
@@ -144,26 +155,26 @@ def _columns(builder: Any, split: str) -> list[str]:
     return list(features)
 
 
-def _explain(source: HubDataset, error: Exception) -> UserError:
+def explain_hub(source: HubDataset, error: Exception, instead: str = _INSTEAD) -> UserError:
     """The hub client's many exceptions as one line that says what to do."""
     from huggingface_hub import errors
 
     name = source.dataset_id
     if isinstance(error, errors.GatedRepoError):
         return UserError(
-            f"{name} is gated: accept its terms on the hub and log in with `hf auth login`, or {_INSTEAD}"
+            f"{name} is gated: accept its terms on the hub and log in with `hf auth login`, or {instead}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return UserError(f"the dataset {name} has no revision {source.revision!r}; check what follows the @")
     if isinstance(error, errors.RepositoryNotFoundError):
         return UserError(
             f"the hub has no dataset {name}, or hides it from you: check its name, "
-            f"log in with `hf auth login`, or {_INSTEAD}"
+            f"log in with `hf auth login`, or {instead}"
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, (OSError, errors.HTTPError)):
-        return UserError(f"cannot read {name} from the hub ({reason}): check the network, or {_INSTEAD}")
-    return UserError(f"cannot read the dataset {name} ({reason}): check its format, or {_INSTEAD}")
+        return UserError(f"cannot read {name} from the hub ({reason}): check the network, or {instead}")
+    return UserError(f"cannot read the dataset {name} ({reason}): check its format, or {instead}")
 
 
 def _read_cached(key: Mapping[str, Any]) -> list[tuple[Any, Any]] | None:

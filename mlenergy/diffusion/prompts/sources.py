@@ -49,13 +49,21 @@ def parse_hub_dataset(dataset: str) -> HubDataset:
     Raises:
         UserError: it is neither a known short name nor of the form that hub ids have.
     """
-    match = _HUB_ID.fullmatch(ALIASES.get(dataset, dataset))
-    if match is None:
+    found = hub_dataset(ALIASES.get(dataset, dataset))
+    if found is None:
         raise UserError(
             f"--workload.dataset {dataset!r} is neither a file, a folder nor the name of a known set; "
             f"use {', '.join((BUNDLED, *ALIASES))}, a path, or a hub id "
             "ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION]"
         )
+    return found
+
+
+def hub_dataset(text: str) -> HubDataset | None:
+    """The parts of ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION]; None for another text."""
+    match = _HUB_ID.fullmatch(text)
+    if match is None:
+        return None
     return HubDataset(match["id"], match["configuration"], match["split"], match["revision"])
 
 

@@ -15,10 +15,12 @@ from typing import Any
 from mlenergy.diffusion.errors import UserError
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, option: str = "--workload.base_dir") -> None:
     """Write JSON so that a reader meets the old file or the new one.
 
     All text is escaped to ASCII, so that no prompt is lost or acts on a terminal.
+
+    option: that chooses the place, for the error's line.
 
     Raises:
         ValueError: a number is NaN or infinite, with its place.
@@ -28,13 +30,15 @@ def write_json(path: Path, content: Any) -> None:
     if wrong is not None:
         raise ValueError(f"{wrong}; not written")
     text = json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False)
-    with written_aside(path) as aside:
+    with written_aside(path, option) as aside:
         aside.write_text(text + "\n", encoding="ascii")
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, option: str = "--workload.base_dir") -> Iterator[Path]:
     """Yield a name in the same folder to write to; on success force it to disk and rename it to `path`.
+
+    option: that chooses the place, for the error's line.
 
     Raises:
         UserError: the folder or file cannot be written; what was written aside is removed.
@@ -50,7 +54,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
         force_to_disk(path.parent)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, option) from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -69,12 +73,12 @@ def force_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError, option: str = "--workload.base_dir") -> UserError:
     """A file error while writing results, as one line that says what to do."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"cannot write {path}: {reason}; free space, or choose another --workload.base_dir")
-    return UserError(f"cannot write {path}: {reason}; choose a --workload.base_dir that you can write to")
+        return UserError(f"cannot write {path}: {reason}; free space, or choose another {option}")
+    return UserError(f"cannot write {path}: {reason}; choose a {option} that you can write to")
 
 
 def _not_finite(value: Any, where: str) -> str | None:

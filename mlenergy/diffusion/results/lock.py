@@ -23,16 +23,18 @@ _held_here: dict[str, int] = {}  # lock file -> its open handle
 
 
 @contextlib.contextmanager
-def result_lock(lock_file: Path) -> Iterator[None]:
+def result_lock(lock_file: Path, option: str = "--workload.base_dir") -> Iterator[None]:
     """Make the folder and hold its lock; nobody else writes there meanwhile.
 
     The lock ends with the process however that ends: what a dead run left behind is taken over.
+
+    option: that chooses the folder, for the errors' lines.
 
     Raises:
         UserError: another run holds it (which, on which host), the folder cannot be made or written, or the
             file system cannot lock.
     """
-    handle = _acquire(lock_file)
+    handle = _acquire(lock_file, option)
     key = str(lock_file.resolve())
     _held_here[key] = handle
     try:
@@ -78,17 +80,17 @@ def check_held(lock_file: Path) -> None:
         )
 
 
-def _acquire(lock_file: Path) -> int:
+def _acquire(lock_file: Path, option: str) -> int:
     # A record lock does not exclude its own process, hence the dictionary.
     if str(lock_file.resolve()) in _held_here:
-        raise UserError(_busy_line(lock_file, f"process {os.getpid()} on {socket.gethostname()}"))
+        raise UserError(_busy_line(lock_file, f"process {os.getpid()} on {socket.gethostname()}", option))
     while True:
-        handle = _open(lock_file)
+        handle = _open(lock_file, option)
         try:
-            _lock(lock_file, handle)
+            _lock(lock_file, handle, option)
             # The lock is on the inode: the name may be another file's by now, which a third run may lock.
             if _is_same_file(lock_file, handle):
-                _sign(lock_file, handle)
+                _sign(lock_file, handle, option)
                 return handle
         except BaseException:
             os.close(handle)
@@ -109,16 +111,16 @@ def _is_held(handle: int) -> bool:
     return False
 
 
-def _open(lock_file: Path) -> int:
+def _open(lock_file: Path, option: str) -> int:
     folder = lock_file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(folder, error, option) from error
 
 
-def _lock(lock_file: Path, handle: int) -> None:
+def _lock(lock_file: Path, handle: int, option: str) -> None:
     try:
         # A POSIX record lock (fcntl(2), F_SETLK), since the kernel drops it with the process, forked children
         # do not inherit it, and it works between hosts of a network file system. Its weakness: closing *any*
@@ -126,11 +128,11 @@ def _lock(lock_file: Path, handle: int) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _BUSY:
-            raise UserError(_busy_line(lock_file, _holder(handle))) from None
+            raise UserError(_busy_line(lock_file, _holder(handle), option)) from None
         if error.errno in _NO_LOCKS:
             raise UserError(
                 f"the file system of {lock_file.parent} cannot lock files ({error.strerror}); "
-                "choose a --workload.base_dir on another one"
+                f"choose a {option} on another one"
             ) from error
         raise
 
@@ -142,14 +144,14 @@ def _is_same_file(lock_file: Path, handle: int) -> bool:
         return False
 
 
-def _sign(lock_file: Path, handle: int) -> None:
+def _sign(lock_file: Path, handle: int, option: str) -> None:
     """Write who holds the lock, for the message that others get."""
     text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, text.encode(), 0)
     except OSError as error:
-        raise cannot_write(lock_file.parent, error) from error
+        raise cannot_write(lock_file.parent, error, option) from error
 
 
 def _holder(handle: int) -> str:
@@ -160,7 +162,5 @@ def _holder(handle: int) -> str:
         return "another process"
 
 
-def _busy_line(lock_file: Path, holder: str) -> str:
-    return (
-        f"{lock_file.parent} is being written by {holder}; wait for it, or choose another --workload.base_dir"
-    )
+def _busy_line(lock_file: Path, holder: str, option: str) -> str:
+    return f"{lock_file.parent} is being written by {holder}; wait for it, or choose another {option}"
