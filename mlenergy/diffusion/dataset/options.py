@@ -20,8 +20,7 @@ PROG = "mlenergy dataset"
 class DatasetArgs:
     """Draw images with captions from a source into a folder: PNG files, metadata.jsonl and dataset.json.
 
-    Captions come from a column, or are composed of several by a template. What was interrupted goes on where
-    it stopped; what is complete is left alone.
+    What was interrupted goes on where it stopped; what is complete is left alone.
     """
 
     operation: tyro.conf.Positional[Literal["prepare"]]
