@@ -109,6 +109,12 @@ def _tune(argv: list[str]) -> int:
     return tune(argv)
 
 
+def _study(argv: list[str]) -> int:
+    from mlenergy.diffusion.studies.command import main as study
+
+    return study(argv)
+
+
 def _compare(argv: list[str]) -> int:
     from mlenergy.diffusion.report.compare_command import main as compare
 
@@ -177,6 +183,7 @@ def _complete(argv: list[str]) -> None:
     from mlenergy.diffusion.report.html.command import ReportArgs
     from mlenergy.diffusion.report.index_command import IndexArgs
     from mlenergy.diffusion.report.show_command import ShowArgs
+    from mlenergy.diffusion.studies.command import StudyArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
     from mlenergy.diffusion.tune.options import TuneCommand
 
@@ -185,6 +192,7 @@ def _complete(argv: list[str]) -> None:
         "plan": PlanArgs,
         "sweep": SweepArgs,
         "tune": TuneCommand,
+        "study": StudyArgs,
         "show": ShowArgs,
         "compare": CompareArgs,
         "index": IndexArgs,
@@ -206,6 +214,7 @@ VERBS = {
     "tune": Verb(
         _tune, "find the settings with the lowest seconds and joules per image, within a time budget"
     ),
+    "study": Verb(_study, "studies that come with the program: a sweep with a report of its own each"),
     "show": Verb(_show, "print a table of results: seconds, joules and gigabytes an image, repeats pooled"),
     "compare": Verb(_compare, "compare results: ratios with intervals, what differs, limits for CI"),
     "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),

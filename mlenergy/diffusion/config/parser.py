@@ -49,6 +49,8 @@ def option_group(title: str | None = None, *, prefixed: bool = False) -> Callabl
         hints = typing.get_type_hints(cls, include_extras=True)
         descriptions = _descriptions(cls.__module__)[cls.__name__]
         for field in fields(cls):  # type: ignore[arg-type]
+            if field.name not in inspect.get_annotations(cls):
+                continue  # inherited from another group, which has described it
             hint, *metadata = unpacked(hints[field.name])
             # The description says what happens without a value; True and False are what a flag changes.
             says_default = isinstance(field.default, bool) or field.default in (None, "", ())
@@ -166,16 +168,17 @@ def titled(kind: type[Any], *, has_subcommands: bool = True) -> Any:
         return kind if has_subcommands else _without_none(kind)
     hints = typing.get_type_hints(kind, include_extras=True)
     inherited = {field.name for group in groups for field in fields(group)}
-    own = [(field.name, hints[field.name]) for field in fields(kind) if field.name not in inherited]
+    own_fields = [field for field in fields(kind) if field.name not in inherited]
+    own: list[Any] = [(one.name, hints[one.name], dataclass_field(default=one.default)) for one in own_fields]
     if not has_subcommands:
-        unions = {name: typing.get_args(unpacked(hint)[0]) for name, hint in own}
+        unions = {one.name: typing.get_args(unpacked(hints[one.name])[0]) for one in own_fields}
         own = [(name, _without_none(unpacked(members[0])[0])) for name, members in unions.items()]
         groups = list(map(_without_none, groups))
     # tyro would look for descriptions in the source, which this class lacks and which takes 30 ms.
     of_groups = [
         (group.group_title, Annotated[group, tyro.conf.arg(help=inspect.getdoc(group))]) for group in groups
     ]
-    return make_dataclass(kind.__name__, [*own, *of_groups])
+    return make_dataclass(kind.__name__, [*own, *of_groups], kw_only=True)
 
 
 def _without_none(kind: type[Any]) -> type[Any]:

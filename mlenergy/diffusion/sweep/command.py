@@ -63,9 +63,7 @@ def main(argv: list[str]) -> int:
         UserError: the command line, the sweep file or the machine needs mending, or no run can work.
     """
     asked = parse(SweepArgs, argv, PROG)
-    gpus = None if asked.gpus is None else [name.strip() for name in asked.gpus.split(",") if name.strip()]
-    if gpus == []:
-        raise UserError(f"--gpus {asked.gpus} names no GPU; write --gpus 0,1, or leave it out")
+    gpus = gpu_list(asked.gpus)
     spec = _with_changes(read_sweep(asked.file), asked)
     session = Session(spec, expand(spec), Ledger.load(spec.folder / "state.json"), asked.resume)
     if asked.status:
@@ -78,6 +76,18 @@ def main(argv: list[str]) -> int:
         code = session.submit() if asked.executor == "slurm" else session.run_here(gpus, asked.slots)
     _check_any(session)
     return code
+
+
+def gpu_list(written: str | None) -> list[str] | None:
+    """The GPUs of --gpus; None where it is not given.
+
+    Raises:
+        UserError: it names none.
+    """
+    gpus = None if written is None else [name.strip() for name in written.split(",") if name.strip()]
+    if gpus == []:
+        raise UserError(f"--gpus {written} names no GPU; write --gpus 0,1, or leave it out")
+    return gpus
 
 
 def _check_any(session: Session) -> None:

@@ -34,11 +34,19 @@ _PIPED_WIDTH = 160  # without a terminal, which would have one
 class Session:
     """One sweep, its runs and its ledger."""
 
-    def __init__(self, spec: SweepSpec, runs: Sequence[Run], ledger: Ledger, resume: bool) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        runs: Sequence[Run],
+        ledger: Ledger,
+        resume: bool,
+        show_results: bool = True,
+    ) -> None:
         self.spec = spec
         self.runs = runs
         self.ledger = ledger
         self.resume = resume
+        self.show_results = show_results
         self.numbers = {run.key: run.number for run in runs}
         self.console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
         self.extra = () if resume else ("--overwrite_results",)
@@ -179,7 +187,8 @@ class Session:
         unfinished = [row for row in self._entries() if row[1].state in ("failed", "interrupted")]
         if unfinished:
             self.console.print(run_table(unfinished))
-        self._print_results()
+        if self.show_results:
+            self._print_results()
         self._print(count_line(self.ledger, self.numbers))
         self._print(f"state and logs: {self.spec.folder}")
 

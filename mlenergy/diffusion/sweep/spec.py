@@ -50,11 +50,24 @@ def read_sweep(file: Path) -> SweepSpec:
     Raises:
         UserError: it is missing or not valid YAML, or something in it is wrong; with the place.
     """
-    content = _load(file)
-    _only(content, _KEYS, str(file))
-    folder = _text(content, "folder", "a path") or str(Path("run") / "sweeps" / file.stem)
+    return spec_of(_load(file), file.stem, str(file))
+
+
+def spec_of(content: Mapping[str, Any], name: str, where: str) -> SweepSpec:
+    """The sweep that a mapping describes, with the keys of a sweep file.
+
+    Args:
+        content: of a file, or made by a program.
+        name: of the sweep; in the names of jobs.
+        where: the content comes from, for messages.
+
+    Raises:
+        UserError: something in it is wrong; with the place.
+    """
+    _only(content, _KEYS, where)
+    folder = _text(content, "folder", "a path") or str(Path("run") / "sweeps" / name)
     return SweepSpec(
-        name=file.stem,
+        name=name,
         folder=Path(folder),
         common=_options(content.get("common"), "common"),
         grids=tuple(_grid(grid) for grid in _many(content.get("grid"), "grid")),

@@ -27,6 +27,20 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file} is not valid YAML: {reason}; fix it") from None
 
 
+def yaml_value(text: str) -> Any:
+    """The value that a text is in a YAML file: a number, true, a [list], or the text itself.
+
+    Raises:
+        UserError: it is not valid YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except _Mistake as mistake:
+        raise UserError(f"{text}: {mistake}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{text!r} is not valid YAML: {' '.join(str(error).split())}; quote it") from None
+
+
 class _Mistake(Exception):
     """A mistake with its line."""
 

@@ -17,18 +17,18 @@ def page_of(title: str, data: dict[str, Any]) -> str:
     The policy in its head lets a browser run this script alone, take images from the file alone and ask no
     address for anything, whatever a prompt says.
     """
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_digest(script)}'",
-            f"style-src '{_digest(style)}'",
+            f"script-src '{digest(script)}'",
+            f"style-src '{digest(style)}'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    return Template(_asset("page.html")).substitute(
+    return Template(asset("page.html")).substitute(
         title=html.escape(title), policy=policy, style=style, script=script, data=embedded(data)
     )
 
@@ -45,9 +45,11 @@ def embedded(data: Any) -> str:
     return text
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the page's parts, as text."""
     return (resources.files("mlenergy.diffusion.report.html") / "assets" / name).read_text("utf-8")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """The hash by which a page's policy names a style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,28 @@
+"""The table of studies: a new one is a file of this folder and a line here."""
+
+from __future__ import annotations
+
+from mlenergy.diffusion.config.option import nearest
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.studies.scaling import SCALING
+from mlenergy.diffusion.studies.study import Study
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        SCALING,
+    )
+}  # fmt: skip
+
+
+def study_named(name: str) -> Study:
+    """The study of a name.
+
+    Raises:
+        UserError: there is none; with the one that was probably meant.
+    """
+    if name in STUDIES:
+        return STUDIES[name]
+    meant = nearest(name, STUDIES)
+    hint = f"did you mean {meant}?" if meant else f"use one of {', '.join(STUDIES)}"
+    raise UserError(f"there is no study {name!r}; {hint}")
