@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from parity_group import Group
-from parity_sana import SANA
 
-GROUPS: tuple[Group, ...] = (SANA,)
+GROUPS: tuple[Group, ...] = ()
