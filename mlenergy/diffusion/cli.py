@@ -145,6 +145,12 @@ def _show(argv: list[str]) -> int:
     return show(argv)
 
 
+def _quality(argv: list[str]) -> int:
+    from mlenergy.diffusion.report.quality_command import main as quality
+
+    return quality(argv)
+
+
 def _dataset(argv: list[str]) -> int:
     from mlenergy.diffusion.dataset.command import main as dataset
 
@@ -182,6 +188,7 @@ def _complete(argv: list[str]) -> None:
     from mlenergy.diffusion.report.compare_command import CompareArgs
     from mlenergy.diffusion.report.html.command import ReportArgs
     from mlenergy.diffusion.report.index_command import IndexArgs
+    from mlenergy.diffusion.report.quality_command import QualityArgs
     from mlenergy.diffusion.report.show_command import ShowArgs
     from mlenergy.diffusion.studies.command import StudyArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
@@ -198,6 +205,7 @@ def _complete(argv: list[str]) -> None:
         "index": IndexArgs,
         "report": ReportArgs,
         "export": ExportArgs,
+        "quality": QualityArgs,
         "dataset": DatasetArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
@@ -220,6 +228,9 @@ VERBS = {
     "index": Verb(_index, "keep a table of all results below a folder, for pandas, polars and DuckDB"),
     "report": Verb(_report, "one HTML file of all results below a folder: table, charts, images"),
     "export": Verb(_export, "write results for spreadsheets, the data toolkit, CodeCarbon or trackers"),
+    "quality": Verb(
+        _quality, "FID, KID, CLIP score, LPIPS, SSIM and PSNR of finished runs, from their images"
+    ),
     "dataset": Verb(_dataset, "draw images with captions from a folder, a hub dataset or Parquet files"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(

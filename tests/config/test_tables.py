@@ -88,7 +88,8 @@ def test_every_parallel_mode_has_its_option_and_every_degree_its_axis():
 def test_a_family_offers_caches_and_modes_of_the_same_engines():
     for family in FAMILIES.values():
         assert set(family.caches) <= set(family.modes)
-        assert family.has_t5 or not family.takes_text_length
+        assert family.takes_text_length or not any(family.template_tokens)
+        assert not set(family.reasons) & set().union(*family.modes.values())
 
 
 def test_families_are_told_by_their_facts_outside_of_models():

@@ -24,8 +24,8 @@ FILES = sorted(Path(room.__file__).parent.rglob("*.json"))
 TOLERANCE = 0.005
 
 
-def test_nine_listed_models_have_one():
-    assert len(architecture_ids()) == 9 == len(FILES) - len(tiny_ids())
+def test_every_published_architecture_is_of_a_listed_model():
+    assert len(architecture_ids()) == len(FILES) - len(tiny_ids()) >= 9
     assert all(
         BY_ID[name].family.pipeline_class == architecture(name).pipeline_class for name in architecture_ids()
     )

@@ -13,19 +13,19 @@ from mlenergy.diffusion.models.architectures.reader import architecture, archite
 from mlenergy.diffusion.models.listed import BY_ID
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-CELLS_PER_PIXEL = 64
 
 
 def row(model_id: str) -> str:
     spec, costs = BY_ID[model_id], costs_of(architecture(model_id))
     model = architecture(model_id)
     guided = spec.guidance == "classifier-free"
-    cells = spec.default_height_px * spec.default_width_px / CELLS_PER_PIXEL
+    cells = spec.default_height_px * spec.default_width_px / spec.latent_factor**2
     text = t5_tokens(model, spec.default_max_sequence_length) or 0
     step = costs[model.denoiser.name].flops_at(2 if guided else 1, cells, text) / 1e12
     decode = costs["vae"].flops_at(1, cells, 0) / 1e12
     passes = 1 if not guided or model.options.get("force_zeros_for_empty_prompt") else 2
-    encode = passes * sum(costs[e.name].flops_at(1, 0, text) for e in model.text_encoders) / 1e12
+    lengths = [text + before for before in spec.family.template_tokens[:passes]]
+    encode = sum(costs[e.name].flops_at(1, 0, n) for e in model.text_encoders for n in lengths) / 1e12
     scale = "none" if spec.default_guidance_scale is None else f"{spec.default_guidance_scale:g}"
     fields = [
         f"`{model_id}`",

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from parity_group import Group
+from parity_sana import SANA
 
-GROUPS: tuple[Group, ...] = ()
+GROUPS: tuple[Group, ...] = (SANA,)

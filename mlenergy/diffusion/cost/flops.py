@@ -58,9 +58,10 @@ def group_flops(
 ) -> tuple[float, float, float]:
     """FLOPs of text encoding, one step and the decode, of the rows that one rank's group has."""
     work = shape.workload
-    text = work.text_passes * sum(
-        costs[encoder.name].flops_at(shape.images_per_rank, 0, work.t5_tokens or 0)
+    text = sum(
+        costs[encoder.name].flops_at(shape.images_per_rank, 0, tokens)
         for encoder in model.text_encoders
+        for tokens in work.encoded_tokens
     )
     step = costs[model.denoiser.name].flops_at(shape.rows_per_rank, shape.cells, work.t5_tokens or 0)
     return text, step, costs["vae"].flops_at(shape.images_per_rank, shape.cells, 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.cost.shape import short_text_tokens
+from mlenergy.diffusion.cost.shape import SHORT_ENCODERS, short_text_tokens
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 
@@ -54,7 +54,7 @@ def denoiser_inputs(
 
 def text_tokens(architecture: Architecture, encoder: Component, t5_tokens: int | None) -> int:
     """Padded tokens of one text encoder's input."""
-    return t5_tokens or 0 if encoder.class_name == "T5EncoderModel" else short_text_tokens(architecture)
+    return short_text_tokens(architecture) if encoder.class_name in SHORT_ENCODERS else t5_tokens or 0
 
 
 def text_inputs(
@@ -117,6 +117,18 @@ def _pixart(
     }
 
 
+def _sana(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    return {
+        "hidden_states": make(rows, config["in_channels"], height, width),
+        "encoder_hidden_states": make(rows, t5, config["caption_channels"]),
+        "encoder_attention_mask": make(rows, t5),
+        "timestep": make(rows),
+    }
+
+
 def _hunyuan(
     architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
 ) -> dict[str, Any]:
@@ -162,5 +174,6 @@ _DENOISERS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "SD3Transformer2DModel": _sd3,
     "PixArtTransformer2DModel": _pixart,
     "HunyuanDiT2DModel": _hunyuan,
+    "SanaTransformer2DModel": _sana,
     "UNet2DConditionModel": _unet,
 }

@@ -96,7 +96,7 @@ def _text_bytes(
     plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
 ) -> int:
     item = BYTES[plan.dtype]
-    text = shape.workload.t5_tokens or 0
+    text = max(shape.workload.encoded_tokens)
     return max(
         costs[encoder.name].activation_bytes_at(shape.images_per_rank, 0, text, item)
         for encoder in architecture.text_encoders

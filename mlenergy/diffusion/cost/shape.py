@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.models.architectures.reader import Architecture
 
 _DEFAULT_T5_TOKENS = 256
+# Text encoders of one length, whatever length a call asks for; the others take that one.
+SHORT_ENCODERS = frozenset({"CLIPTextModel", "CLIPTextModelWithProjection", "BertModel"})
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Workload:
     guidance_rows: rows of the denoiser's batch for each image: 2 under classifier-free guidance.
     text_passes: how often each text encoder is called: 2 where the negative prompt is encoded, too.
     t5_tokens: padded length of the long text encoder; None where the pipeline has none.
+    template_tokens: before each prompt and before each negative prompt, in the long text encoder alone.
     """
 
     height_px: int
@@ -31,6 +34,12 @@ class Workload:
     guidance_rows: int
     text_passes: int
     t5_tokens: int | None
+    template_tokens: tuple[int, int] = (0, 0)
+
+    @property
+    def encoded_tokens(self) -> tuple[int, ...]:
+        """Tokens of the long text encoder's input, pass by pass: the prompts, then the negative prompts."""
+        return tuple((self.t5_tokens or 0) + before for before in self.template_tokens[: self.text_passes])
 
 
 def workload_of(plan: Plan, architecture: Architecture) -> Workload:
@@ -45,6 +54,7 @@ def workload_of(plan: Plan, architecture: Architecture) -> Workload:
         guidance_rows=2 if guided else 1,
         text_passes=2 if guided and not zeros else 1,
         t5_tokens=t5_tokens(architecture, plan.max_sequence_length),
+        template_tokens=FAMILIES[architecture.pipeline_class].template_tokens,
     )
 
 

@@ -24,7 +24,9 @@ def latent_factor(vae: Config) -> int:
     Raises:
         UserError: the configuration has no blocks.
     """
-    blocks = vae.get("block_out_channels")
+    blocks = vae.get("block_out_channels") or vae.get(
+        "encoder_block_out_channels"
+    )  # the latter: AutoencoderDC
     if not isinstance(blocks, (list, tuple)) or not blocks:
         raise UserError(
             "the VAE's config.json has no list block_out_channels, from which diffusers takes the size of "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -51,6 +51,9 @@ class Family:
     cleans_captions: bool = False  # its call rewrites prompts, unless it is told not to
     paired_stages: bool = False  # later layers take what their earlier partners hand over
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
+    # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
+    template_tokens: tuple[int, int] = (0, 0)
+    reasons: Mapping[Mode, str] = field(default_factory=dict)  # why a mode that one may expect is not offered
 
     @property
     def stages(self) -> Mapping[str, Stage]:

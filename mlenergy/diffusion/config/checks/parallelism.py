@@ -17,9 +17,11 @@ def _modes(plan: Plan) -> str | None:
         if mode not in offered:
             elsewhere = [e for e, modes in plan.spec.family.modes.items() if mode in modes]
             instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
+            reason = plan.spec.family.reasons.get(mode)
+            why = "see docs/capabilities.md" if reason is None else reason
             return (
                 f"--{MODES[mode].option}: the {plan.engine} engine does not offer it for "
-                f"{plan.spec.family.name} models (see docs/capabilities.md); {instead}"
+                f"{plan.spec.family.name} models ({why}); {instead}"
             )
     return None
 

@@ -40,6 +40,9 @@ _BATCHED: dict[str, frozenset[str]] = {
             "style",
         }
     ),
+    "SanaTransformer2DModel": frozenset(
+        {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
+    ),
     "UNet2DConditionModel": frozenset(
         {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "added_cond_kwargs"}
     ),

@@ -64,6 +64,9 @@ class Tokenizer:
     model_max_length: int
     pad_token: str | None = None  # None: the class's own
     sentinels: int = 100  # T5's <extra_id_0> and so on; part of the vocabulary
+    # "library.Class.argument" of a pipeline: the words of its default are one entry each, as in the published
+    # vocabulary, so that a template is about as long as there.
+    words_of: str | None = None
 
 
 @dataclass(frozen=True)

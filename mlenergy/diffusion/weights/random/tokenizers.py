@@ -8,13 +8,15 @@ models' vocabularies have room for single letters only.
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 import string
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tokenizers import pre_tokenizers
-from transformers import BertTokenizer, CLIPTokenizer, T5Tokenizer
+from transformers import BertTokenizer, CLIPTokenizer, GemmaTokenizer, T5Tokenizer
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Tokenizer
@@ -103,6 +105,35 @@ def _bert(wanted: Tokenizer) -> BertTokenizer:
     )
 
 
+def _gemma(wanted: Tokenizer) -> GemmaTokenizer:
+    """Bytes, single signs, the words of a template, groups of letters."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    single = ["▁", "\n", *(sign for sign in string.printable if not sign.isspace())]
+    base = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *single]
+    words = _template_words(wanted)
+    groups = (f"▁{group}" for group in _groups())
+    # A merge adds one letter at the end, so that a piece needs its own beginnings; those of the words come
+    # first, and no other piece takes their letters away.
+    merges = dict.fromkeys(
+        (piece[:end], piece[end]) for piece in (*words, *groups, *_groups()) for end in range(1, len(piece))
+    )
+    kept = list(merges)[: wanted.vocabulary - len(base)]
+    pieces = [*base, *("".join(pair) for pair in kept)]
+    vocabulary = _numbered(_filled(pieces, wanted.vocabulary))
+    return GemmaTokenizer(
+        vocab=vocabulary, merges=kept, model_max_length=wanted.model_max_length, add_bos_token=True
+    )
+
+
+def _template_words(wanted: Tokenizer) -> list[str]:
+    """Words of the text that `words_of` names, each with the space before it; none where it names none."""
+    if wanted.words_of is None:
+        return []
+    class_path, _, argument = wanted.words_of.rpartition(".")
+    lines = inspect.signature(component_class(class_path).__call__).parameters[argument].default
+    return [word.replace(" ", "▁") for word in _unique(re.findall(r" ?[A-Za-z]+", "\n".join(lines)))]
+
+
 def _groups() -> Iterator[str]:
     """Every group of one, two and three letters."""
     for length in (1, 2, 3):
@@ -127,4 +158,5 @@ _BUILDERS: dict[str, Callable[[Tokenizer], Any]] = {
     "CLIPTokenizer": _clip,
     "T5Tokenizer": _t5,
     "BertTokenizer": _bert,
+    "GemmaTokenizer": _gemma,
 }
