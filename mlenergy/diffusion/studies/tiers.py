@@ -203,7 +203,7 @@ def _weights_gb(cell: Cell) -> Measured | Gap:
     run = next((one for one in cell.runs if one.record is not None), None)
     if run is None:
         return Gap(cell.gap or "not measured")
-    ranks = [load["facts"].get("weight_bytes") for load in run.content["load"]]
+    ranks = [load["facts"].get("weight_bytes") for load in run.content.get("load") or ()]
     if not ranks or None in ranks:
         return Gap("the result does not say how many bytes of weights were stored")
     return Measured(max(sum(sum(kinds.values()) for kinds in rank.values()) for rank in ranks) / 1e9)
