@@ -45,10 +45,15 @@ def pictures(count: int, seed: int, size: tuple[int, int] = (24, 32), shift: int
 
 
 def save_run(folder: Path, images: Sequence[Any], **of_result: Any) -> Path:
-    """A finished run with these images; its weights are `pretrained` unless `weights` says other."""
-    weights = of_result.pop("weights", "pretrained")
+    """A finished run with these images; its weights are `pretrained` unless `weights` says other.
+
+    `entries` changes what it says of the images by their numbers.
+    """
+    weights, changes = of_result.pop("weights", "pretrained"), of_result.pop("entries", {})
     content = result_folders.result([8.0] * len(images), images=True, batch_size=1, **of_result)
     content["weights"] = weights
+    for number, change in changes.items():
+        content["generation_results"][number] |= change
     paths = RunPaths(folder, "")
     paths.images.mkdir(parents=True)
     for entry, image in zip(content["generation_results"], images, strict=True):
@@ -70,4 +75,28 @@ def save_folder(folder: Path, images: Sequence[Any], texts: Sequence[str] | None
     if texts is not None:
         rows = [{"file_name": name, "text": text} for name, text in zip(names, texts, strict=True)]
         (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def small_clip(folder: Path, seed: int = 0, longest: int = 16) -> Path:
+    """A CLIP model of random weights with its tokenizer and image processor, as transformers saves them."""
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from mlenergy.diffusion.models.architectures.reader import Tokenizer
+    from mlenergy.diffusion.weights.random.tokenizers import build_tokenizer
+
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(Tokenizer("tokenizer", "transformers.CLIPTokenizer", 1000, longest))
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    of_text = {"vocab_size": len(tokenizer), "max_position_embeddings": longest, "eos_token_id": 999}
+    config = CLIPConfig(
+        text_config={**tower, **of_text},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessorPil(**size).save_pretrained(folder)
     return folder
