@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from mlenergy.diffusion.config.args import parse_args
@@ -70,6 +72,29 @@ def test_what_splits_a_sequence_is_refused_with_the_reason(option, reason, engin
         plan_of(SMALL, option, "2", "--engine", engine, world_size=2)
 
 
+def test_no_kernel_is_chosen_for_linear_attention():
+    with pytest.raises(UserError, match="no kernel can be chosen for the attention of sana"):
+        plan_of(SMALL, "--attention_backend", "sdpa")
+
+
 def test_guidance_is_shared_by_either_engine():
     for engine in ("xdit", "diffusers"):
         assert plan_of(LARGE, "--use_cfg_parallel", "--engine", engine, world_size=2).parallel.cfg == 2
+
+
+def test_a_run_ends_with_its_effects_known(tmp_path):
+    import json
+
+    import forked
+
+    options = ["--workload.model_id", "tiny/sana", "--workload.height", "64", "--workload.width", "64"]
+    where = ["--workload.base_dir", str(tmp_path), "--workload.inference_steps", "2"]
+    command = [sys.executable, "-m", "mlenergy.diffusion", "run", "--engine", "diffusers"]
+    done = forked.run(
+        [*command, "--benchmark_iters", "1", "workload:t2i", *options, *where], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*/results.json")
+    result = json.loads(path.read_text())
+    assert result["effects_reason"] is None and result["executed_failed"] == []
+    assert result["stages"]["text_encode_s"]["mean"] > 0

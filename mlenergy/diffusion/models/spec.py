@@ -51,6 +51,7 @@ class Family:
     cleans_captions: bool = False  # its call rewrites prompts, unless it is told not to
     paired_stages: bool = False  # later layers take what their earlier partners hand over
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
+    takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
     template_tokens: tuple[int, int] = (0, 0)
     reasons: Mapping[Mode, str] = field(default_factory=dict)  # why a mode that one may expect is not offered

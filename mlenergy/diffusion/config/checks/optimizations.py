@@ -33,6 +33,9 @@ def _attention(plan: Plan) -> str | None:
     if name == "auto":
         return None
     option, kernel = f"--attention_backend {name}", ATTENTION[name]
+    if not plan.spec.family.takes_attention_kernel:
+        family = plan.spec.family.name
+        return f"{option}: no kernel can be chosen for the attention of {family} models; leave it out"
     if plan.device == "cpu" and not kernel.runs_on_cpu:
         return f"{option} runs on NVIDIA GPUs only; on the CPU use one of {', '.join(sorted(_on_cpu()))}"
     if plan.device == "cuda" and dtype == "float32" and kernel.half_precision_only:

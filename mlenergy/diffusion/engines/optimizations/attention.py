@@ -65,14 +65,17 @@ def bare_denoiser(pipeline: Any, plan: Plan) -> Any:
 
 
 def layers_that_obey(denoiser: Any) -> list[Any]:
-    """Attention layers of a bare denoiser, as this rank holds it, that a kernel can be chosen for."""
-    names = _NAMES[_diffusers_class(denoiser)]
+    """Attention layers of a bare denoiser, as this rank holds it, that a kernel can be chosen for.
+
+    None for a class that is not known here: config/checks/optimizations.py lets no kernel be chosen for it.
+    """
+    names = _NAMES.get(_diffusers_class(denoiser), ())
     return [layer for path, layer in denoiser.named_modules() if path.rpartition(".")[2] in names]
 
 
 def _diffusers_class(denoiser: Any) -> str:
     """xfuser derives some of its models from the diffusers class."""
-    return next(kind.__name__ for kind in type(denoiser).__mro__ if kind.__name__ in _NAMES)
+    return next((kind.__name__ for kind in type(denoiser).__mro__ if kind.__name__ in _NAMES), "")
 
 
 def backend_told(pipeline: Any, plan: Plan) -> str | None:

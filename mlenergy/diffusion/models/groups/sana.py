@@ -23,6 +23,7 @@ SANA = Family(
     takes_text_length=True,
     bins_resolution=True,
     cleans_captions=True,
+    takes_attention_kernel=False,  # linear over the image, and masked across to the text
     # An instruction of 212 tokens stands before a prompt and none before a negative prompt; the pipeline
     # encodes both and hands the last tokens to the denoiser.
     template_tokens=(210, 0),
