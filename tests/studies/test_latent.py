@@ -117,7 +117,8 @@ def test_an_image_that_cannot_be_measured_is_a_reason(monkeypatch, tmp_path, mod
     assert made["tables"]["losses"]["rows"][0]["ssim"] is not None
 
 
-def test_a_folder_without_images_is_refused(tmp_path):
+def test_a_folder_without_images_is_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     for folder, line in ((tmp_path, "holds no image"), (tmp_path / "absent", "is no folder")):
         with pytest.raises(UserError, match=line):
             main(["run", "latent", "--models", "tiny/sdxl", "--images", str(folder), "--folder", "x"])

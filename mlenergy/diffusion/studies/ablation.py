@@ -61,7 +61,7 @@ class AblationOptions(StudyOptions):
     """product: every combination of the levels; single: the baseline with one level changed at a time."""
     degree: Annotated[int, Range(least=2, most=65_536)] = 2
     """Processes of each level of --parallel but none; cfg has two, whatever this is."""
-    parallel: tuple[Parallel, ...] = ("none", "ulysses", "cfg")
+    parallel: tuple[Parallel, ...] = ("none", "ulysses", "ring")
     """Ways to share the work."""
     attention: tuple[AttentionName, ...] = ("auto", "cudnn")
     """Attention of the denoiser."""
@@ -205,6 +205,7 @@ def _combinations(found: Mapping[tuple[str, ...], Cell], baseline: Cell | None, 
         {
             **dict(zip(_NAMES, combination, strict=True)),
             "processes": cell.set_up.first.processes or Gap("the result does not say it"),
+            "engine": cell.set_up.first.engine or Gap("the result does not say it"),
             **figures_of(cell),
             **factors_of(cell, baseline),
             **likeness_of(cell, baseline, outcome.folder),
@@ -215,6 +216,7 @@ def _combinations(found: Mapping[tuple[str, ...], Cell], baseline: Cell | None, 
     columns = (
         *(Column(name, name) for name in _NAMES),
         Column("processes", "processes"),
+        Column("engine", "engine"),
         *FIGURE_COLUMNS,
         *FACTOR_COLUMNS,
         *LIKENESS_COLUMNS,
