@@ -143,13 +143,13 @@ def test_a_file_that_is_removed_between_open_and_lock_is_no_lock(tmp_path, monke
     """Its last holder removes it as it ends; a third run may hold the new file of that name."""
     lock_file, own, opened = tmp_path / ".lock", lock._lock, []
 
-    def removed_before(file, handle):
+    def removed_before(file, handle, option):
         opened.append(handle)
         if len(opened) == 1:
             file.unlink()
             if again:
                 file.write_text("another run's")
-        own(file, handle)
+        own(file, handle, option)
 
     monkeypatch.setattr(lock, "_lock", removed_before)
     with result_lock(lock_file):
