@@ -17,7 +17,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("engines", "cost", "quality"),
     ("results",),
     ("report", "supervision", "export", "dataset"),
-    ("executors", "run"),
+    ("executors", "run", "training"),
     ("sweep", "tune"),
     ("studies",),
     ("interface",),

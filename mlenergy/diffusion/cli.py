@@ -157,6 +157,12 @@ def _dataset(argv: list[str]) -> int:
     return dataset(argv)
 
 
+def _finetune(argv: list[str]) -> int:
+    from mlenergy.diffusion.training.command import main as finetune
+
+    return finetune(argv)
+
+
 def _models(argv: list[str]) -> int:
     from mlenergy.diffusion.config.args import ModelsArgs
     from mlenergy.diffusion.config.parser import parse
@@ -192,6 +198,7 @@ def _complete(argv: list[str]) -> None:
     from mlenergy.diffusion.report.show_command import ShowArgs
     from mlenergy.diffusion.studies.command import StudyArgs
     from mlenergy.diffusion.sweep.command import SweepArgs
+    from mlenergy.diffusion.training.options import FinetuneArgs
     from mlenergy.diffusion.tune.options import TuneCommand
 
     kinds: dict[str, type] = {
@@ -207,6 +214,7 @@ def _complete(argv: list[str]) -> None:
         "export": ExportArgs,
         "quality": QualityArgs,
         "dataset": DatasetArgs,
+        "finetune": FinetuneArgs,
         "models": ModelsArgs,
         "doctor": DoctorArgs,
     }
@@ -232,6 +240,7 @@ VERBS = {
         _quality, "FID, KID, CLIP score, LPIPS, SSIM and PSNR of finished runs, from their images"
     ),
     "dataset": Verb(_dataset, "draw images with captions from a folder, a hub dataset or Parquet files"),
+    "finetune": Verb(_finetune, "train LoRA weights of a PixArt model on images with captions, measured"),
     "models": Verb(_models, "list the models with their defaults and parallel modes"),
     "doctor": Verb(
         _doctor, "check versions, GPUs, NCCL and gloo, energy counters, hub token and cache; or results"

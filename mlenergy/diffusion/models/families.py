@@ -72,6 +72,7 @@ _pixart = partial(
     takes_text_length=True,
     bins_resolution=True,
     cleans_captions=True,
+    trains_lora=True,
     modes={"xdit": SEQUENCE | GUIDED | XDIT_ONLY, "diffusers": SEQUENCE | GUIDED},
 )
 PIXART_ALPHA = _pixart(

@@ -50,6 +50,7 @@ class Family:
     bins_resolution: bool = False  # its call can go to the nearest trained size and back
     cleans_captions: bool = False  # its call rewrites prompts, unless it is told not to
     paired_stages: bool = False  # later layers take what their earlier partners hand over
+    trains_lora: bool = False  # mlenergy finetune knows how
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
     takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.hub import explain
+from mlenergy.diffusion.weights.peft_adapter import merge_peft
 
 _MOST_SHOWN = 3  # keys in an error's line
 _DENOISERS = ("transformer", "unet")
@@ -21,16 +22,22 @@ _SIZES = re.compile(r"size mismatch for (\S+): .*?\[([\d, ]+)\].*?\[([\d, ]+)\]"
 def merge_lora(pipeline: Any, lora: str, allow_pickle: bool) -> None:
     """Add the low-rank update to the weights and drop the adapter, so that a step costs what it did.
 
-    lora: a folder with pytorch_lora_weights.safetensors, a .safetensors file, or a hub id.
+    lora: a folder with pytorch_lora_weights.safetensors, a .safetensors file, or a hub id. For a pipeline
+        that diffusers has no LoRA loader for (PixArt), it is in peft's own format.
 
     Raises:
         UserError: the family has no LoRA, the file cannot be had, or some of its keys fit no layer.
     """
     name = type(pipeline).__name__
-    if not hasattr(pipeline, "load_lora_weights"):
-        raise UserError(f"diffusers has no LoRA for {name}; leave --workload.lora out")
     if find_spec("peft") is None:
         raise UserError("--workload.lora needs the package peft; install it: pip install peft")
+    if not hasattr(pipeline, "load_lora_weights"):
+        if not hasattr(pipeline, "transformer"):
+            raise UserError(f"diffusers has no LoRA for {name}; leave --workload.lora out")
+        reasons = merge_peft(pipeline, lora)
+        if reasons:
+            raise _unfit(lora, name, reasons[0])
+        return
     path = Path(lora).expanduser()
     is_file = path.is_file()
     if is_file and path.suffix != ".safetensors" and not allow_pickle:
