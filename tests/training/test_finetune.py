@@ -11,6 +11,8 @@ import driver_double
 import forked
 import pytest
 
+from mlenergy.diffusion import cli
+
 FINETUNE = [sys.executable, "-m", "mlenergy.diffusion", "finetune"]
 WORKER = [sys.executable, str(Path(__file__).parents[1] / "support" / "finetune_worker.py")]
 STEPS = 16
@@ -123,29 +125,40 @@ def test_a_training_that_goes_on_makes_the_same_curve_and_weights(
     assert "is complete already" in call(FINETUNE, *words).stdout
 
 
-def test_mistakes_are_one_line(pictures, tmp_path, trained):
-    def refused(*more, folder=pictures, out=tmp_path / "out"):
-        (line,) = errors(call(FINETUNE, *options(folder, out, *more), code=2))
+@pytest.fixture
+def refused(pictures, tmp_path, monkeypatch, capsys):
+    """The error's line of a call that ends before torch is imported."""
+
+    def call(*more, folder=pictures, out=tmp_path / "out"):
+        words = options(folder, out, *more)
+        monkeypatch.setattr(sys, "argv", ["mlenergy", "finetune", *words])
+        assert cli.main() == 2
+        (line,) = capsys.readouterr().err.splitlines()
         return line
 
+    return call
+
+
+def test_mistakes_are_one_line(refused, tmp_path, trained):
     assert "there is no folder" in refused(folder=tmp_path / "nowhere")
-    (tmp_path / "bare").mkdir()
-    assert "has no metadata.jsonl and so no captions" in refused(folder=tmp_path / "bare")
-    (tmp_path / "bare" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": ""}')
-    assert (
-        "1 of the 1 images" in (line := refused(folder=tmp_path / "bare")) and "have no text: 0.png" in line
-    )
-    (tmp_path / "bare" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "one"}')
-    assert "are missing: 0.png" in refused(folder=tmp_path / "bare")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert "has no metadata.jsonl and so no captions" in refused(folder=bare)
+    (bare / "metadata.jsonl").write_text('{"file_name": "0.png", "text": ""}')
+    assert "1 of the 1 images" in (line := refused(folder=bare)) and "have no text: 0.png" in line
+    (bare / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "one"}')
+    assert "are missing: 0.png" in refused(folder=bare)
+    (bare / "dataset.json").write_text('{"state": "incomplete"}')
+    assert "its preparation was interrupted" in refused(folder=bare)
     assert "for which there is no training; it trains PixArt" in refused("--model_id", "tiny/sdxl")
     assert "multiple" in refused("--height", "60")
     assert "holds another training (different seed; seed was 42)" in refused("--seed", 1, out=trained[0])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
     assert "holds other files (thesis.tex)" in refused(out=tmp_path / "full")
-    assert "--targets to_nowhere" in refused("--targets", "to_nowhere", "--out", tmp_path / "targets")
 
 
+@pytest.mark.full
 def test_a_loss_that_is_not_finite_ends_it_and_keeps_the_curve(pictures, tmp_path):
     done = call(FINETUNE, *options(pictures, tmp_path / "lora", "--learning_rate", "1e9"), code=2)
     (line,) = errors(done)

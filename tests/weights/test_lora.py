@@ -1,5 +1,6 @@
 """LoRA weights that the test makes itself: merged exactly, and refused where they do not fit."""
 
+import json
 import re
 import shutil
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from mlenergy.diffusion.weights.per_node import locate
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
 LAYER = "transformer_blocks.0.attn.to_q"
+LAYER_OF_PIXART = "transformer_blocks.1.attn2.to_q"
 RANK = 2
 
 
@@ -98,6 +100,47 @@ def test_empty_folder_and_pickle_are_refused(flux, lora, tmp_path_factory):
         load(flux, lora=str(pickled))
 
 
-def test_family_without_lora_is_refused(lora, tmp_path):
-    with pytest.raises(UserError, match="no LoRA for PixArtSigmaPipeline"):
-        load(tiny_folder("tiny/pixart-sigma", tmp_path / "tiny"), lora=str(lora.folder))
+@pytest.fixture(scope="module")
+def pixart(tmp_path_factory):
+    return tiny_folder("tiny/pixart-sigma", tmp_path_factory.mktemp("tiny"))
+
+
+def adapter(folder, *, rank=RANK, alpha=4, targets=("to_q",), layer=LAYER_OF_PIXART, width=96):
+    """A LoRA of one layer in peft's own format, and its update of that layer."""
+    generator = torch.Generator().manual_seed(3)
+    down, up = (torch.randn(shape, generator=generator) for shape in ((rank, width), (width, rank)))
+    keys = {f"base_model.model.{layer}.lora_A.weight": down, f"base_model.model.{layer}.lora_B.weight": up}
+    folder.mkdir(exist_ok=True)
+    save_file(keys, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": list(targets)}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return up @ down * alpha / rank
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_an_adapter_is_merged_where_diffusers_has_no_lora(pixart, tmp_path, as_file):
+    update = adapter(tmp_path / "lora", targets=[LAYER_OF_PIXART])
+    path = tmp_path / "lora" / "adapter_model.safetensors" if as_file else tmp_path / "lora"
+    plain, merged = load(pixart), load(pixart, lora=str(path))
+    before, after = plain.transformer.state_dict(), merged.transformer.state_dict()
+    assert list(before) == list(after), "no adapter stays"
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed == [f"{LAYER_OF_PIXART}.weight"]
+    assert torch.allclose(after[changed[0]], before[changed[0]] + update, atol=1e-6)
+
+
+def test_an_adapter_that_does_not_fit_is_refused(pixart, lora, tmp_path):
+    def refused():
+        with pytest.raises(UserError, match="; give a LoRA") as error:
+            load(pixart, lora=str(tmp_path / "lora"))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    (tmp_path / "lora").mkdir()
+    assert "no adapter_config.json and no adapter_model.safetensors" in refused()
+    adapter(tmp_path / "lora")
+    assert "of its keys fit no layer, or are missing" in refused(), "to_q of other blocks has no weights"
+    adapter(tmp_path / "lora", targets=["to_nowhere"])
+    assert "to_nowhere" in refused()
+    adapter(tmp_path / "lora", targets=[LAYER_OF_PIXART], width=32)
+    assert "keys of another size" in (line := refused()) and "is 2, 32, the model's 2, 96" in line

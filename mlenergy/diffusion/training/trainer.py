@@ -192,8 +192,7 @@ class Trainer:
         return [asdict(step) for step in self.curve]
 
     def close(self) -> None:
-        """Free what accelerate keeps for the whole process."""
-        self._accelerator.free_memory()
+        """Forget what accelerate keeps for the whole process."""
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
