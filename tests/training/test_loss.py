@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(loss, trainer, monke
 
 
 def test_targets_that_name_no_layer_are_refused(loss, trainer):
-    with pytest.raises(UserError, match="--targets to_nowhere: .*; name layers of it"):
+    with pytest.raises(UserError, match=r"--targets to_nowhere: .*; name layers of it"):
         trainer(loss, targets=("to_nowhere",))
 
 

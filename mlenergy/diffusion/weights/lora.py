@@ -34,9 +34,12 @@ def merge_lora(pipeline: Any, lora: str, allow_pickle: bool) -> None:
     if not hasattr(pipeline, "load_lora_weights"):
         if not hasattr(pipeline, "transformer"):
             raise UserError(f"diffusers has no LoRA for {name}; leave --workload.lora out")
-        reasons = merge_peft(pipeline, lora)
-        if reasons:
-            raise _unfit(lora, name, reasons[0])
+        try:
+            reason = merge_peft(pipeline, lora)
+        except (ValueError, RuntimeError) as error:
+            raise _unfit(lora, name, _reason(error)) from error
+        if reason is not None:
+            raise _unfit(lora, name, reason)
         return
     path = Path(lora).expanduser()
     is_file = path.is_file()

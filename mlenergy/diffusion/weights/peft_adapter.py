@@ -11,16 +11,17 @@ from mlenergy.diffusion.models.hub import explain
 ADAPTER, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def merge_peft(pipeline: Any, lora: str) -> list[str]:
+def merge_peft(pipeline: Any, lora: str) -> str | None:
     """Add an adapter's update to the denoiser's weights, and drop the adapter.
 
     lora: a folder with adapter_config.json and adapter_model.safetensors, the latter file, or a hub id.
 
     Returns:
-        Reasons why it does not fit, in which case nothing was merged; empty where it was merged.
+        The reason why it does not fit; None where it was merged.
 
     Raises:
         UserError: the files cannot be had.
+        ValueError, RuntimeError: its layers or sizes are not the model's.
     """
     from peft import LoraConfig, PeftConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -28,26 +29,19 @@ def merge_peft(pipeline: Any, lora: str) -> list[str]:
     folder = _folder(lora)
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
-        return [f"it is a {config.peft_type} adapter, not a LoRA"]
+        return f"it is a {config.peft_type} adapter, not a LoRA"
     config.inference_mode = True
     tensors = load_file(folder / ADAPTER)
-    try:
-        adapted = get_peft_model(pipeline.transformer, config)
-    except ValueError as error:  # its layers are not the model's
-        return [" ".join(str(error).split())]
-    try:
-        result: Any = set_peft_model_state_dict(adapted, tensors)
-        lacking = [name for name in result.missing_keys if "lora_" in name]
-        if result.unexpected_keys or lacking:
-            names = [*result.unexpected_keys, *lacking]
-            return [f"{len(names)} of its keys fit no layer, or are missing: {', '.join(names[:3])}"]
-        pipeline.transformer = adapted.merge_and_unload()
-    except RuntimeError as error:  # keys of another size
-        return [str(error)]
+    adapted = get_peft_model(pipeline.transformer, config)
+    result: Any = set_peft_model_state_dict(adapted, tensors)
+    names = [*result.unexpected_keys, *(name for name in result.missing_keys if "lora_" in name)]
+    if names:
+        return f"{len(names)} of its keys fit no layer, or are missing: {', '.join(names[:3])}"
+    pipeline.transformer = adapted.merge_and_unload()
     # merge_and_unload leaves the record of the adapter on the model, which save_pretrained would read.
     if hasattr(pipeline.transformer, "peft_config"):
         del pipeline.transformer.peft_config
-    return []
+    return None
 
 
 def _folder(lora: str) -> Path:
