@@ -16,6 +16,7 @@ class Batch:
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]  # one noise seed an image, so an image does not depend on its batch
+    class_ids: tuple[int, ...] = ()  # one an image, where a class steers it; else none
 
 
 @dataclass(frozen=True)

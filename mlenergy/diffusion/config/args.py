@@ -36,8 +36,9 @@ GIBIBYTES = Range(above=0, most=1_000_000)
 class GeneralOptions:
     """Engine and device of the run, and the way it starts."""
 
-    engine: Literal["auto", "xdit", "diffusers"] = "auto"
-    """Library that runs the model. auto: xdit, or diffusers if xdit is missing or lacks a requested mode."""
+    engine: Literal["auto", "xdit", "diffusers", "autoregressive"] = "auto"
+    """What runs the model. auto: xdit, or diffusers if xdit is missing or lacks a requested mode; for models
+    that predict scales (VAR) this program's own engine, autoregressive."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Kind of device. auto: NVIDIA GPUs if torch can use them, else Apple's GPU, else the CPU."""
     hang_timeout_s: Annotated[float, SECONDS] = 1800.0
@@ -115,6 +116,9 @@ class OptimizationOptions:
     compile_mode: CompileMode | None = None
     """whole: the denoiser at once; regional: its repeated blocks, compiled once. Default: regional, or
     whole for UNets."""
+    use_cuda_graphs: bool = False
+    """Record the kernels of every scale once and replay them, which spares the host their launches. For
+    models that predict scales, on NVIDIA GPUs."""
     attention_backend: AttentionName = "auto"
     """The denoiser's attention: sdpa (torch chooses its kernel), math, flash, efficient or cudnn (torch's own
     kernels), fa2, fa3 or sage (separate packages). auto: the engine's own."""

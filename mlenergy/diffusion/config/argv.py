@@ -30,6 +30,7 @@ _IN_SPEC = {
     "max_sequence_length": "default_max_sequence_length",
     "dataset": "default_dataset",
 }
+_IN_NEXT_SCALE = ("top_k", "top_p")  # defaults that stand in spec.next_scale
 # Always written, even at their defaults: without them another number of processes, or another machine,
 # could resolve the same words otherwise. The device is left out, so that a plan made on a machine without a
 # GPU can be taken to one with.
@@ -63,6 +64,10 @@ def options_of(plan: Plan) -> dict[str, Any]:
         name = field.name
         value = plan.spec.model_id if name == "model_id" else getattr(plan, _IN_PLAN.get(name, name))
         default = getattr(plan.spec, _IN_SPEC[name]) if name in _IN_SPEC else field.default
+        if name in _IN_NEXT_SCALE and plan.spec.next_scale is not None:
+            default = getattr(plan.spec.next_scale, name)
+        if name == "inference_steps" and plan.schedule is not None:
+            default = len(plan.schedule)
         if name == "dtype":
             # The plan's device's: left out, so that the same words take each machine's own default.
             default = default_dtype(plan.spec, plan.device)

@@ -42,6 +42,7 @@ class Optimizations:
     cache: CacheMethod | None = None
     cache_threshold: float | None = None
     scheduler: SchedulerName = "own"
+    cuda_graphs: bool = False  # kernels of every scale recorded once and replayed
 
     @property
     def in_use(self) -> dict[str, Optimization]:
@@ -185,5 +186,6 @@ OPTIMIZATIONS: dict[str, Optimization] = {
         "vae_dtype",
         lossy=lambda o: None if o.vae_dtype == "float32" else f"VAE in {o.vae_dtype}",
     ),
+    "cuda_graphs": Optimization("use_cuda_graphs", hooks_layers=True, tried_on_mps=False),
     "scheduler": Optimization("scheduler", lossy=lambda o: f"scheduler {o.scheduler} instead of the model's"),
 }

@@ -8,6 +8,7 @@ from typing import Literal
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.environment.device import DeviceType
+from mlenergy.diffusion.models.next_scale import Schedule, tokens_of
 from mlenergy.diffusion.models.spec import Dtype, EngineName, ModelSpec, WeightsKind, is_tiny
 
 PromptOrder = Literal["shuffled", "file"]
@@ -52,6 +53,9 @@ class Plan:
     optimizations: Optimizations = field(default_factory=Optimizations)
     weights: WeightsKind = "pretrained"
     prompt_order: PromptOrder = "shuffled"
+    class_ids: tuple[int, ...] = ()  # of a class-conditional model, taken in turn; empty: drawn by the seed
+    top_k: int | None = None  # most likely tokens that each one is drawn from; None: no tokens are drawn
+    top_p: float | None = None  # probability of those together
 
     @property
     def has_random_weights(self) -> bool:
@@ -65,9 +69,22 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """Image tokens of one image in the denoiser."""
+        """Image tokens of one image in the denoiser; of next-scale prediction over all scales."""
+        if self.schedule is not None:
+            return tokens_of(self.schedule)
         token_px = self.spec.latent_factor * self.spec.patch_size
         return (self.height_px // token_px) * (self.width_px // token_px)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Rows and columns of the tokens at each scale; None for a model that predicts none of that size."""
+        model = self.spec.next_scale
+        return None if model is None else model.schedules.get((self.height_px, self.width_px))
+
+    @property
+    def is_class_conditional(self) -> bool:
+        """True where a class steers the image, and no prompt."""
+        return self.spec.family.condition == "class"
 
     @property
     def token_rows(self) -> int:
@@ -86,7 +103,8 @@ class Plan:
     @property
     def runs_guidance_batch(self) -> bool:
         """True where the denoiser computes every step with and without the prompt."""
-        return self.spec.guidance == "classifier-free" and (self.guidance_scale or 0) > 1
+        unguided = self.spec.family.unguided_scale
+        return self.spec.guidance == "classifier-free" and (self.guidance_scale or 0) > unguided
 
     @property
     def weights_kind(self) -> WeightsKind:

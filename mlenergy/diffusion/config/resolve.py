@@ -18,11 +18,12 @@ from mlenergy.diffusion.config.optimizations import (
 )
 from mlenergy.diffusion.config.parallelism import MODES, Parallelism, share_out
 from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.environment.device import DeviceType, detect_device
 from mlenergy.diffusion.environment.platforms import reason_against_xdit
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
-from mlenergy.diffusion.models.spec import CacheMethod, EngineName, Family, Mode, ModelSpec
+from mlenergy.diffusion.models.spec import ENGINES, CacheMethod, EngineName, Family, Mode, ModelSpec
 
 _T = TypeVar("_T")
 
@@ -90,7 +91,7 @@ def make_plan(
         batch_size=work.batch_size,
         height_px=_or(work.height, spec.default_height_px),
         width_px=_or(work.width, spec.default_width_px),
-        steps=_or(work.inference_steps, spec.default_steps),
+        steps=_or(work.inference_steps, _default_steps(work, spec)),
         guidance_scale=_or(work.guidance_scale, spec.default_guidance_scale),
         negative_prompt=work.negative_prompt,
         max_sequence_length=_or(work.max_sequence_length, spec.default_max_sequence_length),
@@ -114,9 +115,20 @@ def make_plan(
         optimizations=optimizations,
         weights=work.weights,
         prompt_order=work.prompt_order,
+        class_ids=work.class_ids,
+        top_k=_or(work.top_k, None if spec.next_scale is None else spec.next_scale.top_k),
+        top_p=_or(work.top_p, None if spec.next_scale is None else spec.next_scale.top_p),
     )
     check_plan(plan)
     return plan
+
+
+def _default_steps(work: TextToImage, spec: ModelSpec) -> int:
+    """The model's steps; of one that predicts scales, as many as an image of that size has."""
+    if spec.next_scale is None:
+        return spec.default_steps
+    size = _or(work.height, spec.default_height_px), _or(work.width, spec.default_width_px)
+    return len(spec.next_scale.schedules.get(size, ())) or spec.default_steps
 
 
 def optimizations_from(args: BenchmarkArgs, family: Family) -> Optimizations:
@@ -215,5 +227,5 @@ def _choose_engine(
 
 def _installed(offered: Mapping[EngineName, frozenset[Mode]], device: DeviceType) -> list[EngineName]:
     """Engines of a family that can run here, the preferred one first."""
-    xdit_runs = "xdit" in offered and device != "mps" and reason_against_xdit() is None
-    return ["xdit", "diffusers"] if xdit_runs else ["diffusers"]
+    xdit_runs = device != "mps" and reason_against_xdit() is None
+    return [engine for engine in ENGINES if engine in offered and (engine != "xdit" or xdit_runs)]

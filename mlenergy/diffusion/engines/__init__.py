@@ -27,6 +27,10 @@ def load_engine(plan: Plan, cluster: Cluster) -> Engine:
         from mlenergy.diffusion.engines.xdit.engine import XditEngine
 
         return XditEngine.load(plan, cluster)
+    if plan.engine == "autoregressive":
+        from mlenergy.diffusion.engines.autoregressive.engine import AutoregressiveEngine
+
+        return AutoregressiveEngine.load(plan, cluster)
     from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine
 
     return DiffusersEngine.load(plan, cluster)

@@ -178,6 +178,15 @@ def _read_object(path: Path, weights: str) -> dict[str, Any]:
     return value
 
 
+def download_file(hub_id: str, file: str, revision: str | None) -> Path:
+    """One file of a repository, from the hub or its cache.
+
+    Raises:
+        UserError: no such repository or file, no access, no network.
+    """
+    return _from_hub(hub_id, file, revision)
+
+
 def _from_hub(hub_id: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download  # lazily: --help and tiny models do not need it
 

@@ -14,6 +14,7 @@ from mlenergy.diffusion.models.facts import (
     latent_factor,
     patch_size,
 )
+from mlenergy.diffusion.models.checkpoints import find_checkpoint
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.hub import ModelFolder, read_model
 from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY
@@ -31,6 +32,9 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
     if is_tiny(model_id):
         known = ", ".join(spec.model_id for spec in TINY)
         raise UserError(f"no tiny model is called {model_id}; use one of: {known}")
+    checkpoint = find_checkpoint(model_id)
+    if checkpoint is not None:
+        return checkpoint
     model = read_model(model_id, revision)
     class_name = str(model.index["_class_name"])
     family = FAMILIES.get(class_name)

@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from mlenergy.diffusion.models.next_scale import NextScale
+
 Dtype = Literal["float32", "float16", "bfloat16"]
-EngineName = Literal["xdit", "diffusers"]
+EngineName = Literal["xdit", "diffusers", "autoregressive"]
+# In the order in which they are preferred where several can do it.
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 WeightsKind = Literal["pretrained", "random"]
 
 # How a family uses its guidance scale:
@@ -34,7 +38,7 @@ class Family:
     name: str
     pipeline_class: str  # diffusers' class name; what model_index.json says
     denoiser: Literal["transformer", "unet"]
-    predicts: Literal["flow", "noise"]  # what the denoiser learned; noise stands for velocity, too
+    predicts: Literal["flow", "noise", "scales"]  # noise stands for velocity, too; scales: next-scale tokens
     text_encoders: tuple[str, ...]  # component names, in call order
     modes: Mapping[EngineName, frozenset[Mode]]  # offered by each engine that has the pipeline
     caches: Mapping[EngineName, frozenset[CacheMethod]]  # offered by each engine that has any
@@ -56,11 +60,14 @@ class Family:
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
     template_tokens: tuple[int, int] = (0, 0)
     reasons: Mapping[Mode, str] = field(default_factory=dict)  # why a mode that one may expect is not offered
+    condition: Literal["text", "class"] = "text"  # what steers the image; a class: prompts do not
+    unguided_scale: float = 1.0  # the largest guidance scale that runs no guidance batch
 
     @property
     def stages(self) -> Mapping[str, Stage]:
         """Stage that each component works in; one that works in none (a safety checker) is left out."""
-        stages: dict[str, Stage] = dict.fromkeys(self.text_encoders, "text_encode")
+        encoders = ("class_embedding",) if self.condition == "class" else self.text_encoders
+        stages: dict[str, Stage] = dict.fromkeys(encoders, "text_encode")
         return stages | {self.denoiser: "denoise", "vae": "vae_decode"}
 
 
@@ -86,6 +93,7 @@ class ModelSpec:
     parameters: int | None = None  # of the whole pipeline, published or counted
     dual_attention: bool = False  # SD3.5-medium: a second self-attention in some blocks
     gated: bool = False  # the hub asks for a token
+    next_scale: NextScale | None = None  # scales, classes and files of an autoregressive model
     source: str = ""  # where the numbers come from
 
     @property

@@ -36,12 +36,16 @@ class LoadWatch:
 
     def facts(self, pipeline: Any) -> dict[str, Any]:
         """For `LoadReport.facts`: memory in bytes, and the commit where the weights came from the hub."""
+        return self.facts_of(Path(str(pipeline.config.get("_name_or_path", ""))))
+
+    def facts_of(self, folder: Path | None) -> dict[str, Any]:
+        """As `facts`, of weights that were read from a folder; None: from none."""
         uss_bytes, pss_bytes = _own_memory()
         return {
             "host_rss_peak_bytes": _peak_rss_bytes(),
             "host_uss_growth_bytes": _difference(uss_bytes, self._uss_bytes),
             "host_pss_growth_bytes": _difference(pss_bytes, self._pss_bytes),
-            "weights_commit": _commit(Path(str(pipeline.config.get("_name_or_path", "")))),
+            "weights_commit": None if folder is None else _commit(folder),
         }
 
 

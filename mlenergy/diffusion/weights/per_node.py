@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from diffusers import DiffusionPipeline
 
@@ -19,6 +20,8 @@ from mlenergy.diffusion.weights.tiny import tiny_folder
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.distributed.cluster import Cluster
+
+_T = TypeVar("_T")
 
 
 def locate(plan: Plan, cluster: Cluster | None = None) -> ModelFolder | None:
@@ -39,21 +42,34 @@ def locate(plan: Plan, cluster: Cluster | None = None) -> ModelFolder | None:
     """
     if cluster is None:
         return _locate(plan, announce=False)
+    return once_a_node(cluster, plan.weights_from, lambda: _locate(plan, announce=cluster.rank.is_main))
+
+
+def once_a_node(cluster: Cluster, weights: str, find: Callable[[], _T]) -> _T:
+    """Call `find` on the first rank of each node, and hand all its ranks what it found. Every rank calls it.
+
+    weights: what is looked for, as messages name it.
+
+    Raises:
+        UserError: on every rank, what the first node that failed says.
+    """
     rank = cluster.rank
     node = rank.rank - rank.local_rank  # by its first rank: hostnames may repeat in containers
-    folder, failure = None, None
+    found: _T | None = None
+    failure: str | None = None
     if rank.local_rank == 0:
         try:
-            folder = _locate(plan, announce=rank.is_main)
+            found = find()
         except UserError as error:
             failure = str(error)
         except Exception as error:  # the others wait: they must hear of any failure
-            failure = f"{plan.weights_from} cannot be read: {type(error).__name__}: {error}"
-    answers = cluster.all_gather_object((node, folder, failure))
-    for _, _, line in answers:
+            failure = f"{weights} cannot be read: {type(error).__name__}: {error}"
+    answers = cluster.all_gather_object((node, rank.local_rank, found, failure))
+    for *_, line in answers:
         if line is not None:
             raise UserError(line)
-    return next((found for where, found, _ in answers if where == node and found is not None), None)
+    theirs: _T = next(found for where, local, found, _ in answers if where == node and local == 0)
+    return theirs
 
 
 def _locate(plan: Plan, announce: bool) -> ModelFolder | None:

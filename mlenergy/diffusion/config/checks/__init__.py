@@ -1,7 +1,8 @@
 """Checks of a plan before a model loads; each line says what would fit. No torch.
 
 A check is a function of a plan that gives a reason, or None. request.py: what no engine can make;
-parallelism.py: degrees, for both engines; xdit.py and diffusers.py: of one engine; optimizations.py.
+parallelism.py: degrees, for both engines; xdit.py and diffusers.py: of one engine; autoregressive.py:
+models that predict scales, and their options; optimizations.py.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.checks import diffusers, optimizations, parallelism, request, xdit
+from mlenergy.diffusion.config.checks import autoregressive, diffusers, optimizations, parallelism, request, xdit
 from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
     Check = Callable[[Plan], str | None]
 
-_OF_ENGINE: dict[EngineName, tuple[Check, ...]] = {"xdit": xdit.CHECKS, "diffusers": diffusers.CHECKS}
+_OF_ENGINE: dict[EngineName, tuple[Check, ...]] = {
+    "xdit": xdit.CHECKS,
+    "diffusers": diffusers.CHECKS,
+    "autoregressive": autoregressive.CHECKS,
+}
 
 
 def check_plan(plan: Plan) -> None:
@@ -34,6 +39,7 @@ def reasons(plan: Plan) -> list[str]:
     Later groups rely on what the earlier ones have found to be in order.
     """
     groups: tuple[tuple[Check, ...], ...] = (
+        autoregressive.OF_THE_MODEL,
         request.CHECKS,
         parallelism.OFFERED,
         (*parallelism.CHECKS, *_OF_ENGINE[plan.engine]),

@@ -20,12 +20,18 @@ def _weights(plan: Plan) -> str | None:
     option = "--workload.weights random"
     if is_tiny(plan.weights_from):
         return f"{plan.weights_from} always has random weights; leave {option} out"
+    if plan.spec.next_scale is not None:
+        return _reads_no_files(plan)
     if not has_architecture(plan.weights_from) and not Path(plan.weights_from).is_dir():
         known = ", ".join(architecture_ids())
         return (
             f"{option}: this package has no architecture of {plan.weights_from}; give a folder with its "
             f"configurations and tokenizers, or one of: {known}"
         )
+    return _reads_no_files(plan)
+
+
+def _reads_no_files(plan: Plan) -> str | None:
     needs_files = {
         "lora": plan.lora is not None,
         "variant": plan.variant is not None,
@@ -34,6 +40,7 @@ def _weights(plan: Plan) -> str | None:
         "trust_remote_code": plan.trust_remote_code,
     }
     asked = [name for name, is_on in needs_files.items() if is_on]
+    option = "--workload.weights random"
     return f"{option} reads no weight files; leave --workload.{asked[0]} out" if asked else None
 
 

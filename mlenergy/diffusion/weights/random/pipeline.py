@@ -71,10 +71,21 @@ def build_random_pipeline(
     parts["scheduler"] = _scheduler(model)
     pipeline = component_class(f"diffusers.{model.pipeline_class}")(**_accepted(model, parts))
     _synchronize(place)
-    report = _report(started, seconds, modules, seed)
-    setattr(pipeline, _REPORT, report)
+    setattr(pipeline, _REPORT, _report(started, seconds, modules, seed))
     assert isinstance(pipeline, DiffusionPipeline)
     return pipeline
+
+
+def note_start(
+    model: object, started: float, modules: Mapping[str, torch.nn.Module], seed: int = 0
+) -> None:
+    """Keep the cost of building a model that is no pipeline of diffusers, for `start_report`.
+
+    started: by time.perf_counter().
+    """
+    for module in modules.values():
+        _synchronize(next(module.parameters()).device)
+    setattr(model, _REPORT, _report(started, {}, modules, seed))
 
 
 def start_report(pipeline: object) -> RandomStart | None:

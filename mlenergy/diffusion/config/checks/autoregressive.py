@@ -1,0 +1,120 @@
+"""Limits of models that predict an image scale by scale, and of options that are only for or not for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+
+# Optimizations that act on the engine's own modules; the others act on diffusers' or on steps.
+_OFFERED = {"compile_mode", "cuda_graphs"}
+
+
+def _only_for_scales(plan: Plan) -> str | None:
+    """Options of next-scale prediction for a model that has no scales."""
+    if plan.spec.next_scale is not None:
+        return None
+    asked = {"top_k": plan.top_k, "top_p": plan.top_p, "class_ids": plan.class_ids or None}
+    found = [f"--workload.{name}" for name, value in asked.items() if value is not None]
+    if found:
+        return f"{found[0]} is for models that predict tokens, such as var-d16; leave it out"
+    if plan.optimizations.cuda_graphs:
+        return "--use_cuda_graphs is for models that predict scales, such as var-d16; leave it out"
+    return None
+
+
+def _size(plan: Plan) -> str | None:
+    model = plan.spec.next_scale
+    if model is None or (plan.height_px, plan.width_px) in model.schedules:
+        return None
+    sizes = ", ".join(f"{height}x{width}" for height, width in model.schedules)
+    return (
+        f"{plan.spec.model_id} makes images of {sizes} (height x width) and no others, not of "
+        f"{plan.height_px}x{plan.width_px}; set --workload.height and .width to one of these"
+    )
+
+
+def _steps(plan: Plan) -> str | None:
+    if plan.schedule is None or plan.steps == len(plan.schedule):
+        return None
+    return (
+        f"{plan.spec.model_id} has no denoising steps: it predicts {len(plan.schedule)} scales; "
+        "leave --workload.inference_steps out"
+    )
+
+
+def _classes(plan: Plan) -> str | None:
+    model = plan.spec.next_scale
+    if model is None or not plan.class_ids:
+        return None
+    if model.classes is None:
+        return f"{plan.spec.model_id} is steered by prompts and has no classes; leave --workload.class_ids out"
+    wrong = [number for number in plan.class_ids if not 0 <= number < model.classes]
+    if not wrong:
+        return None
+    return f"--workload.class_ids {wrong[0]} is not a class of {plan.spec.model_id}: 0 to {model.classes - 1}"
+
+
+def _text_options(plan: Plan) -> str | None:
+    """Options of the prompts of a model that no prompt steers."""
+    if not plan.is_class_conditional:
+        return None
+    asked = {
+        "negative_prompt": plan.negative_prompt is not None,
+        "prompt_prefix": bool(plan.prompt_prefix),
+        "prompt_order": plan.prompt_order != "shuffled",
+        "max_sequence_length": plan.max_sequence_length is not None,
+    }
+    found = [name for name, is_asked in asked.items() if is_asked]
+    if not found:
+        return None
+    return (
+        f"{plan.spec.model_id} is class-conditional, no prompt steers it; leave --workload.{found[0]} out, "
+        "and choose classes by --workload.class_ids"
+    )
+
+
+def _files(plan: Plan) -> str | None:
+    """Options on files in diffusers' format."""
+    if plan.spec.next_scale is None:
+        return None
+    asked = {
+        "lora": plan.lora is not None,
+        "variant": plan.variant is not None,
+        "trust_remote_code": plan.trust_remote_code,
+        "allow_pickle": plan.allow_pickle,
+        "use_resolution_binning": plan.use_resolution_binning,
+    }
+    found = [name for name, is_asked in asked.items() if is_asked]
+    return f"--workload.{found[0]} does nothing for {plan.spec.model_id}; leave it out" if found else None
+
+
+def _optimizations(plan: Plan) -> str | None:
+    not_offered = [record for name, record in plan.optimizations.in_use.items() if name not in _OFFERED]
+    if not not_offered:
+        return None
+    value = next(
+        getattr(plan.optimizations, name) for name in plan.optimizations.in_use if name not in _OFFERED
+    )
+    known = ", ".join(f"--{OPTIMIZATIONS[name].option}" for name in sorted(_OFFERED))
+    return (
+        f"--{not_offered[0].option_for(value)}: the autoregressive engine does not offer it; leave it out "
+        f"(it offers {known})"
+    )
+
+
+def _cuda_graphs(plan: Plan) -> str | None:
+    if not plan.optimizations.cuda_graphs:
+        return None
+    if plan.device != "cuda":
+        return f"--use_cuda_graphs needs an NVIDIA GPU, and this run is on {plan.device}; leave it out"
+    if plan.optimizations.compile_mode is not None:
+        return "--use_cuda_graphs and --use_torch_compile were not tried together; use one of them"
+    return None
+
+
+OF_THE_MODEL = (_only_for_scales, _size, _steps, _classes, _text_options, _files)
+CHECKS = (_optimizations, _cuda_graphs)
