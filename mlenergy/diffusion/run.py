@@ -37,7 +37,8 @@ from mlenergy.diffusion.measure.samples import Measurement, MeasurementWarning
 from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
 from mlenergy.diffusion.measure.stages import StageProbe
 from mlenergy.diffusion.measure.statistics import StopRule
-from mlenergy.diffusion.prompts.sampling import PromptSet, batches_of, shared_prompts
+from mlenergy.diffusion.prompts.drawing import shared_prompts
+from mlenergy.diffusion.prompts.sampling import PromptSet, batches_of
 from mlenergy.diffusion.quality.reference import Reference, find_reference, similarity
 from mlenergy.diffusion.report.progress import RunProgress
 from mlenergy.diffusion.report.run_view import print_effects, print_summary

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from result_samples import cpu_plan
 
+from mlenergy.diffusion.prompts.drawing import shared_prompts
 from mlenergy.diffusion.prompts.files import read_path
 from mlenergy.diffusion.prompts.pool import Pool
-from mlenergy.diffusion.prompts.sampling import Request, batches_of, shared_prompts
+from mlenergy.diffusion.prompts.sampling import Request, batches_of
 
 
 @given(st.integers(1, 5), st.integers(0, 6))

@@ -63,17 +63,21 @@ def options_of(plan: Plan) -> dict[str, Any]:
     for field in fields(TextToImage):
         name = field.name
         value = plan.spec.model_id if name == "model_id" else getattr(plan, _IN_PLAN.get(name, name))
-        default = getattr(plan.spec, _IN_SPEC[name]) if name in _IN_SPEC else field.default
-        if name in _IN_NEXT_SCALE and plan.spec.next_scale is not None:
-            default = getattr(plan.spec.next_scale, name)
-        if name == "inference_steps" and plan.schedule is not None:
-            default = len(plan.schedule)
-        if name == "dtype":
-            # The plan's device's: left out, so that the same words take each machine's own default.
-            default = default_dtype(plan.spec, plan.device)
-        if value != default or name in _ALWAYS:
+        if value != _default(plan, name, field.default) or name in _ALWAYS:
             options[f"{WORKLOAD}.{name}"] = value
     return options
+
+
+def _default(plan: Plan, name: str, otherwise: Any) -> Any:
+    """The value that the plan's model gives an option of the workload that is left out."""
+    if name == "dtype":
+        # The plan's device's: left out, so that the same words take each machine's own default.
+        return default_dtype(plan.spec, plan.device)
+    if name == "inference_steps" and plan.schedule is not None:
+        return len(plan.schedule)
+    if name in _IN_NEXT_SCALE and plan.spec.next_scale is not None:
+        return getattr(plan.spec.next_scale, name)
+    return getattr(plan.spec, _IN_SPEC[name]) if name in _IN_SPEC else otherwise
 
 
 def to_argv(options: Mapping[str, Any]) -> tuple[str, ...]:

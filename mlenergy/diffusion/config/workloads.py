@@ -46,8 +46,8 @@ class TextToImage:
     """pretrained: the model's own. random: seeded random values in the model's published architecture at full
     size, without a download; or in that of a folder with only configurations and tokenizers."""
     class_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
-    """Classes of the images, in turn, for models that a class steers and no prompt (VAR: ImageNet's, 0 to 999).
-    Default: drawn by the seed."""
+    """Classes of the images, in turn, for models that a class steers and no prompt (VAR: ImageNet's, 0 to
+    999). Default: drawn by the seed."""
     top_k: Annotated[int | None, Range(least=1, most=1_000_000)] = None
     """Draw each token from this many of the most likely ones; for models that predict tokens. Default: the
     model's."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
+from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import Shape, shape_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
 
@@ -21,9 +22,10 @@ class StageFlops:
     """FLOPs of one whole call (all its images), over all ranks together."""
 
     text_encode: int
-    denoise_step: int
+    denoise_step: int  # of next-scale prediction the mean scale
     vae_decode: int
     steps: float  # calls of the denoiser; those that ran may differ between windows
+    scales: tuple[int, ...] = ()  # of next-scale prediction: each of them
 
     @property
     def total(self) -> int:
@@ -42,8 +44,23 @@ def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
     Raises:
         UserError: the architecture is not known, cannot be counted, or was not counted yet.
     """
+    if plan.spec.next_scale is not None:
+        return scale_flops(plan)
     model = find_architecture(plan.weights_from, plan.revision)
     return whole_flops(plan, model, costs_of(model, may_count))
+
+
+def scale_flops(plan: Plan) -> StageFlops:
+    """FLOPs of one iteration of a model that predicts scales, over all ranks."""
+    costs, images = image_costs(plan), plan.batch_size
+    scales = tuple(round(images * flops) for flops in costs.scale_flops)
+    return StageFlops(
+        text_encode=round(images * costs.condition_flops),
+        denoise_step=round(sum(scales) / len(scales)),
+        vae_decode=round(images * costs.decode_flops),
+        steps=len(scales),
+        scales=scales,
+    )
 
 
 def whole_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]) -> StageFlops:

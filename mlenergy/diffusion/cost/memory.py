@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts, costs_of
+from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens, shape_of
 from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.models.architectures.reader import find_architecture
@@ -52,6 +53,8 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     Raises:
         UserError: the model's architecture is unknown or cannot be counted.
     """
+    if plan.spec.next_scale is not None:
+        return memory_of_scales(plan, None)
     model = find_architecture(plan.weights_from, plan.revision)
     return memory_of(plan, model, costs_of(model), shape_of(plan, model), None)
 
@@ -74,6 +77,20 @@ def memory_of(
         "denoise": _denoise_bytes(plan, architecture, costs, shape),
         "vae_decode": _decode_bytes(plan, architecture, costs, shape),
     }
+    return _estimate(weights, stages, gpu_memory_gib)
+
+
+def memory_of_scales(plan: Plan, gpu_memory_gib: float | None) -> MemoryEstimate:
+    """Estimate for a rank of a model that predicts scales; it holds all weights and its own images."""
+    costs, images = image_costs(plan), plan.batch_size // plan.parallel.data
+    weights = {name: count * BYTES[plan.dtype] for name, count in costs.parameters.items()}
+    stages = {stage: round(images * size) for stage, size in costs.activation_bytes.items()}
+    return _estimate(weights, stages, gpu_memory_gib)
+
+
+def _estimate(
+    weights: dict[str, int], stages: dict[Stage, int], gpu_memory_gib: float | None
+) -> MemoryEstimate:
     stage = max(stages, key=lambda name: stages[name])
     peak = sum(weights.values()) + stages[stage]
     room = None if gpu_memory_gib is None else gpu_memory_gib * GIB

@@ -11,10 +11,12 @@ from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.communication import Communication, communication_of
 from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
-from mlenergy.diffusion.cost.flops import StageFlops, group_flops, whole_flops
-from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of
+from mlenergy.diffusion.cost.flops import StageFlops, group_flops, scale_flops, whole_flops
+from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of, memory_of_scales
+from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import Shape, shape_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
+from mlenergy.diffusion.models.spec import ENGINES
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -25,8 +27,6 @@ _TERA = 1e12
 # Arithmetic that a GPU gets through while its link moves one byte: about 600 TFLOP/s against
 # 300 GB/s, what an H100 with NVLink reaches. Only the order of the combinations depends on it.
 FLOPS_PER_BYTE = 2000
-# Engines in the order in which they are preferred where both can do it.
-_ENGINES: tuple[EngineName, ...] = ("xdit", "diffusers")
 MEMORY_NOTE = (
     "an estimate: weights exactly, activations of eager torch with fused attention; "
     "not the workspaces of the libraries, nor what the allocator keeps in reserve"
@@ -95,9 +95,11 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
     Raises:
         UserError: the model's architecture is unknown or cannot be counted.
     """
+    count = plan.parallel.world_size if processes is None else processes
+    if plan.spec.next_scale is not None:
+        return _size_of_scales(plan, count, gpu_memory_gib)
     model = find_architecture(plan.weights_from, plan.revision)
     costs = costs_of(model)
-    count = plan.parallel.world_size if processes is None else processes
     ways = [_share_out(each, model, costs, gpu_memory_gib) for each in valid_plans(plan, count)]
     return Sizing(
         parameters={name: part.parameters for name, part in costs.items()},
@@ -109,6 +111,30 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
     )
 
 
+def _size_of_scales(plan: Plan, processes: int, gpu_memory_gib: float | None) -> Sizing:
+    """Sizing of a model that predicts scales: its ranks send each other nothing."""
+    ways = [_share_of_scales(each, gpu_memory_gib) for each in valid_plans(plan, processes)]
+    return Sizing(
+        parameters=dict(image_costs(plan).parameters),
+        tflops=_tflops(scale_flops(plan)),
+        own=_share_of_scales(plan, gpu_memory_gib),
+        combinations=tuple(ways),
+        processes=processes,
+        gpu_memory_gib=gpu_memory_gib,
+    )
+
+
+def _share_of_scales(plan: Plan, gpu_memory_gib: float | None) -> ShareOut:
+    return ShareOut(
+        engine=plan.engine,
+        parallel=plan.parallel,
+        approximate=False,
+        tflops_per_rank=scale_flops(plan).total / plan.parallel.data / _TERA,
+        communication=Communication(0, 0, 0, 0, 0, 0),
+        memory=memory_of_scales(plan, gpu_memory_gib),
+    )
+
+
 def valid_plans(plan: Plan, processes: int) -> Iterator[Plan]:
     """`plan` with every combination of degrees (and engine) whose product is `processes`."""
     warmup = plan.parallel.pipefusion_warmup_steps
@@ -116,7 +142,7 @@ def valid_plans(plan: Plan, processes: int) -> Iterator[Plan]:
         if cfg > (2 if plan.runs_guidance_batch else 1) or plan.batch_size % data:
             continue
         parallel = Parallelism(data, cfg, pipefusion, ring, ulysses, tensor, pipefusion_warmup_steps=warmup)
-        for engine in _ENGINES:
+        for engine in ENGINES:
             if engine in plan.spec.family.modes:
                 candidate = replace(plan, parallel=parallel, engine=engine)
                 if not reasons(candidate):

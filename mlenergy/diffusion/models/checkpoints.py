@@ -1,7 +1,7 @@
 """Models that are published as checkpoints without configurations (VAR, Infinity): their names, anywhere.
 
-Such a model is a file, and its file's name says which of the listed models it is: FoundationVision/var/var_d16.pth
-on the hub, or var_d16.pth in a folder, with the VAE's file beside it.
+Such a model is a file, and its file's name says which of the listed models it is:
+FoundationVision/var/var_d16.pth on the hub, or var_d16.pth in a folder, with the VAE's file beside it.
 """
 
 from __future__ import annotations

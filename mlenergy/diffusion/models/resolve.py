@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.checkpoints import find_checkpoint
 from mlenergy.diffusion.models.facts import (
     clip_tokens,
     default_size_px,
@@ -14,7 +15,6 @@ from mlenergy.diffusion.models.facts import (
     latent_factor,
     patch_size,
 )
-from mlenergy.diffusion.models.checkpoints import find_checkpoint
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.hub import ModelFolder, read_model
 from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY

@@ -103,7 +103,12 @@ class ModelSpec:
 
     @property
     def default_dataset(self) -> str:
-        """Source of the prompts: the package's own for a tiny model, which is to run without a network."""
+        """Source of the prompts: the package's own for a tiny model, which is to run without a network.
+
+        Of a class-conditional model no prompts: its classes.
+        """
+        if self.family.condition == "class":
+            return "classes"
         return "bundled" if is_tiny(self.model_id) else "open-image-preferences"
 
 

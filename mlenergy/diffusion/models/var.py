@@ -90,5 +90,5 @@ def next_scale(config: VarConfig, source: str | None, files: dict[str, str]) -> 
 
 
 def files_of(depth: int) -> dict[str, str]:
-    """Component -> file of the published checkpoint; the transformer's file holds the class embedding, too."""
+    """Component -> file of the published checkpoint; the transformer's holds the class embedding."""
     return {"transformer": f"var_d{depth}.pth", "vae": VAE_FILE}

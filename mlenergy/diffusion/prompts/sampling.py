@@ -19,7 +19,6 @@ from mlenergy.diffusion.prompts.sources import load_pool
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan, PromptOrder
-    from mlenergy.diffusion.distributed.cluster import Cluster
 
 # The two streams never share draws, so more or fewer warm-up iterations leave the measured prompts alone.
 Stream = Literal["measured", "warmup"]
@@ -44,6 +43,7 @@ class Request:
     prompt: str  # as the model gets it, prefix and all
     seed: int  # of the image's noise: the run's seed + index
     category: str | None  # as the set names it; None where it has none
+    class_id: int | None = None  # that steers a class-conditional model; None where the prompt does
 
 
 @dataclass(frozen=True)
@@ -104,37 +104,25 @@ def sample_requests(options: PromptOptions, count: int, seed: int, warmup_count:
     rows = {
         stream: [i % size for i in range(number)]
         if in_file_order
-        else _shuffled_rows(size, number, seed, stream)
+        else shuffled_rows(size, number, seed, stream)
         for stream, number in streams.items()
     }
     measured, warmup = (_requests(pool, options.prefix, rows[stream], seed) for stream in streams)
     return PromptSet(measured, warmup, provenance)
 
 
-def shared_prompts(plan: Plan, cluster: Cluster) -> PromptSet:
-    """Rank 0 samples and the others are told, so that no two ranks race for a dataset's files.
-
-    Raises:
-        UserError: on every rank, the source's own line.
-    """
-    prompts: PromptSet | None = None
-    with cluster.raise_on_all_ranks():
-        if cluster.rank.is_main:
-            prompts = sample_requests(
-                PromptOptions.from_plan(plan),
-                plan.most_iters * plan.batch_size,
-                plan.seed,
-                plan.warmup_iters * plan.batch_size,
-            )
-    shared: PromptSet = cluster.broadcast_object(prompts)
-    return shared
-
-
 def batches_of(requests: Sequence[Request], batch_size: int) -> list[Batch]:
     """Full batches in order; the number of requests is a multiple of the batch size."""
     starts = range(0, len(requests), batch_size)
     parts = [requests[start : start + batch_size] for start in starts]
-    return [Batch(tuple(r.prompt for r in part), tuple(r.seed for r in part)) for part in parts]
+    return [
+        Batch(
+            tuple(r.prompt for r in part),
+            tuple(r.seed for r in part),
+            tuple(r.class_id for r in part if r.class_id is not None),
+        )
+        for part in parts
+    ]
 
 
 def _requests(pool: Pool, prefix: str, rows: Sequence[int], seed: int) -> tuple[Request, ...]:
@@ -144,7 +132,7 @@ def _requests(pool: Pool, prefix: str, rows: Sequence[int], seed: int) -> tuple[
     )
 
 
-def _shuffled_rows(size: int, count: int, seed: int, stream: Stream) -> list[int]:
+def shuffled_rows(size: int, count: int, seed: int, stream: Stream) -> list[int]:
     """The first `count` rows of as many rounds over the set as it takes."""
     rows: list[int] = []
     shuffles = 0

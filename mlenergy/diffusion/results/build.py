@@ -123,6 +123,7 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "family": spec.family.name,
         "pipeline_class": spec.family.pipeline_class,
         "guidance": spec.guidance,
+        "condition": spec.family.condition,
         "parameters": spec.parameters,
     }
     apart = ("spec", "parallel", "optimizations")

@@ -36,6 +36,8 @@ def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
 
     if _other_work(plan) is not None:
         return None  # they would not be used
+    if plan.spec.next_scale is not None:
+        return None  # by formula
     try:
         model = find_architecture(plan.weights_from, plan.revision)
         if needs_count(model):

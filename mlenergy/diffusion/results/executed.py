@@ -103,10 +103,16 @@ def _differences(planned: PlannedWork, window: int, rank: int, work: DenoiserWor
 
 
 def _elements(plan: Plan) -> int | None:
-    """Latent values of one call on one rank; None for a model whose channels no file of this machine says."""
+    """Latent values of one call on one rank; None for a model whose channels no file of this machine says.
+
+    Of next-scale prediction the features of the tokens in the mean scale.
+    """
     from mlenergy.diffusion.errors import UserError
     from mlenergy.diffusion.models.architectures.reader import find_architecture
 
+    model_of_scales, rows = plan.spec.next_scale, plan.batch_size * (2 if plan.runs_guidance_batch else 1)
+    if model_of_scales is not None:
+        return round(rows * plan.tokens * int(model_of_scales.config.width) / plan.steps)
     try:
         model = find_architecture(plan.weights_from, plan.revision)
     except UserError:
@@ -114,5 +120,4 @@ def _elements(plan: Plan) -> int | None:
     channels, cell = model.components["vae"].config.get("latent_channels"), plan.spec.latent_factor
     if channels is None:
         return None
-    rows = plan.batch_size * (2 if plan.runs_guidance_batch else 1)
     return int(rows * channels * (plan.height_px // cell) * (plan.width_px // cell))

@@ -123,12 +123,14 @@ def _differing(plan: Plan) -> list[_Part]:
         ("engine", plan.engine, UNNAMED["engine"], str),
         ("warmup", plan.warmup_iters, UNNAMED["warmup_iters"], str),
         ("iters", plan.benchmark_iters, UNNAMED["benchmark_iters"], str),
+        ("top-k", plan.top_k, None if spec.next_scale is None else spec.next_scale.top_k, str),
+        ("top-p", plan.top_p, None if spec.next_scale is None else spec.next_scale.top_p, _number),
         ("images", plan.save_images, UNNAMED["save_images"], lambda saved: "saved" if saved else "none"),
     ]
     exact: list[_Part] = [(key, show(value), True) for key, value, unnamed, show in shown if value != unnamed]
     texts: list[tuple[str, str | None, Any]] = [
         ("revision", plan.revision, None),
-        ("dataset", plan.dataset, UNNAMED["dataset"]),
+        ("dataset", plan.dataset, "classes" if plan.is_class_conditional else UNNAMED["dataset"]),
         ("column", plan.prompt_column, UNNAMED["prompt_column"]),
     ]
     named = [_text(key, value) for key, value, unnamed in texts if value is not None and value != unnamed]
@@ -216,11 +218,13 @@ KNOWN_FIELDS = _SAID_ELSEWHERE | {
     "benchmark_iters",
     "save_images",
     "optimizations",
+    "top_k",
+    "top_p",
 }
 # Fields that every digest holds. One that is added later joins it where it is not at its default, so that
 # folders written before keep their names.
 _IN_EVERY_DIGEST = (
-    KNOWN_FIELDS
+    (KNOWN_FIELDS - {"top_k", "top_p"})
     | KNOWN_DEGREES
     | {
         "target_ci",

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.checks import autoregressive, diffusers, optimizations, parallelism, request, xdit
+from mlenergy.diffusion.config.checks import (
+    autoregressive,
+    diffusers,
+    optimizations,
+    parallelism,
+    request,
+    xdit,
+)
 from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:

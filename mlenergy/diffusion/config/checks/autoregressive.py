@@ -51,7 +51,9 @@ def _classes(plan: Plan) -> str | None:
     if model is None or not plan.class_ids:
         return None
     if model.classes is None:
-        return f"{plan.spec.model_id} is steered by prompts and has no classes; leave --workload.class_ids out"
+        return (
+            f"{plan.spec.model_id} is steered by prompts and has no classes; leave --workload.class_ids out"
+        )
     wrong = [number for number in plan.class_ids if not 0 <= number < model.classes]
     if not wrong:
         return None

@@ -98,7 +98,7 @@ class AutoregressiveEngine:
         return Generated(self._run(_rows_of(batch, rows)), rows.start)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """Record of what compiling did, and of the attention kernels that ran; one more generation shows them."""
+        """Record of what compiling did and of the attention kernels that run, which one generation shows."""
         scheduler = {"class": _SCHEDULER, "prediction_type": self.plan.spec.family.predicts}
         found: dict[str, Any] = {"scheduler": scheduler}
         if self._compile is not None:

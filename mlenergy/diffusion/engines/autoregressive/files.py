@@ -41,9 +41,7 @@ def _locate(plan: Plan) -> dict[str, Path]:
     assert model is not None and model.source is not None
     folder = Path(model.source)
     if not folder.is_absolute():
-        return {
-            name: download_file(model.source, file, plan.revision) for name, file in model.files.items()
-        }
+        return {name: download_file(model.source, file, plan.revision) for name, file in model.files.items()}
     missing = [file for file in model.files.values() if not (folder / file).exists()]
     if missing:
         raise UserError(f"{folder} lacks {', '.join(missing)}; put the published file there, too")

@@ -29,8 +29,15 @@ class NextScaleModel(Protocol):
     draws: random numbers a token needs: 1 for an index into a codebook, d for d bits.
     """
 
-    components: Mapping[str, torch.nn.Module]
-    draws: int
+    @property
+    def components(self) -> Mapping[str, torch.nn.Module]:
+        """Name -> module."""
+        ...
+
+    @property
+    def draws(self) -> int:
+        """Random numbers a token."""
+        ...
 
     def begin(self, batch: Batch, schedule: Schedule, guided: bool) -> Any:
         """State of one generation: the encoded conditions, the key-value cache, the first input.
@@ -42,7 +49,7 @@ class NextScaleModel(Protocol):
         ...
 
     def logits(self, state: Any, scale: int) -> torch.Tensor:
-        """One forward over all tokens of a scale: float32, (rows, tokens, ..., V); "..." is nothing, or (draws)."""
+        """One forward over all tokens of a scale: float32, (rows, tokens, V) or (rows, tokens, draws, V)."""
         ...
 
     def accept(self, state: Any, scale: int, tokens: torch.Tensor) -> None:

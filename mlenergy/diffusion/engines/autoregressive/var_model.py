@@ -1,4 +1,4 @@
-"""VAR as the sampling loop sees it: class embedding, transformer and VQ-VAE, loaded or with random weights."""
+"""VAR as the sampling loop sees it: class embedding, transformer and VQ-VAE, loaded or random."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlenergy.diffusion.models.var import VarConfig
 from mlenergy.diffusion.weights.random.fill import Draw, Slot, draw_by_name, draw_in_order, materialise
 
 CLASS_EMBEDDING = "class_emb"  # the checkpoint's key; here it is a component of its own
-# Buffers of training that a checkpoint may hold: level of each token, mask, bias of keys, use of the codebook.
+# Buffers of training that a checkpoint may hold: level of each token, mask, bias of keys, codebook's use.
 TRANSFORMER_BUFFERS = ("lvl_1L", "attn_bias_for_masking", r"blocks\.\d+\.attn\.zero_k_bias")
 VAE_BUFFERS = (r"quantize\.ema_vocab_hit_SV",)
 

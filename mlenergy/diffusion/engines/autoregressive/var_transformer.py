@@ -1,4 +1,4 @@
-"""VAR's transformer (arXiv:2404.02905, sections 3.1 and 4): next-scale prediction with cached keys and values.
+"""VAR's transformer (arXiv:2404.02905, sections 3.1 and 4): next-scale prediction with cached keys.
 
 Words of the paper: a token map r_k of h_k × w_k tokens at each of K scales; the transformer predicts
 p(r_k | r_1 … r_(k-1), class), all tokens of a scale at once. Within a scale attention is full; earlier scales
@@ -111,7 +111,8 @@ class Block(nn.Module):
             six = self.ada_lin(condition).view(-1, 1, 6, x.shape[-1])
         gate_1, gate_2, scale_1, scale_2, shift_1, shift_2 = six.unbind(2)
         x = x + gate_1 * self.attn(adaptive_norm(x, scale_1, shift_1), cache, first)
-        return x + gate_2 * self.ffn(adaptive_norm(x, scale_2, shift_2))
+        out: torch.Tensor = x + gate_2 * self.ffn(adaptive_norm(x, scale_2, shift_2))
+        return out
 
 
 class HeadNorm(nn.Module):

@@ -1,8 +1,8 @@
 """VAR's multi-scale VQ-VAE (arXiv:2404.02905, section 3.2): from token maps to the latent map and to pixels.
 
-The latent map f̂ is a sum over the scales: each token map is looked up in the one codebook Z, resized to the
-largest map, passed through a residual convolution φ and added (algorithm 2). A decoder of the VQGAN kind turns
-the final map into pixels. Generating needs no encoder; its shapes are here because a checkpoint holds it, too.
+The latent map f̂ is a sum over the scales: each token map is looked up in the one codebook Z, resized to
+the largest map, passed through a residual convolution φ and added (algorithm 2). A decoder of the VQGAN kind
+turns the final map into pixels. Generating needs no encoder; its shapes are here as checkpoints hold it.
 
 Shapes: B images, C channels of the latent map, h × w its cells, V entries of the codebook. Modules are named
 as the published checkpoints name their keys.
@@ -121,7 +121,7 @@ class Decoder(nn.Module):
         for level, width in enumerate(widths):
             part = Level(widths[min(level + 1, lowest)], width, blocks, attends=level == lowest)
             if level > 0:
-                part.upsample = Resample(width)
+                part.add_module("upsample", Resample(width))
             self.up.append(part)
         self.norm_out = _norm(widths[0])
         self.conv_out = _conv(widths[0], 3)
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
             part = self.up[level]
             x = part(x)
             if level > 0:
-                x = part.upsample(x)
+                x = part.get_submodule("upsample")(x)
         out: torch.Tensor = self.conv_out(functional.silu(self.norm_out(x)))
         return out
 
@@ -151,7 +151,7 @@ class EncoderShapes(nn.Module):
             inputs = config.channels if level == 0 else widths[level - 1]
             part = Level(inputs, width, config.residual_blocks, attends=level == lowest)
             if level < lowest:
-                part.downsample = Resample(width, stride=2)
+                part.add_module("downsample", Resample(width, stride=2))
             self.down.append(part)
         self.mid = Middle(widths[lowest])
         self.norm_out = _norm(widths[lowest])
@@ -198,7 +198,8 @@ class Quantizer(nn.Module):
         looked_up = self.embedding(tokens).transpose(1, 2).unflatten(2, (side, side))
         if side != total.shape[-1]:
             looked_up = functional.interpolate(looked_up, size=total.shape[-2:], mode="bicubic")
-        return total + self.quant_resi(looked_up, scale, scales)
+        added: torch.Tensor = self.quant_resi(looked_up, scale, scales)
+        return total + added
 
 
 class VarVae(nn.Module):

@@ -1,7 +1,7 @@
 """VAR, class-conditional images by next-scale prediction: its family, and the published models.
 
-The hub has all of them in one repository, FoundationVision/var, as files: so they are listed by short names, and
-the engine is this package's own.
+The hub has all of them in one repository, FoundationVision/var, as files: so they are listed by short names.
+The engine is this package's own.
 """
 
 from __future__ import annotations

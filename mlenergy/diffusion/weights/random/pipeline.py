@@ -76,9 +76,7 @@ def build_random_pipeline(
     return pipeline
 
 
-def note_start(
-    model: object, started: float, modules: Mapping[str, torch.nn.Module], seed: int = 0
-) -> None:
+def note_start(model: object, started: float, modules: Mapping[str, torch.nn.Module], seed: int = 0) -> None:
     """Keep the cost of building a model that is no pipeline of diffusers, for `start_report`.
 
     started: by time.perf_counter().
