@@ -20,7 +20,14 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
 
 OPTIONS = CommandLine.of(BenchmarkArgs).options
-MODELS = ("tiny/flux", "tiny/sd3", "tiny/pixart-alpha", "tiny/sdxl", "black-forest-labs/FLUX.1-dev")
+MODELS = (
+    "tiny/flux",
+    "tiny/var",
+    "tiny/sd3",
+    "tiny/pixart-alpha",
+    "tiny/sdxl",
+    "black-forest-labs/FLUX.1-dev",
+)
 # Not in a plan: they say how a run is started.
 NOT_IN_A_PLAN = {"device", "hang_timeout_s", "dry_run", "debug", "require_energy", "sample_period_s"}
 NOT_IN_A_PLAN |= {"idle_s", "overwrite_results", "allow_no_effect", "reference"}

@@ -72,6 +72,9 @@ OF_PLAN: dict[str, st.SearchStrategy[Any]] = {
     "trust_remote_code": SWITCH,
     "weights": st.sampled_from(["pretrained", "random"]),
     "prompt_order": one_of(PromptOrder),
+    "class_ids": st.lists(COUNT, max_size=3).map(tuple),
+    "top_k": st.none() | COUNT,
+    "top_p": st.none() | SHARE,
 }
 OF_DEGREES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("data", "cfg", "pipefusion", "ring", "ulysses", "tensor"), COUNT),

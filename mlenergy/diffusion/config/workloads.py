@@ -14,6 +14,7 @@ from mlenergy.diffusion.models.spec import Dtype, WeightsKind
 
 BATCH = Range(least=1, most=65_536)  # images
 PIXELS = Range(least=1, most=65_536)
+CLASSES = Range(least=0, most=1_000_000)
 # Image i gets seed + i, which generators and readers of JSON take as a signed 64-bit number.
 MOST_SEED = 2**62
 
@@ -45,7 +46,7 @@ class TextToImage:
     weights: WeightsKind = "pretrained"
     """pretrained: the model's own. random: seeded random values in the model's published architecture at full
     size, without a download; or in that of a folder with only configurations and tokenizers."""
-    class_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
+    class_ids: Annotated[tuple[int, ...], CLASSES, tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
     """Classes of the images, in turn, for models that a class steers and no prompt (VAR: ImageNet's, 0 to
     999). Default: drawn by the seed."""
     top_k: Annotated[int | None, Range(least=1, most=1_000_000)] = None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _EFFICIENCY_AT_THE_TOP = ("tflops_per_gpu", "mfu", "j_per_tflop")
 SCHEMA_VERSION = 1  # schema/results-v1.json describes it; a key that changes its meaning makes it 2
-SCHEMA_MINOR_VERSION = 2  # counts added keys; docs/results.md lists them
+SCHEMA_MINOR_VERSION = 3  # counts added keys; docs/results.md lists them
 
 
 @dataclass(frozen=True)
