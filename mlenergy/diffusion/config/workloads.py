@@ -46,27 +46,23 @@ class TextToImage:
     weights: WeightsKind = "pretrained"
     """pretrained: the model's own. random: seeded random values in the model's published architecture at full
     size, without a download; or in that of a folder with only configurations and tokenizers."""
-    class_ids: Annotated[tuple[int, ...], CLASSES, tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
-    """Classes of the images, in turn, for models that a class steers and no prompt (VAR: ImageNet's, 0 to
-    999). Default: drawn by the seed."""
+    class_ids: Annotated[tuple[int, ...], CLASSES, tyro.conf.arg(metavar="ID [ID ...]")] = ()
+    """VAR: classes of the images, in turn. Default: by the seed."""
     top_k: Annotated[int | None, Range(least=1, most=1_000_000)] = None
-    """Draw each token from this many of the most likely ones; for models that predict tokens. Default: the
-    model's."""
+    """VAR, Infinity: tokens are drawn of the K most likely ones."""
     top_p: Annotated[float | None, Range(above=0, most=1)] = None
-    """Draw each token from the fewest most likely ones that have this probability together; for models that
-    predict tokens. Default: the model's."""
+    """VAR, Infinity: and of these up to the probability P."""
     dtype: Dtype | None = None
     """Floating-point type of weights and computation. Default: the model's."""
     seed: Annotated[int, Range(least=0, most=MOST_SEED)] = 42
     """Seed of the prompt sampling; image i gets noise from seed + i."""
     dataset: str | None = None
-    """Source of the prompts: open-image-preferences, bundled (prompts of the package, no download), another
-    dataset's hub id, or a folder or Parquet, JSONL, CSV or TXT file. Default: open-image-preferences; for
-    tiny/ models bundled."""
+    """Source of the prompts: open-image-preferences, bundled (no download), another dataset's hub id, or a folder
+    or Parquet, JSONL, CSV or TXT file. Default: open-image-preferences; for tiny/ models bundled."""
     prompt_column: str = "prompt"
     """Column of the dataset that holds the prompts."""
     prompt_order: PromptOrder = "shuffled"
-    """shuffled: by the seed, each once before any repeats. file: as they stand in the source, each once."""
+    """shuffled by the seed, each once before any repeats; file: in the source's order, once."""
     prompt_prefix: str = ""
     """Text put before every prompt. Default: none."""
     revision: str | None = None
