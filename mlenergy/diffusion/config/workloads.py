@@ -25,8 +25,7 @@ class TextToImage:
     """Generate images from text prompts."""
 
     model_id: str
-    """A listed id (see mlenergy models), any other hub id, a local folder, or tiny/flux: random weights of a
-    few MB, for trying things out on a CPU."""
+    """A listed id (mlenergy models), another hub id, a folder, or tiny/flux: random weights, for a CPU."""
     base_dir: str = "run/diffusion/text-to-image"
     """Folder in which the result folder is created."""
     batch_size: Annotated[int, BATCH] = 1
@@ -57,8 +56,8 @@ class TextToImage:
     seed: Annotated[int, Range(least=0, most=MOST_SEED)] = 42
     """Seed of the prompt sampling; image i gets noise from seed + i."""
     dataset: str | None = None
-    """Source of the prompts: open-image-preferences, bundled (no download), another dataset's hub id, or a folder
-    or Parquet, JSONL, CSV or TXT file. Default: open-image-preferences; for tiny/ models bundled."""
+    """Source of the prompts: open-image-preferences, bundled (no download), another dataset's hub id, or a
+    folder or Parquet, JSONL, CSV or TXT file. Default: open-image-preferences; for tiny/ models bundled."""
     prompt_column: str = "prompt"
     """Column of the dataset that holds the prompts."""
     prompt_order: PromptOrder = "shuffled"
