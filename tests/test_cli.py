@@ -145,7 +145,10 @@ def test_the_package_is_the_same_command():
             "required: --workload.model_id; for example workload:text-to-image --workload.model_id tiny/flux",
         ),
         ("sweep", "required: FILE"),
-        ("plan --engine xdti", "--engine takes one of auto, xdit, diffusers, not 'xdti'; did you mean xdit?"),
+        (
+            "plan --engine xdti",
+            "--engine takes one of auto, xdit, diffusers, autoregressive, not 'xdti'; did you mean xdit?",
+        ),
         ("plan --ring_degree two", "--ring_degree takes a whole number, not 'two'"),
         ("tune --target_ci=x", "--target_ci takes a number, not 'x'"),
         ("plan --ring_degree", "--ring_degree needs a value"),
