@@ -106,13 +106,13 @@ def report(options: LatentOptions, outcome: Outcome) -> Report:
         ),
         Table(
             "losses",
-            f"What is kept, of {source}",
+            "What is kept",
             _LOSS_COLUMNS,
             losses,
-            "8 bits: each channel's range over all images in 256 even levels. Entropy: -Σ p log₂ p of how "
-            "often a level occurs in its channel, mean over channels; a coder that uses neighbours needs "
-            "less. It is too small by about the bias, since it is taken from a finite number of values. PSNR "
-            "and SSIM compare the image with its reconstruction, rounded to 8 bits a colour.",
+            f"Of {source}. 8 bits: each channel's range over all images in 256 even levels. Entropy: "
+            "-Σ p log₂ p of how often a level occurs in its channel, mean over channels; a coder that uses "
+            "neighbours needs less. It is too small by about the bias, as it is taken from a finite number "
+            "of values. PSNR and SSIM compare the image with its reconstruction, rounded to 8 bits a colour.",
         ),
     ]
     shown = list(_pictures(options, known, outcome.folder))
@@ -124,7 +124,7 @@ def report(options: LatentOptions, outcome: Outcome) -> Report:
 
 _SIZE_COLUMNS = (
     Column("model", "model"),
-    Column("image", "image"),
+    Column("image", "image at the default size"),
     Column("latent", "latent"),
     Column("count_ratio", "count ratio"),
     Column("bits_per_pixel", "bits a pixel at 8 bits a value"),
