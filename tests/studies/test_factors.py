@@ -43,6 +43,13 @@ def test_the_baseline_is_one_without_an_interval(base):
     )
 
 
+def test_the_baseline_has_no_factor_of_what_is_not_known(tmp_path):
+    cell = measured(tmp_path / "cpu", {}, peak_bytes=None)
+    found = factors_of(cell, cell)
+    assert found["speed_factor"] == Measured(1.0)
+    assert "no GPU takes part" in found["energy_factor"].reason and "reason" in vars(found["memory_factor"])
+
+
 def test_what_is_not_known_is_a_gap_with_its_reason(tmp_path, base):
     cell = measured(tmp_path / "cpu", {}, (1.0, 1.1), peak_bytes=None)
     found = factors_of(cell, base)

@@ -48,12 +48,12 @@ def _factor(name: FactorName, cell: Cell, baseline: Cell | None) -> Measured | G
         return Gap(cell.gap or "not measured")
     if baseline is None or baseline.set_up is None:
         return Gap(f"the baseline has no result: {baseline.gap if baseline else 'it was not asked for'}")
-    if cell is baseline:
-        return Measured(1.0)  # of a mean and itself, without the interval of two
     own, base, figure = cell.set_up, baseline.set_up, _FIGURES[name]
     found = ratio(name, own, base)
     if found is None:
         return Gap(own.reasons.get(figure) or base.reasons[figure])
+    if cell is baseline:
+        return Measured(1.0)  # a mean and itself have not the interval of two
     doubts = dict.fromkeys(message for one in (base, own) for _, message in one.doubts(figure))
     return Measured(found.value, found.low, found.high, tuple(doubts))
 

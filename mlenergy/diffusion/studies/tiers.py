@@ -49,16 +49,15 @@ _VARIED = (
     *("model_id", "inference_steps", "dtype", "scheduler", "attention_backend", "attention_slicing"),
     *("use_torch_compile", "enable_model_cpu_offload", "enable_group_offload", "quantization"),
 )
-_COLUMNS = (
-    Column("tier", "tier"),
-    Column("techniques", "techniques"),
+_NAMES = (Column("tier", "tier"), Column("techniques", "techniques"))
+_FACTORS = (*_NAMES, *FACTOR_COLUMNS, *LIKENESS_COLUMNS)
+_FIGURES = (
+    *_NAMES,
     Column("steps", "steps"),
     Column("dtype", "type"),
     Column("engine", "engine"),
     *FIGURE_COLUMNS,
     _WEIGHTS,
-    *FACTOR_COLUMNS,
-    *LIKENESS_COLUMNS,
 )
 
 
@@ -108,18 +107,20 @@ class _Row:
 
 
 def report(options: TiersOptions, outcome: Outcome) -> Report:
-    """One table of all factors, a chart of speed against likeness, and the images."""
+    """One table of all factors, the figures behind them, speed against likeness, and the images."""
     every, rows = _techniques(options), _rows(options, outcome)
-    table = Table(
+    values = [row.values for row in rows]
+    factors = Table(
         "tiers",
         "Techniques alone, and stacked",
-        _COLUMNS,
-        [row.values for row in rows],
+        _FACTORS,
+        values,
         "Factors are the baseline's figure ÷ that of the row, with 95 % intervals: above 1 is better. Peak "
         "memory is a maximum and has none. Likeness compares images of the same prompt and seed with the "
         "baseline's: SSIM of 1 is identical. It says how far the image has moved, not whether it is worse.",
     )
-    parts: list[Part] = [table, _chart(rows), _pictures(rows)]
+    figures = Table("figures", "What was measured", _FIGURES, values)
+    parts: list[Part] = [factors, figures, _chart(rows), _pictures(rows)]
     left_out = _left_out(every, outcome)
     if left_out:
         parts.append(Text("Not in the stacks", left_out))
