@@ -34,7 +34,9 @@ class Clip:
         """
         from transformers import CLIPModel, CLIPTokenizerFast
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of the few files of a small model
         try:
             model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
             self._tokenizer = CLIPTokenizerFast.from_pretrained(folder)
@@ -51,7 +53,8 @@ class Clip:
 
     def is_cut(self, text: str) -> bool:
         """True of a text with more tokens than the model reads."""
-        return len(self._tokenizer(text)["input_ids"]) > self._longest
+        tokens = self._tokenizer(text, truncation=True, max_length=self._longest + 1)["input_ids"]
+        return len(tokens) > self._longest
 
     @torch.inference_mode()
     def scores(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
