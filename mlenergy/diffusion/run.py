@@ -54,9 +54,9 @@ from mlenergy.diffusion.results.save import (
     no_effect_warnings,
     pending_effects,
     save_effects_reason,
-    save_interrupted,
     save_result,
     save_run,
+    save_stopped,
 )
 from mlenergy.diffusion.supervision.folder import ResultFolder
 from mlenergy.diffusion.supervision.supervise import Supervisor, supervised
@@ -135,7 +135,8 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         if signum is not None:
             if record is not None:
                 check_held(context.paths.lock)
-                save_interrupted(context.paths, build_result(record, [None] * record.completed))
+                result_until_then = build_result(record, [None] * record.completed)
+                save_stopped(context.paths, result_until_then, record.measured_requests, pixels)
             where = context.paths.interrupted
             raise Interrupted(signum, f"what was measured until then is in {where}")
         result: dict[str, Any] | None = None

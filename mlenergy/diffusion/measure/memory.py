@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 NO_ALLOCATOR = "the CPU has no allocator that keeps a peak; host_rss_peak_bytes is the process's own"
+NO_PEAK_ON_MPS = "torch keeps no peak of Apple's GPU; host_rss_peak_bytes is the process's own"
 NO_RESET = "the peaks of the stages are unknown: this system does not let a process reset its memory mark"
 _RESET_MARK = Path("/proc/self/clear_refs")
 
@@ -65,7 +66,8 @@ class MemoryWatch:
         peaks = {stage: peak for stage, peak in self._stage_peak.items() if peak > 0 and self._resets}
         peak_stage = max(peaks.items(), key=lambda item: item[1])[0] if peaks else None
         on_gpu = self._device.type == "cuda"
-        on_cpu = NO_ALLOCATOR if self._resets else f"{NO_ALLOCATOR}; {NO_RESET}"
+        no_peak = NO_PEAK_ON_MPS if self._device.type == "mps" else NO_ALLOCATOR
+        reason = no_peak if self._resets else f"{no_peak}; {NO_RESET}"
         return RankMemory(
             rank=rank,
             peak_allocated_bytes=max(peaks.values()) if on_gpu and peaks else None,
@@ -75,7 +77,7 @@ class MemoryWatch:
             parameter_bytes={name: parameter_bytes(module) for name, module in self._components.items()},
             parameter_count={name: _parameter_count(module) for name, module in self._components.items()},
             peak_stage=peak_stage,
-            reason=None if on_gpu else on_cpu,
+            reason=None if on_gpu else reason,
             stage_peak_bytes=peaks,
         )
 

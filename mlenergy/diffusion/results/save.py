@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,8 +23,10 @@ from mlenergy.diffusion.results.swap import replaced_result
 if TYPE_CHECKING:
     from mlenergy.diffusion.measure.outputs import Pixels
     from mlenergy.diffusion.measure.samples import Timeline
-    from mlenergy.diffusion.prompts.sampling import PromptSet
+    from mlenergy.diffusion.prompts.sampling import PromptSet, Request
     from mlenergy.diffusion.results.build import RunRecord
+
+_STOPPED_IMAGES_S = 10.0  # torchrun kills what has not ended 30 s after its signal
 
 
 def save_run(
@@ -66,6 +70,39 @@ def save_interrupted(paths: RunPaths, result: Mapping[str, Any]) -> None:
     """
     digests: dict[str, Any] = {"algorithm": ALGORITHM, "requests": None, "files": {}}
     write_json(paths.interrupted, sealed({**result, "digests": digests}))
+
+
+def save_stopped(
+    paths: RunPaths,
+    result: Mapping[str, Any],
+    requests: Sequence[Request],
+    pixels: Sequence[Pixels],
+    limit_s: float = _STOPPED_IMAGES_S,
+) -> None:
+    """Write what a stopped run has measured and, for a while, its images; an earlier result's stay.
+
+    Args:
+        paths: of the run; its lock has to be held.
+        result: of a result's form, without names of images.
+        requests: of the measured images.
+        pixels: each window's images; empty where they are not saved.
+        limit_s: time for images: what stops a run kills it when it does not end.
+
+    Raises:
+        UserError: the numbers cannot be written.
+    """
+    save_interrupted(paths, result)
+    if not pixels or paths.results.exists():
+        return
+    images = [dict(image) for image in result["generation_results"]]
+    begin_s = time.monotonic()
+    in_order = zip(images, requests, itertools.chain.from_iterable(pixels), strict=True)
+    with suppress(UserError):  # the numbers are safe
+        for image, request, array in in_order:
+            if time.monotonic() - begin_s > limit_s:
+                break
+            [image["image"]] = save_images(paths, [request], array[None])
+    save_interrupted(paths, {**result, "generation_results": images})
 
 
 def save_requests(paths: RunPaths, prompts: PromptSet) -> None:

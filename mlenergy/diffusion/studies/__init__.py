@@ -32,6 +32,9 @@ file of this folder and a line in `registry.STUDIES`. It has three parts:
   pooled: `.seconds`, `.joules`, `.peak_memory_gb`; None where nothing is complete), `cell.gap` (why not),
   `cell.runs[0].content` (results.json), `cell.runs[0].folder`.
 - `outcome.cells(SWEEP)`, `outcome.cell(SWEEP, NAME=VALUE, ...)`, `outcome.folder`.
+- `Study.before(options, folder)` writes files that the runs read, such as their prompts. `run` alone calls
+  it, each time. A file that the options decide on has to be named by its content: equal command lines are
+  one run.
 - `Study.after(options, outcome)` works on the results before the report is written, such as measuring the
   quality of the images. It is called by `run` alone, not after an interrupt, on every call, so that it has to
   skip what it has done.
@@ -40,7 +43,7 @@ file of this folder and a line in `registry.STUDIES`. It has three parts:
 - A report's values are texts, numbers, `Measured` (a number with its interval) and `Gap` (unknown, with the
   reason): a null with a reason in report.json, an empty field in the CSV, a dash on page and terminal.
   Runs that are not complete are listed by the framework, with their reasons.
-- `Report.files` are files to copy beside the report, by their name there.
+- `Report.files` are files to copy beside the report, `Report.texts` files to write there, by their names.
 
 Everything else is the launcher's own: runs are planned, started, resumed and printed by `sweep/`, and read by
 `results/`. A study's folder holds study.json (its command), sweeps/NAME/ (state and logs), results/, and

@@ -30,8 +30,10 @@ class Axis:
         self.marks = [m for m in (_log_marks(low, high) if log else _marks(low, high)) if low <= m <= high]
 
     def at(self, value: float) -> float:
-        """The pixel of a value."""
-        share = (self._scale(value) - self._low) / (self._high - self._low)
+        """The pixel of a value; what lies below the axis is drawn at its end, as 0 on a logarithmic one."""
+        share = 0.0
+        if value > 0 or not self.log:
+            share = max(0.0, (self._scale(value) - self._low) / (self._high - self._low))
         return round(self._begin + share * (self._end - self._begin), 1)
 
     def _scale(self, value: float) -> float:
@@ -86,8 +88,7 @@ def _series(series: Series, x: Axis, y: Axis) -> Iterator[str]:
         yield _path([(x.at(p.x), y.at(p.y)) for p in series.points], "joined")
     for point in series.points:
         at_x, at_y = x.at(point.x), y.at(point.y)
-        has_interval = point.low is not None and point.high is not None and (point.low > 0 or not y.log)
-        if has_interval and point.low is not None and point.high is not None:
+        if point.low is not None and point.high is not None:
             low, high = y.at(point.low), y.at(point.high)
             yield f'<line class="bar" x1="{at_x}" y1="{low}" x2="{at_x}" y2="{high}"/>'
         label = html.escape(point.label or f"{number(point.x)}: {number(point.y)}")

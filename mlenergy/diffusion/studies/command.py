@@ -18,7 +18,7 @@ from mlenergy.diffusion.config.parser import option_group, parse, read
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.ledger import folder_lock
 from mlenergy.diffusion.studies.content import Column, Table
-from mlenergy.diffusion.studies.files import REPORT, write_report
+from mlenergy.diffusion.studies.files import GAPS, REPORT, write_report
 from mlenergy.diffusion.studies.outcome import Outcome
 from mlenergy.diffusion.studies.registry import STUDIES, study_named
 from mlenergy.diffusion.studies.runner import COMMAND, Act, StudyFolder
@@ -119,6 +119,8 @@ def _run(argv: list[str]) -> int:
         return 0
     with folder_lock(folder.place, "use another --folder"):
         folder.save()
+        if study.before is not None:
+            study.before(options, folder.place)
         outcome, codes = folder.walk(act)
         stopped = max((code for code in codes if code >= 128), default=0)
         _check_any(outcome)
@@ -230,4 +232,4 @@ def _gaps(outcome: Outcome) -> list[Table]:
         if run.record is None
     ]
     columns = (Column("run", "run"), Column("state", "state"), Column("reason", "reason"))
-    return [Table("gaps", "Runs without a result", columns, rows)] if rows else []
+    return [Table(GAPS, "Runs without a result", columns, rows)] if rows else []

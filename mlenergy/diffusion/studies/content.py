@@ -124,6 +124,7 @@ class Report:
     parts: Sequence[Part] = ()
     data: Mapping[str, object] = field(default_factory=dict)  # further keys of report.json
     files: Mapping[str, Path] = field(default_factory=dict)  # name beside the report -> file to copy
+    texts: Mapping[str, str] = field(default_factory=dict)  # name beside the report -> content
 
     @property
     def tables(self) -> list[Table]:
@@ -161,6 +162,14 @@ def joules_of(cell: Cell) -> Measured | Gap:
     if cell.set_up.joules is None:
         return Gap(cell.set_up.reasons["joules"])
     return _measured(cell.set_up.joules, cell.set_up, "joules")
+
+
+def load_of(cell: Cell) -> Value:
+    """Seconds that loading took on the slowest rank; of several repeats the largest."""
+    if cell.set_up is None:
+        return Gap(cell.gap or "not measured")
+    known = [one.load_s for one in cell.set_up.starts if one.load_s is not None]
+    return max(known) if known else Gap("not in this result")
 
 
 def memory_of(cell: Cell) -> Measured | Gap:

@@ -18,6 +18,7 @@ from mlenergy.diffusion.studies.page import page_of
 from mlenergy.diffusion.studies.text import print_report
 
 REPORT, PAGE, PLAIN = "report.json", "report.html", "report.txt"
+GAPS = "gaps"  # name of the table of runs without a result
 _WIDTH = 160
 
 
@@ -39,8 +40,12 @@ def write_report(report: Report, folder: Path, head: Mapping[str, Any]) -> Path:
         target = inside(folder, name)
         with written_aside(target) as aside:
             shutil.copyfile(source, aside)
+    for name, content in report.texts.items():
+        _write(inside(folder, name), content)
     for table in report.tables:
         _write(folder / f"{table.name}.csv", csv_text(table))
+    if all(table.name != GAPS for table in report.tables):
+        (folder / f"{GAPS}.csv").unlink(missing_ok=True)  # of an earlier report
     text = io.StringIO()
     print_report(report, Console(file=text, width=_WIDTH, highlight=False, markup=False, emoji=False))
     _write(folder / PLAIN, "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")

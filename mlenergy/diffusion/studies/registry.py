@@ -5,18 +5,22 @@ from __future__ import annotations
 from mlenergy.diffusion.config.option import nearest
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.studies.ablation import ABLATION
+from mlenergy.diffusion.studies.icons import ICONS
 from mlenergy.diffusion.studies.latent import LATENT
 from mlenergy.diffusion.studies.scaling import SCALING
 from mlenergy.diffusion.studies.study import Study
 from mlenergy.diffusion.studies.tiers import TIERS
+from mlenergy.diffusion.studies.vram import VRAM
 
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
+        ICONS,
         SCALING,
         TIERS,
         LATENT,
         ABLATION,
+        VRAM,
     )
 }  # fmt: skip
 

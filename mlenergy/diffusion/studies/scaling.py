@@ -11,7 +11,6 @@ from mlenergy.diffusion.config.option import Range
 from mlenergy.diffusion.config.parser import option_group
 from mlenergy.diffusion.config.workloads import PIXELS
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.studies.content import (
     FIGURE_COLUMNS,
     Chart,
@@ -134,7 +133,7 @@ class Fitted:
     model: str
     quantity: str
     points: list[Point]
-    cells: list[Cell]
+    values: list[Measured]
     fit: PowerLaw | str
 
     @property
@@ -154,13 +153,13 @@ def fits_of(outcome: Outcome, models: Sequence[str]) -> list[Fitted]:
         for quantity, (_, value_of) in QUANTITIES.items():
             for model in models:
                 cells = [c for c in outcome.cells(dimension.sweep) if c.option("model_id") == model]
-                values = [(cell, dimension.x_of(cell), value_of(cell)) for cell in cells]
-                known = [(c, x, y) for c, x, y in values if x is not None and isinstance(y, Measured)]
-                points = [Point(x, y.value, y.low, y.high) for _, x, y in known]
-                fit: PowerLaw | str = next((y.reason for _, _, y in values if isinstance(y, Gap)), "no run")
+                values = [(dimension.x_of(cell), value_of(cell)) for cell in cells]
+                known = [(x, y) for x, y in values if x is not None and isinstance(y, Measured)]
+                points = [Point(x, y.value, y.low, y.high) for x, y in known]
+                fit: PowerLaw | str = next((y.reason for _, y in values if isinstance(y, Gap)), "no run")
                 if points:
                     fit = power_law([p.x for p in points], [p.y for p in points])
-                found.append(Fitted(dimension, model, quantity, points, [c for c, _, _ in known], fit))
+                found.append(Fitted(dimension, model, quantity, points, [y for _, y in known], fit))
     return found
 
 
@@ -174,14 +173,17 @@ def report(options: ScalingOptions, outcome: Outcome) -> Report:
 def exponent_text(fit: PowerLaw) -> str:
     """The exponent with half its 95 % interval, where that is known."""
     half = fit.half_width
-    return number(fit.exponent) if half is None else f"{number(fit.exponent)} ± {number(half)}"
+    return f"{fit.exponent:.3f}" if half is None else f"{fit.exponent:.3f} ± {half:.3f}"
 
 
 def _summary(fits: Sequence[Fitted]) -> Iterator[str]:
     for one in fits:
         if one.quantity != "denoise_s" and isinstance(one.fit, PowerLaw):
             quantity, x_label = QUANTITIES[one.quantity][0], one.dimension.x_label
-            yield f"{one.model}: {quantity} grow with {x_label} to the power {exponent_text(one.fit)}"
+            known = (
+                "" if one.fit.half_width is not None else ", from two points, which say nothing of its error"
+            )
+            yield f"{one.model}: {quantity} over {x_label}: exponent {exponent_text(one.fit)}{known}"
     yield PUBLISHED
 
 
@@ -193,7 +195,7 @@ def _exponents(fits: Sequence[Fitted]) -> Table:
         Column("exponent", "exponent"),
         Column("standard_error", "standard error"),
         Column("points", "points"),
-        Column("largest_residual", "largest residual"),
+        Column("largest_residual_percent", "largest residual, %"),
     )
     rows: list[dict[str, Value]] = []
     for one in fits:
@@ -205,14 +207,15 @@ def _exponents(fits: Sequence[Fitted]) -> Table:
             "points": len(one.points),
         }
         if isinstance(fit, str):
-            row |= dict.fromkeys(("exponent", "standard_error", "largest_residual"), Gap(fit))
+            row |= dict.fromkeys(("exponent", "standard_error", "largest_residual_percent"), Gap(fit))
         else:
             half = fit.half_width
             low, high = (None, None) if half is None else (fit.exponent - half, fit.exponent + half)
             two_points = Gap("two points lie on a power law, whatever it is; measure more")
-            row["exponent"] = Measured(fit.exponent, low, high)
+            doubts = tuple(dict.fromkeys(doubt for value in one.values for doubt in value.doubts))
+            row["exponent"] = Measured(fit.exponent, low, high, doubts)
             row["standard_error"] = two_points if fit.error is None else fit.error
-            row["largest_residual"] = percent(max((p.y / fit.at(p.x) - 1 for p in one.points), key=abs))
+            row["largest_residual_percent"] = max(_residuals_of(one), key=abs)
         rows.append(row)
     note = (
         "y = a × x^b by least squares of the logarithms; ± is the 95 % interval of b. A residual is "
@@ -222,9 +225,11 @@ def _exponents(fits: Sequence[Fitted]) -> Table:
     return Table("exponents", "Exponents", columns, rows, note)
 
 
-def percent(share: float) -> str:
-    """A share as a signed percentage."""
-    return f"{100 * share:+.2g} %"
+def _residuals_of(fitted: Fitted) -> list[float]:
+    """Measured ÷ fitted - 1 of each point, in percent; none without a fit."""
+    if isinstance(fitted.fit, str):
+        return []
+    return [100 * (point.y / fitted.fit.at(point.x) - 1) for point in fitted.points]
 
 
 def _charts(fits: Sequence[Fitted]) -> Iterator[Chart]:
@@ -240,18 +245,18 @@ def _charts(fits: Sequence[Fitted]) -> Iterator[Chart]:
 
 
 def _residuals(fits: Sequence[Fitted]) -> Table:
-    keys = ("model", "dimension", "quantity", "x", "measured", "fitted", "residual")
+    keys = ("model", "dimension", "quantity", "x", "measured", "fitted", "residual_percent")
     rows: list[dict[str, Value]] = []
     for one in fits:
         if isinstance(one.fit, str):
             continue
-        for point in one.points:
+        for point, residual in zip(one.points, _residuals_of(one), strict=True):
             fitted = one.fit.at(point.x)
             where = (one.model, one.dimension.x_label, QUANTITIES[one.quantity][0])
             measured = Measured(point.y, point.low, point.high)
-            values: tuple[Value, ...] = (*where, point.x, measured, fitted, percent(point.y / fitted - 1))
+            values: tuple[Value, ...] = (*where, point.x, measured, fitted, residual)
             rows.append(dict(zip(keys, values, strict=True)))
-    labels = ("model", "over", "of", "x", "measured", "fitted", "measured ÷ fitted - 1")
+    labels = ("model", "over", "of", "x", "measured", "fitted", "measured ÷ fitted - 1, %")
     return Table("residuals", "Residuals", tuple(map(Column, keys, labels)), rows)
 
 

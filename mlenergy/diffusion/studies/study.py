@@ -72,6 +72,7 @@ class Study:
     sweeps: Callable[[Any], Sweeps]
     report: Callable[[Any, Outcome], Report]
     adaptive: bool = False  # later sweeps depend on the results of earlier ones
+    before: Callable[[Any, Path], None] | None = None  # writes files that the runs read; gets the folder
     after: Callable[[Any, Outcome], None] | None = None  # works on the results, before the report
     is_expected: Callable[[StudyRun], bool] | None = None  # a failed run that is a result, as out of memory
 
