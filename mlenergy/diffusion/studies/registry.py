@@ -16,11 +16,11 @@ STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         ICONS,
-        SCALING,
+        VRAM,
         TIERS,
         LATENT,
         ABLATION,
-        VRAM,
+        SCALING,
     )
 }  # fmt: skip
 
