@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from mlenergy.diffusion.measure import memory
-from mlenergy.diffusion.measure.memory import NO_ALLOCATOR, NO_RESET, MemoryWatch, parameter_bytes
+from mlenergy.diffusion.measure.memory import (
+    NO_ALLOCATOR,
+    NO_PEAK_ON_MPS,
+    NO_RESET,
+    MemoryWatch,
+    parameter_bytes,
+)
 
 CPU = torch.device("cpu")
 
@@ -48,6 +54,16 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
     return Kernel(monkeypatch, tmp_path)
+
+
+def test_apples_gpu_has_a_reason_of_its_own(kernel):
+    watch = MemoryWatch(torch.device("mps"), {})
+    watch.begin_window()
+    kernel.use(500)
+    watch.end_window()
+    told = watch.report(0)
+    assert (told.peak_allocated_bytes, told.reason) == (None, NO_PEAK_ON_MPS)
+    assert told.host_rss_peak_bytes == 500 * 1024
 
 
 def test_the_hosts_peaks_are_those_of_the_stages_in_bytes(kernel):

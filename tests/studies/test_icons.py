@@ -14,10 +14,15 @@ from pathlib import Path
 import forked
 import pytest
 
+from mlenergy.diffusion.config.args import read_args
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.studies.command import main
 from mlenergy.diffusion.studies.files import report_json
 from mlenergy.diffusion.studies.icons import IconsOptions, report, sweeps
+from mlenergy.diffusion.sweep.expand import expand
+from mlenergy.diffusion.sweep.spec import spec_of
 
 from .conftest import gpu_result
 
@@ -94,6 +99,13 @@ def test_models_and_prompts_are_the_published_ones():
     common = sweep.content["common"]
     assert (common["height"], common["width"], common["inference_steps"]) == (512, 512, 25)
     assert (common["guidance_scale"], common["benchmark_iters"], common["device"]) == (7.5, 5, "auto")
+
+
+def test_the_study_can_run_on_apples_gpu():
+    [sweep] = sweeps(IconsOptions(models=("tiny/sd1.5",)))
+    [run] = expand(spec_of(sweep.content, "icons", "study icons"))
+    plan = make_plan(read_args(run.argv), resolve_model("tiny/sd1.5"), None, "mps", "Apple M3")
+    assert (plan.device, plan.engine, plan.optimizations.attention_slicing) == ("mps", "diffusers", True)
 
 
 def test_other_prompts_are_read_from_another_file():

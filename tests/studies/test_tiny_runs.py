@@ -1,0 +1,60 @@
+"""Whole studies on tiny models, in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import forked
+import pytest
+
+MLENERGY = str(Path(sys.executable).with_name("mlenergy"))
+ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+pytestmark = pytest.mark.full
+
+
+def study(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [MLENERGY, "study", "run", *words]
+    return forked.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRON, timeout=300)
+
+
+def tables(folder: Path, name: str) -> dict[str, Any]:
+    told = json.loads((folder / "run" / "studies" / name / "report.json").read_text())
+    return {key: table["rows"] for key, table in told["tables"].items()}
+
+
+def test_scaling(tmp_path):
+    sizes = ["--sizes", "64", "128", "--at_size", "64", "--steps", "1", "3", "--at_steps", "1"]
+    done = study(tmp_path, "scaling", "--models", "tiny/sdxl", *sizes, "--iters", "2", "--set", "device=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = tables(tmp_path, "scaling")
+    assert [row["pixels"] for row in found["points_size"]] == [64 * 64, 128 * 128]
+    assert [row["steps"] for row in found["points_steps"]] == [1, 3]
+    # One step of 64 pixels belongs to both sweeps, and runs once.
+    assert found["points_size"][0]["time_per_image_s"] == found["points_steps"][0]["time_per_image_s"]
+    assert len([*tmp_path.glob("run/studies/scaling/results/*/results.json")]) == 3
+    by_quantity = {(row["dimension"], row["quantity"]): row for row in found["exponents"]}
+    denoising = by_quantity["denoising steps", "seconds of denoising"]
+    assert denoising["exponent"] > 0 and denoising["standard_error"] is None
+    assert "two points" in denoising["reasons"]["standard_error"]
+    assert by_quantity["denoising steps", "joules an image"]["exponent"] is None
+
+
+def test_vram_on_a_cpu(tmp_path):
+    words = ["--models", "tiny/sdxl", "absent/model", "--size", "64", "--steps", "1", "--dtype", "float32"]
+    done = study(tmp_path, "vram", *words, "--set", "device=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr  # what cannot work is a gap, not a failure
+    found = tables(tmp_path, "vram")
+    here, absent = found["models"]
+    assert here["peak_memory_gb"] is None and here["load_s"] > 0 and 0.05 < here["host_memory_gb"] < 50
+    assert absent["time_per_image_s"] is None and "absent/model" in absent["reasons"]["time_per_image_s"]
+    assert [row["batch"] for row in found["batches"]] == [1, 1]  # no series where there is no card
+    folder = tmp_path / "run" / "studies" / "vram"
+    log = json.loads((folder / "memory_log.json").read_text())["tiny/sdxl"]
+    assert [row["host_gb"] > 0 for row in log] == [True] * 6 and all(row["gpu_gb"] is None for row in log)
+    assert "VAE decoding" in (folder / "memory_log.txt").read_text()
