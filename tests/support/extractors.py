@@ -50,7 +50,8 @@ def save_run(folder: Path, images: Sequence[Any], **of_result: Any) -> Path:
     `entries` changes what it says of the images by their numbers.
     """
     weights, changes = of_result.pop("weights", "pretrained"), of_result.pop("entries", {})
-    content = result_folders.result([8.0] * len(images), images=True, batch_size=1, **of_result)
+    seconds = of_result.pop("seconds", [8.0] * len(images))
+    content = result_folders.result(seconds, images=True, batch_size=1, **of_result)
     content["weights"] = weights
     for number, change in changes.items():
         content["generation_results"][number] |= change

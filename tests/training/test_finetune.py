@@ -177,7 +177,7 @@ def test_two_processes_train_what_one_does(pictures, trained, tmp_path):
     assert record["global_batch"] == alone["global_batch"] == 4 and record["images"] == alone["images"]
     pairs = zip(record["loss_curve"], alone["loss_curve"], strict=True)
     assert all(one["loss"] == pytest.approx(other["loss"], rel=1e-3) for one, other in pairs)
-    (line,) = errors(call(torchrun, "-m", "mlenergy.diffusion", "finetune", *words, "--seed", 1, code=1))
+    (line,) = errors(call(torchrun, "-m", "mlenergy.diffusion", "finetune", *words, "--seed", "1", code=1))
     assert "holds another training" in line
 
 

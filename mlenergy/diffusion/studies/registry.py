@@ -7,6 +7,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.studies.ablation import ABLATION
 from mlenergy.diffusion.studies.icons import ICONS
 from mlenergy.diffusion.studies.latent import LATENT
+from mlenergy.diffusion.studies.models import MODELS
 from mlenergy.diffusion.studies.scaling import SCALING
 from mlenergy.diffusion.studies.study import Study
 from mlenergy.diffusion.studies.tiers import TIERS
@@ -19,6 +20,7 @@ STUDIES: dict[str, Study] = {
         VRAM,
         TIERS,
         LATENT,
+        MODELS,
         ABLATION,
         SCALING,
     )
