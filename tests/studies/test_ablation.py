@@ -133,6 +133,17 @@ def test_factors_effects_and_refusals(outcome):
     json.dumps(report_json(made), allow_nan=False)
 
 
+def test_a_doubtful_factor_is_not_called_the_fastest(outcome, tmp_path):
+    cells = outcome.cells("runs")
+    fast = [n for n, one in enumerate(cells) if one.set_up and one.set_up.seconds.mean == 2]
+    for number in fast:
+        warned = {"warnings": [("drift", "it drifted")], "joules": (20.0, 20.0)}
+        place = tmp_path / f"again-{number}"
+        cells[number] = measured(place, cells[number].options, (2.0, 2.0), **warned)
+    made = report(SMALL, Outcome(outcome.folder, {"runs": cells}))
+    assert made.summary[1] == "Fastest: 2 times (2 to 2), with compile regional."
+
+
 def test_without_a_baseline_no_factor_is_known(outcome):
     cells = outcome.cells("runs")
     without = Outcome(outcome.folder, {"runs": [failed(cells[0].options, "out of memory"), *cells[1:]]})

@@ -303,8 +303,8 @@ def _summary(levels: Levels, found: Mapping[tuple[str, ...], Cell], baseline: Ce
         )
         return lines
     factors = [(factors_of(cell, baseline)["speed_factor"], key) for key, cell in found.items()]
-    known = [(one, key) for one, key in factors if isinstance(one, Measured)]
-    best, key = max(known, key=lambda pair: pair[0].value)
+    known = [(one, key) for one, key in factors if isinstance(one, Measured) and not one.doubts]
+    best, key = max(known, key=lambda pair: pair[0].value, default=(Measured(1.0), levels.baseline))
     if best.value > 1:
         ends = (
             "" if best.low is None or best.high is None else f" ({number(best.low)} to {number(best.high)})"
