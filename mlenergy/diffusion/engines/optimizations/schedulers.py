@@ -31,7 +31,11 @@ def replace_scheduler(pipeline: Any, name: SchedulerName) -> None:
     if isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
         pipeline.scheduler = _for_flow(own, name)
         return
-    options = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
+    options: dict[str, Any] = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
+    if name == "ddim":
+        # Its default cuts predicted images off at ±1, which is for pixels: latents reach further. Schedulers
+        # whose settings do not name it never do so.
+        options["clip_sample"] = own.get("clip_sample", False)
     pipeline.scheduler = _BY_NAME[name].from_config(own, **options)
 
 
