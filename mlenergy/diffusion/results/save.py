@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.prompts.sampling import PromptSet, Request
     from mlenergy.diffusion.results.build import RunRecord
 
-_STOPPED_IMAGES_S = 10.0  # torchrun kills what has not ended 30 s after its signal
+_STOPPED_IMAGES_S = 5.0  # with the window that was running, within the time after which a stop is enforced
 
 
 def save_run(
