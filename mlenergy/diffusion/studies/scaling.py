@@ -282,7 +282,8 @@ def _denoising_of(cell: Cell) -> Measured | Gap:
     known = [one.denoise_mean_s for one in cell.set_up.starts if one.denoise_mean_s is not None]
     if not known:
         return Gap(cell.set_up.first.stages_reason or "not in this result")
-    return Measured(sum(known) / len(known))
+    doubts = tuple(message for _, message in cell.set_up.doubts("seconds"))
+    return Measured(sum(known) / len(known), doubts=doubts)
 
 
 SCALING = Study("scaling", ScalingOptions, sweeps, report)
