@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ import torch
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.cost.flops import StageFlops
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Engine
 from mlenergy.diffusion.engines import load_engine
@@ -42,8 +43,8 @@ from mlenergy.diffusion.prompts.sampling import PromptSet, batches_of
 from mlenergy.diffusion.quality.reference import Reference, find_reference, similarity
 from mlenergy.diffusion.report.progress import RunProgress
 from mlenergy.diffusion.report.run_view import print_effects, print_summary
-from mlenergy.diffusion.results.build import RunRecord, build_result
-from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section
+from mlenergy.diffusion.results.build import RunRecord, build_result, efficiency_keys
+from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section, flops_of_ranks
 from mlenergy.diffusion.results.executed import planned_work
 from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import image_names
@@ -150,7 +151,8 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
             if result is not None:
                 save_effects_reason(context.paths, f"interrupted by {signal.Signals(signum).name}")
             raise Interrupted(signum, f"all was measured and is in {context.paths.results}, but not judged")
-        _judge_effects(context, engine, result, args.allow_no_effect)
+        recount = None if record is None or not args.count_flops else partial(_efficiency_as_run, record)
+        _judge_effects(context, engine, result, args.allow_no_effect, recount)
         engine.close()
 
 
@@ -211,12 +213,25 @@ def _count_flops(args: BenchmarkArgs, context: RunContext, progress: RunProgress
     return count_ahead(context.plan, progress.say)
 
 
-def _efficiency(record: RunRecord, not_counted: str | None) -> dict[str, Any]:
+def _efficiency(
+    record: RunRecord, not_counted: str | None, as_run: StageFlops | None = None
+) -> dict[str, Any]:
     tf32 = bool(torch.backends.cuda.matmul.allow_tf32)
     names = {gpu["name"] for gpu in record.environment["devices"] if gpu is not None}
     return efficiency_section(
-        record.plan, record.measurement.iterations, tf32, record.planned, not_counted, sorted(names)
+        record.plan, record.measurement.iterations, tf32, record.planned, not_counted, sorted(names), as_run
     )
+
+
+def _efficiency_as_run(record: RunRecord, ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Keys of a result that change once the work was counted as it ran; none where it was known before."""
+    if not record.plan.spec.family.is_generic:
+        return {}
+    try:
+        found = _efficiency(record, None, flops_of_ranks(record.plan, ranks))
+    except UserError as error:
+        found = _efficiency(record, str(error))
+    return efficiency_keys(found)
 
 
 def _print_and_save(
@@ -269,7 +284,11 @@ def _similarity(
 
 
 def _judge_effects(
-    context: RunContext, engine: Engine, result: dict[str, Any] | None, allow_no_effect: bool
+    context: RunContext,
+    engine: Engine,
+    result: dict[str, Any] | None,
+    allow_no_effect: bool,
+    recount: Callable[[Sequence[dict[str, Any]]], dict[str, Any]] | None,
 ) -> None:
     """Look at what the optimizations did, add it to the saved result, and complete the run; on every rank.
 
@@ -278,6 +297,7 @@ def _judge_effects(
         engine: that was measured; it generates once more.
         result: as it is saved, on rank 0; None elsewhere.
         allow_no_effect: complete a result although an optimization did nothing.
+        recount: effects of the ranks -> keys of the result that they change, on rank 0.
 
     Raises:
         NoEffectError: on every rank: an optimization did nothing; the result is kept as `effects_failed`.
@@ -302,6 +322,7 @@ def _judge_effects(
             if allow_no_effect:
                 result["warnings"] += no_effect_warnings(no_effect)
             result |= found_effects(ranks, [] if allow_no_effect else no_effect)
+            result |= {} if recount is None else recount(ranks)
             check_held(paths.lock)
             save_result(paths, result)
             supervisor.on_failure = None

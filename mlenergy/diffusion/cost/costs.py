@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.environment.cache import cache_folder
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 from mlenergy.diffusion.models.spec import Dtype
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
 
 BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 _TIME_LIMIT_S = 300
@@ -82,6 +85,19 @@ def costs_of(architecture: Architecture, may_count: bool = True) -> dict[str, Co
         )
         for name, part in counts["components"].items()
     }
+
+
+def check_predictable(plan: Plan) -> None:
+    """Refuse to predict the needs of a pipeline of which only components and call are known.
+
+    Raises:
+        UserError: it is one of the generic family.
+    """
+    if plan.spec.family.is_generic:
+        raise UserError(
+            f"no family describes {plan.spec.family.pipeline_class}, so that its memory and work are not "
+            "predicted; a run measures the one and counts the other"
+        )
 
 
 def needs_count(architecture: Architecture) -> bool:

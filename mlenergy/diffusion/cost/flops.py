@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.parallelism import Parallelism
-from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
+from mlenergy.diffusion.cost.costs import ComponentCosts, check_predictable, costs_of
 from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import Shape, shape_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
@@ -46,6 +46,7 @@ def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
     """
     if plan.spec.next_scale is not None:
         return scale_flops(plan)
+    check_predictable(plan)
     model = find_architecture(plan.weights_from, plan.revision)
     return whole_flops(plan, model, costs_of(model, may_count))
 

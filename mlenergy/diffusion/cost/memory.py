@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts, costs_of
+from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts, check_predictable, costs_of
 from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens, shape_of
 from mlenergy.diffusion.environment.gpus import GIB
@@ -55,6 +55,7 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     """
     if plan.spec.next_scale is not None:
         return memory_of_scales(plan, None)
+    check_predictable(plan)
     model = find_architecture(plan.weights_from, plan.revision)
     return memory_of(plan, model, costs_of(model), shape_of(plan, model), None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlenergy.diffusion.config.checks import reasons
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.communication import Communication, communication_of
-from mlenergy.diffusion.cost.costs import ComponentCosts, costs_of
+from mlenergy.diffusion.cost.costs import ComponentCosts, check_predictable, costs_of
 from mlenergy.diffusion.cost.flops import StageFlops, group_flops, scale_flops, whole_flops
 from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of, memory_of_scales
 from mlenergy.diffusion.cost.next_scale import image_costs
@@ -98,6 +98,7 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
     count = plan.parallel.world_size if processes is None else processes
     if plan.spec.next_scale is not None:
         return _size_of_scales(plan, count, gpu_memory_gib)
+    check_predictable(plan)
     model = find_architecture(plan.weights_from, plan.revision)
     costs = costs_of(model)
     ways = [_share_out(each, model, costs, gpu_memory_gib) for each in valid_plans(plan, count)]

@@ -87,6 +87,8 @@ def call_facts(plan: Plan, scheduler: Any) -> dict[str, Any]:
     """Facts of an engine's load report on the denoiser's calls in one generation, on every rank."""
     patches = denoiser_calls(plan)
     calls = scheduled_calls(scheduler, plan.steps) if patches is None else sum(patches)
+    if plan.spec.family.is_generic:
+        calls = None  # a pipeline may call its denoiser once or twice in a step
     name = type(getattr(scheduler, "module", scheduler)).__name__
     return {"denoiser_calls": calls, "scheduler": name}
 

@@ -16,6 +16,7 @@ from mlenergy.diffusion.models.facts import (
     patch_size,
 )
 from mlenergy.diffusion.models.families import FAMILIES
+from mlenergy.diffusion.models.generic import generic_spec
 from mlenergy.diffusion.models.hub import ModelFolder, read_model
 from mlenergy.diffusion.models.listed import BY_ID, LISTED, TINY
 from mlenergy.diffusion.models.spec import Family, Guidance, ModelSpec, is_tiny
@@ -25,7 +26,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
     """The spec of a listed id, or one made from the class in a folder's or repository's model_index.json.
 
     Raises:
-        UserError: unknown tiny model, no such folder or repository, or an unsupported pipeline class.
+        UserError: unknown tiny model, no such folder or repository, or a class that makes no image of a text.
     """
     if model_id in BY_ID:
         return BY_ID[model_id]
@@ -39,9 +40,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
     class_name = str(model.index["_class_name"])
     family = FAMILIES.get(class_name)
     if family is None:
-        raise UserError(
-            f"{model_id} is a {class_name}, which is not supported; supported: {', '.join(sorted(FAMILIES))}"
-        )
+        return generic_spec(model_id, model, ", ".join(sorted(FAMILIES)))
     return _spec_from_config(model_id, family, model)
 
 

@@ -17,7 +17,8 @@ WeightsKind = Literal["pretrained", "random"]
 #   none            the model takes no guidance at all (timestep-distilled)
 #   embedded        the scale is an input of the denoiser, one forward a step
 #   classifier-free two forwards a step (one batch of twice the size) when scale > 1
-Guidance = Literal["none", "embedded", "classifier-free"]
+#   unknown         the pipeline takes a scale, and nothing more is known of it (the generic family)
+Guidance = Literal["none", "embedded", "classifier-free", "unknown"]
 
 # A parallel mode's name, as used in Family.modes, the plan and the capability table.
 Mode = Literal["ulysses", "ring", "cfg", "data", "pipefusion", "parallel-vae", "tensor"]
@@ -56,6 +57,7 @@ class Family:
     paired_stages: bool = False  # later layers take what their earlier partners hand over
     trains_lora: bool = False  # mlenergy finetune knows how
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
+    is_generic: bool = False  # nothing is known but components and call: work is counted as it runs
     takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
     template_tokens: tuple[int, int] = (0, 0)

@@ -19,6 +19,11 @@ from mlenergy.diffusion.results.build import configuration, plan_warnings
 from mlenergy.diffusion.results.paths import RunPaths
 
 _MOST_RANKS_SHOWN = 32
+_SEQUENCE_KEYS = (
+    *("image_tokens", "image_tokens_per_rank", "max_sequence_length", "text_joins_image_tokens"),
+    *("tokens_per_rank", "ranks_per_sequence"),
+)
+_GENERIC = "not known of a pipeline that no family describes"
 
 
 def print_plan(plan: Plan, *, as_json: bool = False, stream: TextIO | None = None) -> None:
@@ -93,12 +98,15 @@ def _model_text(plan: Plan) -> str:
     return f"{spec.model_id} ({spec.family.pipeline_class}{size}{weights}){revision}"
 
 
-def _shapes(plan: Plan) -> dict[str, list[int]]:
-    """Images (n, 3, height, width) of an iteration, and (height, width) of one latent and its tokens."""
+def _shapes(plan: Plan) -> dict[str, list[int] | None]:
+    """Images (n, 3, height, width) of an iteration; (height, width) of a latent and its tokens, or None."""
+    images = [plan.batch_size, 3, plan.height_px, plan.width_px]
+    if plan.spec.family.is_generic:
+        return {"images": images, "latent": None, "tokens": None}
     factor = plan.spec.latent_factor
     latent = [plan.height_px // factor, plan.width_px // factor]
     return {
-        "images": [plan.batch_size, 3, plan.height_px, plan.width_px],
+        "images": images,
         "latent": latent,
         "tokens": [side // plan.spec.patch_size for side in latent],
     }
@@ -106,6 +114,9 @@ def _shapes(plan: Plan) -> dict[str, list[int]]:
 
 def _sequence(plan: Plan) -> dict[str, Any]:
     """Image tokens, and text tokens where they join the same self-attention; in all and per rank."""
+    if plan.spec.family.is_generic:
+        known = {"max_sequence_length": plan.max_sequence_length, "ranks_per_sequence": 1}
+        return {**dict.fromkeys(_SEQUENCE_KEYS), **known}
     ranks = plan.parallel.sequence
     text = plan.max_sequence_length if plan.spec.family.text_tokens_in_sequence else None
     return {
@@ -120,6 +131,8 @@ def _sequence(plan: Plan) -> dict[str, Any]:
 
 def _sequence_text(plan: Plan) -> str:
     counts = _sequence(plan)
+    if plan.spec.family.is_generic:
+        return _GENERIC
     if plan.spec.family.denoiser == "unet":
         return "none: the denoiser is a U-Net"
     ranks = counts["ranks_per_sequence"]
@@ -149,5 +162,7 @@ def _guidance_text(plan: Plan) -> str:
     return "no guidance" if plan.guidance_scale is None else f"guidance {number(plan.guidance_scale)}"
 
 
-def _shape_text(shape: list[int]) -> str:
+def _shape_text(shape: list[int] | None) -> str:
+    if shape is None:
+        return _GENERIC
     return " x ".join(str(side) for side in shape) + " (height x width)"

@@ -81,7 +81,9 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
 
 def render_effects(result: Result, warnings: Sequence[Mapping[str, Any]] = ()) -> RenderableType:
     """Lines on what the optimizations did, and on similarity; no line where none was asked for."""
-    return Group(*labelled(effect_rows(result)), *_warnings(warnings))
+    counted = any(rank.get("flops") for rank in result["effects"] or ())
+    work = _arithmetic(result) if counted else []
+    return Group(*labelled([*effect_rows(result), *work]), *_warnings(warnings))
 
 
 def _per_image_energy(result: Result) -> str:

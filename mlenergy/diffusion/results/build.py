@@ -110,6 +110,12 @@ def build_result(
     return {**result, "warnings": warnings}
 
 
+def efficiency_keys(efficiency: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that hold the section `efficiency` and its figures at the top of a result."""
+    top = {key: efficiency[key] for key in _EFFICIENCY_AT_THE_TOP}
+    return {**top, "efficiency": dict(efficiency)}
+
+
 def plan_warnings(plan: Plan) -> list[dict[str, Any]]:
     """Entries of a result's `warnings` that are known before it runs."""
     slow = slow_dtype(plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.measure.samples import Iteration
 
 _TERA = 1e12
+_NOT_YET = "no family describes this pipeline: its FLOPs are counted as it runs, after the measured windows"
 
 
 def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
@@ -36,6 +37,8 @@ def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
 
     if _other_work(plan) is not None:
         return None  # they would not be used
+    if plan.spec.family.is_generic:
+        return _NOT_YET
     if plan.spec.next_scale is not None:
         return None  # by formula
     try:
@@ -57,6 +60,7 @@ def efficiency_section(
     planned: PlannedWork | None = None,
     not_counted: str | None = None,
     names: Sequence[str] = (),
+    as_run: StageFlops | None = None,
 ) -> dict[str, Any]:
     """Arithmetic of the exact computation, and what the mean iteration made of it. Counts nothing itself.
 
@@ -67,6 +71,7 @@ def efficiency_section(
         planned: the denoiser's work; where its calls are known, those that ran are counted, not the steps.
         not_counted: why the FLOPs are not known, of `count_ahead`.
         names: products that the ranks computed on; of different ones there is no one peak.
+        as_run: FLOPs that were counted as they ran, in the place of those of the architecture.
     """
     energies = [iteration.energy.gpu_energy_j for iteration in iterations]
     known = [energy_j for energy_j in energies if energy_j is not None]
@@ -76,7 +81,7 @@ def efficiency_section(
     reason = _no_count(plan, iterations, planned, calls)
     if reason is None:
         try:
-            flops = _count(plan)
+            flops = _count(plan, not_counted) if as_run is None else as_run
             flops = flops if calls is None else replace(flops, steps=calls)
         except UserError as error:
             reason = not_counted or str(error)
@@ -124,7 +129,39 @@ def _other_work(plan: Plan) -> str | None:
     return None
 
 
-def _count(plan: Plan) -> StageFlops:
+def flops_of_ranks(plan: Plan, ranks: Sequence[Mapping[str, Any]]) -> StageFlops:
+    """The FLOPs that every rank has counted as it ran, added up: each has made images of its own.
+
+    Args:
+        plan: what was run.
+        ranks: effects of each rank, with `flops` as `engines.counted.flops_as_run` gives them.
+
+    Raises:
+        UserError: they are not known, with the reason.
+    """
+    counted = [rank.get("flops") or {"reason": "a rank has counted nothing"} for rank in ranks]
+    reason = next((each["reason"] for each in counted if each["reason"] is not None), _changed_work(plan))
+    if reason is not None:
+        raise UserError(reason)
+    text, denoise, decode = (
+        sum(each[stage] for each in counted) for stage in ("text_encode", "denoise", "vae_decode")
+    )
+    return StageFlops(text, round(denoise / plan.steps), decode, plan.steps)
+
+
+def _changed_work(plan: Plan) -> str | None:
+    """The reason why what torch's counter sees is not the exact computation, None where it is."""
+    optimizations = plan.optimizations
+    if optimizations.compile_mode is not None:
+        return "the operators of compiled code cannot be counted as they run"
+    if optimizations.quantization is not None:
+        return "the operators of quantized weights cannot be counted as they run"
+    return None
+
+
+def _count(plan: Plan, not_counted: str | None) -> StageFlops:
+    if plan.spec.family.is_generic:
+        raise UserError(not_counted or _NOT_YET)
     from mlenergy.diffusion.cost.flops import flops_of
 
     return flops_of(plan, may_count=False)

@@ -110,6 +110,8 @@ def _elements(plan: Plan) -> int | None:
     from mlenergy.diffusion.errors import UserError
     from mlenergy.diffusion.models.architectures.reader import find_architecture
 
+    if plan.spec.family.is_generic:
+        return None
     model_of_scales, rows = plan.spec.next_scale, plan.batch_size * (2 if plan.runs_guidance_batch else 1)
     if model_of_scales is not None:
         return round(rows * plan.tokens * int(model_of_scales.config.width) / plan.steps)

@@ -98,6 +98,11 @@ def _guidance(plan: Plan) -> str | None:
         return f"{spec.model_id} takes no guidance scale; leave --workload.guidance_scale out"
     if plan.negative_prompt is None:
         return None
+    if spec.guidance == "unknown":
+        return (
+            f"what {spec.family.pipeline_class} does with a negative prompt is not known; "
+            "leave --workload.negative_prompt out"
+        )
     if spec.guidance != "classifier-free":
         return f"{spec.model_id} has no classifier-free guidance; leave --workload.negative_prompt out"
     if scale is not None and scale <= 1:

@@ -18,12 +18,14 @@ from mlenergy.diffusion.engines.call import (
     group_rows,
     noise_generators,
 )
+from mlenergy.diffusion.engines.counted import flops_as_run
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition, position_in_mesh
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 
 
@@ -46,6 +48,7 @@ class DiffusersEngine:
         self.report = report
         self._position = position
         self._optimizations = optimizations
+        self._last: Batch | None = None
 
     @classmethod
     def load(cls, plan: Plan, cluster: Cluster) -> DiffusersEngine:
@@ -78,16 +81,29 @@ class DiffusersEngine:
         return self._run(batch, self.plan.steps)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """Record of what the optimizations did; see `AppliedOptimizations.effects`."""
-        return self._optimizations.effects(warmup_calls, self._run)
+        """Record of what the optimizations did; see `AppliedOptimizations.effects`.
+
+        For the generic family `flops` has the FLOPs of the last batch, generated once more and counted.
+        """
+        last = self._last
+        found = self._optimizations.effects(warmup_calls, self._run)
+        if self.plan.spec.family.is_generic and last is not None:
+            found["flops"] = self._flops_as_run(last)
+        return found
 
     def close(self) -> None:
         """Free the weights."""
         self.pipeline = None
         free_memory(self.device)
 
+    def _flops_as_run(self, batch: Batch) -> dict[str, Any]:
+        """FLOPs of this rank's share of a batch, with all steps."""
+        stages = self.plan.spec.family.stages
+        return flops_as_run(self.components(), stages, lambda: self._run(batch, self.plan.steps))
+
     @torch.no_grad()
     def _run(self, batch: Batch, steps: int) -> Generated:
+        self._last = batch
         self._optimizations.begin_call(batch)
         rows = group_rows(self._position.data_rank, self.plan.parallel.data, len(batch.prompts))
         arguments = {**call_arguments(self.plan), "num_inference_steps": steps}
@@ -98,7 +114,29 @@ class DiffusersEngine:
             arguments["output_type"] = "latent"
         generators = noise_generators(batch.seeds[rows])
         output = self.pipeline(prompt=list(batch.prompts[rows]), generator=generators, **arguments)
-        return Generated(output.images, rows.start) if self._position.is_output_rank else Generated(None)
+        if not self._position.is_output_rank:
+            return Generated(None)
+        if self.plan.spec.family.is_generic:
+            _check_images(self.plan, getattr(output, "images", None))
+        return Generated(output.images, rows.start)
+
+
+def _check_images(plan: Plan, images: Any) -> None:
+    """Refuse what a pipeline that no family describes may give: another size, or no images at all.
+
+    Raises:
+        UserError: the images are not those that were asked for.
+    """
+    size = (3, plan.height_px, plan.width_px)
+    if not isinstance(images, torch.Tensor) or images.ndim != 4:
+        raise UserError(f"{plan.spec.family.pipeline_class} gives no tensor of images; use another model")
+    if tuple(images.shape[1:]) != size:
+        channels, height, width = images.shape[1:]
+        raise UserError(
+            f"{plan.spec.family.pipeline_class} makes images of {width}x{height} in {channels} channels "
+            f"where {plan.width_px}x{plan.height_px} in 3 were asked for; use --workload.height {height} "
+            f"--workload.width {width}"
+        )
 
 
 def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:

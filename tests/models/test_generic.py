@@ -1,0 +1,163 @@
+"""The generic family: what is known of a pipeline that no family describes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import forked
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.cost.flops import flops_of
+from mlenergy.diffusion.cost.size import size_plan
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.families import FAMILIES
+from mlenergy.diffusion.models.resolve import resolve_model
+from mlenergy.diffusion.models.signature import REQUIRED, call_of
+from mlenergy.diffusion.report.plan_view import plan_as_dict
+from mlenergy.diffusion.weights.tiny import tiny_folder
+
+UNKNOWN = "PixArtSigmaPAGPipeline"  # takes the components of PixArt-Sigma
+SIZE = ["--workload.height", "64", "--workload.width", "96"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model whose pipeline no family describes, with weights."""
+    where = tmp_path / "model"
+    shutil.copytree(tiny_folder("tiny/pixart-sigma"), where)
+    _index(where, _class_name=UNKNOWN)
+    return where
+
+
+def _index(where, **changes):
+    path = where / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def plan_of(model_id, *options, world_size=1, **workload):
+    words = [word for key, value in workload.items() for word in (f"--workload.{key}", str(value))]
+    args = parse_args([*options, "workload:t2i", "--workload.model_id", str(model_id), *words], "test")
+    return make_plan(args, resolve_model(str(model_id)), world_size, "cpu", "some CPU")
+
+
+def run(folder, base, *options):
+    command = [sys.executable, "-m", "mlenergy.diffusion", "run", *options, "--benchmark_iters", "1"]
+    model = ["--workload.model_id", str(folder), *SIZE, "--workload.inference_steps", "2"]
+    more = ["--workload.base_dir", str(base), "--workload.dataset", "bundled"]
+    done = forked.run([*command, "workload:t2i", *model, *more], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = base.glob("*/results.json")
+    return json.loads(path.read_text()), done.stdout, path.parent
+
+
+def test_components_stages_and_defaults_are_those_of_the_pipeline(folder):
+    spec = resolve_model(str(folder))
+    assert UNKNOWN not in FAMILIES and spec.family.name == "generic"
+    assert spec.family.stages == {
+        "text_encoder": "text_encode",
+        "transformer": "denoise",
+        "vae": "vae_decode",
+    }
+    assert (spec.default_steps, spec.default_guidance_scale, spec.guidance) == (20, 4.5, "unknown")
+    assert (spec.default_height_px, spec.default_max_sequence_length) == (1024, 300)
+    assert spec.family.modes == {"diffusers": {"data"}} and spec.family.has_t5
+
+
+def test_a_call_is_read_without_importing_diffusers():
+    assert call_of("WanPipeline")["num_frames"] == 81
+    assert call_of("StableDiffusionInpaintPipeline")["prompt"] is None
+    assert call_of("FluxFillPipeline")["image"] is None
+    assert call_of("NoSuchPipeline") is None
+    assert call_of("VisualClozePipeline")["task_prompt"] is None
+    assert REQUIRED not in call_of("FluxPipeline").values()
+
+
+def test_a_plan_claims_no_tokens_and_predicts_nothing(folder):
+    plan = plan_of(folder)
+    found = plan_as_dict(plan)
+    assert found["shapes"] == {"images": [1, 3, 1024, 1024], "latent": None, "tokens": None}
+    assert found["sequence"]["image_tokens"] is None
+    for needs in (size_plan, flops_of):
+        with pytest.raises(UserError, match=f"no family describes {UNKNOWN}"):
+            needs(plan)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--ulysses_degree", "2"], "--ulysses_degree: the diffusers engine does not offer it for generic"),
+        (["--use_cfg_parallel"], "--use_cfg_parallel: the diffusers engine does not offer it"),
+        (["--engine", "xdit"], "--engine xdit has no generic pipeline"),
+        (["--use_fbcache"], "cache fbcache: the diffusers engine has none for generic models"),
+        (["--attention_backend", "sdpa"], "no kernel can be chosen for the attention of generic models"),
+    ],
+)
+def test_what_is_not_known_to_be_right_is_refused(folder, options, reason):
+    with pytest.raises(UserError, match=reason):
+        plan_of(folder, *options, world_size=2 if "--ulysses_degree" in options or "cfg" in options[0] else 1)
+
+
+def test_a_negative_prompt_is_refused(folder):
+    with pytest.raises(UserError, match="with a negative prompt is not known"):
+        plan_of(folder, negative_prompt="grey")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"_class_name": "NoSuchPipeline"}, "has no pipeline NoSuchPipeline"),
+        ({"_class_name": "WanPipeline"}, "it makes videos"),
+        ({"_class_name": "StableAudioPipeline"}, "its call takes no height"),
+        ({"vae": [None, None]}, "it has no component vae"),
+        (
+            {"transformer_2": ["diffusers", "PixArtTransformer2DModel"]},
+            "is not one component, transformer or unet",
+        ),
+    ],
+)
+def test_what_makes_no_image_of_a_text_is_refused(folder, changes, reason):
+    _index(folder, **changes)
+    with pytest.raises(UserError, match=reason):
+        resolve_model(str(folder))
+
+
+def test_a_run_counts_its_work_as_it_runs(folder, tmp_path):
+    result, printed, _ = run(folder, tmp_path / "generic")
+    work = result["efficiency"]
+    plan = plan_of("tiny/pixart-sigma", inference_steps=2, height=64, width=96, max_sequence_length=300)
+    known = flops_of(plan)
+    assert work["reason"] is None and "arithmetic" in printed
+    stages = {name: tera * 1e12 for name, tera in work["stage_tflops"].items()}
+    assert stages["text_encode"] == pytest.approx(known.text_encode, rel=1e-6)
+    assert stages["vae_decode"] == pytest.approx(known.vae_decode, rel=1e-6)
+    # Its own guidance is a third row of the batch, of which some attention layers do nothing.
+    assert 1.45 < stages["denoise_step"] / known.denoise_step < 1.5
+    assert work["tflops_per_iteration"] * 1e12 == pytest.approx(
+        stages["text_encode"] + 2 * stages["denoise_step"] + stages["vae_decode"], rel=1e-6
+    )
+    assert result["executed"]["denoiser_calls_planned"] is None
+    assert result["executed"]["denoiser_calls_least"] == 2
+    assert result["stages"]["text_encode_s"]["mean"] > 0
+
+
+@pytest.mark.full
+def test_groups_make_the_images_of_one_process(folder, tmp_path):
+    alone, _, one = run(folder, tmp_path / "one", "--workload.batch_size", "2")
+    shared, _, two = run(
+        folder, tmp_path / "two", "--data_parallel_degree", "2", "--workload.batch_size", "2"
+    )
+    assert shared["efficiency"]["tflops_per_iteration"] == pytest.approx(
+        alone["efficiency"]["tflops_per_iteration"], rel=1e-6
+    )
+    for entry, other in zip(alone["generation_results"], shared["generation_results"], strict=True):
+        pixels = [
+            np.asarray(Image.open(where / made["image"]), dtype=int)
+            for where, made in ((one, entry), (two, other))
+        ]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
