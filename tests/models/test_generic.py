@@ -161,3 +161,17 @@ def test_groups_make_the_images_of_one_process(folder, tmp_path):
             for where, made in ((one, entry), (two, other))
         ]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+
+@pytest.mark.parametrize("made", [(1, 3, 64, 64), (1, 1, 64, 96)])
+def test_images_of_another_size_are_not_measured(folder, made):
+    import torch
+
+    from mlenergy.diffusion.engines.diffusers.engine import _check_images
+
+    plan = plan_of(folder, height=64, width=96)
+    _check_images(plan, torch.zeros(1, 3, 64, 96))
+    with pytest.raises(UserError, match=rf"makes images of {made[3]}x64 in {made[1]} channels"):
+        _check_images(plan, torch.zeros(made))
+    with pytest.raises(UserError, match="gives no tensor of images"):
+        _check_images(plan, ["a picture"])

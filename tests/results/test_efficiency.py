@@ -11,7 +11,7 @@ from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost import costs
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import architecture
-from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section
+from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section, flops_of_ranks
 
 MEASURED = gpu_measurement().iterations  # 8.3 s and 9,150 J in the mean, on two GPUs
 
@@ -150,3 +150,24 @@ def test_calls_that_do_not_fit_the_steps_are_told():
         for i in MEASURED
     ]
     assert efficiency_section(make_plan(), odd)["reason"] == "31 calls in 30 steps"
+
+
+def test_flops_that_ranks_counted_as_they_ran_add_up():
+    """Each data-parallel group counts its own images; a step is a part of what was denoised."""
+    plan = replace(make_plan(), steps=4)
+    ranks = [
+        {"flops": {"text_encode": 10, "denoise": 400, "vae_decode": 7, "reason": None}},
+        {"flops": {"text_encode": 20, "denoise": 800, "vae_decode": 9, "reason": None}},
+    ]
+    found = flops_of_ranks(plan, ranks)
+    assert (found.text_encode, found.denoise_step, found.vae_decode) == (30, 300, 16)
+    assert found.total == 30 + 1200 + 16
+    shown = efficiency_section(plan, MEASURED, as_run=found)
+    assert shown["tflops_per_iteration"] == pytest.approx(1246e-12)
+    for changes in ({"compile_mode": "whole"}, {"quantization": "int8-dynamic"}):
+        with pytest.raises(UserError, match="cannot be counted as they run"):
+            flops_of_ranks(replace(plan, optimizations=Optimizations(**changes)), ranks)
+    unknown = {"text_encode": None, "denoise": None, "vae_decode": None, "reason": "no formula"}
+    for other in ({"flops": unknown}, {}):
+        with pytest.raises(UserError, match=r"no formula|counted nothing"):
+            flops_of_ranks(plan, [ranks[0], other])

@@ -114,11 +114,9 @@ class DiffusersEngine:
             arguments["output_type"] = "latent"
         generators = noise_generators(batch.seeds[rows])
         output = self.pipeline(prompt=list(batch.prompts[rows]), generator=generators, **arguments)
-        if not self._position.is_output_rank:
-            return Generated(None)
         if self.plan.spec.family.is_generic:
             _check_images(self.plan, getattr(output, "images", None))
-        return Generated(output.images, rows.start)
+        return Generated(output.images, rows.start) if self._position.is_output_rank else Generated(None)
 
 
 def _check_images(plan: Plan, images: Any) -> None:
