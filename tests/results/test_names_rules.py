@@ -72,7 +72,7 @@ OF_PLAN: dict[str, st.SearchStrategy[Any]] = {
     "trust_remote_code": SWITCH,
     "weights": st.sampled_from(["pretrained", "random"]),
     "prompt_order": one_of(PromptOrder),
-    "class_ids": st.lists(COUNT, max_size=3).map(tuple),
+    "class_ids": st.none() | st.lists(COUNT, min_size=1, max_size=3).map(tuple),
     "top_k": st.none() | COUNT,
     "top_p": st.none() | SHARE,
 }

@@ -51,6 +51,16 @@ stale ones cannot matter) it is equal with several patches too; and Ulysses, rin
 PipeFusion give the same image as PipeFusion without them.
 """
 
+_AUTOREGRESSIVE = """## --engine autoregressive
+
+This package's own engine, for models that predict an image scale by scale. Its one mode is data-parallel: two
+ranks give the images of one process, image by image (`tests/engines/autoregressive/test_run.py`).
+
+| modes | var |
+| --- | --- |
+| data-parallel | at most 1e-5 |
+"""
+
 _FAULTS = """## Faults of xfuser 0.7.0 that are patched
 
 Each patch is applied to the named versions only. A test runs each of these set-ups without its patch and
@@ -66,6 +76,7 @@ def render(results: Mapping[str, Any]) -> str:
     for engine, title in (("xdit", "xdit (xfuser)"), ("diffusers", "diffusers")):
         own = [case for case in CASES if case.engine == engine]
         parts.append(f"## --engine {engine}\n\nThe {title} engine.\n\n{_modes_table(own, cases)}")
+    parts.append(_AUTOREGRESSIVE)
     parts += [_APPROXIMATE, _approximate_table(cases), _EXACT]
     parts += [_FAULTS, _faults_table(cases), _unreachable()]
     return "\n".join(parts)

@@ -73,6 +73,8 @@ def _default(plan: Plan, name: str, otherwise: Any) -> Any:
     if name == "dtype":
         # The plan's device's: left out, so that the same words take each machine's own default.
         return default_dtype(plan.spec, plan.device)
+    if name == "class_ids":
+        return None
     if name == "inference_steps" and plan.schedule is not None:
         return len(plan.schedule)
     if name in _IN_NEXT_SCALE and plan.spec.next_scale is not None:

@@ -53,7 +53,7 @@ class Plan:
     optimizations: Optimizations = field(default_factory=Optimizations)
     weights: WeightsKind = "pretrained"
     prompt_order: PromptOrder = "shuffled"
-    class_ids: tuple[int, ...] = ()  # of a class-conditional model, taken in turn; empty: drawn by the seed
+    class_ids: tuple[int, ...] | None = None  # of a class-conditional model, in turn; None: by the seed
     top_k: int | None = None  # most likely tokens that each one is drawn from; None: no tokens are drawn
     top_p: float | None = None  # probability of those together
 

@@ -115,7 +115,7 @@ def make_plan(
         optimizations=optimizations,
         weights=work.weights,
         prompt_order=work.prompt_order,
-        class_ids=work.class_ids,
+        class_ids=work.class_ids or None,
         top_k=_or(work.top_k, None if spec.next_scale is None else spec.next_scale.top_k),
         top_p=_or(work.top_p, None if spec.next_scale is None else spec.next_scale.top_p),
     )

@@ -22,7 +22,7 @@ def draw(plan: Plan) -> PromptSet:
     model = plan.spec.next_scale
     if model is not None and model.classes is not None:
         return class_requests(
-            model.classes, plan.class_ids, count, plan.seed, warmup_count, dataset=plan.dataset
+            model.classes, plan.class_ids or (), count, plan.seed, warmup_count, dataset=plan.dataset
         )
     return sample_requests(PromptOptions.from_plan(plan), count, plan.seed, warmup_count)
 

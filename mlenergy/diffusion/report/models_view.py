@@ -52,7 +52,11 @@ def _cells(spec: ModelSpec) -> list[str]:
         str(spec.default_steps),
         "none" if spec.default_guidance_scale is None else f"{spec.default_guidance_scale:g}",
         spec.default_dtype,
-        "fixed" if spec.default_max_sequence_length is None else str(spec.default_max_sequence_length),
+        "class-conditional"
+        if spec.family.condition == "class"
+        else "fixed"
+        if spec.default_max_sequence_length is None
+        else str(spec.default_max_sequence_length),
         "\n".join(f"{engine}: {', '.join(modes) or 'one process'}" for engine, modes in _modes(spec).items()),
     ]
 
@@ -67,6 +71,7 @@ def _as_dict(spec: ModelSpec) -> dict[str, Any]:
         "width_px": spec.default_width_px,
         "inference_steps": spec.default_steps,
         "guidance": spec.guidance,
+        "condition": spec.family.condition,
         "guidance_scale": spec.default_guidance_scale,
         "dtype": spec.default_dtype,
         "max_sequence_length": spec.default_max_sequence_length,

@@ -64,12 +64,15 @@ def render_plan(plan: Plan) -> RenderableType:
         ("parallelism", parallelism_text(asdict(plan.parallel), plan.parallel.world_size, plan.steps)),
         *[(f"rank {role.rank}", role.role) for role in rank_roles(plan)[:_MOST_RANKS_SHOWN]],
         *_ranks_left_out(plan),
-        ("image", f"{plan.width_px}x{plan.height_px} px, {plan.steps} steps, {_guidance_text(plan)}"),
+        (
+            "image",
+            f"{plan.width_px}x{plan.height_px} px, {plan.steps} {_calls_name(plan)}, {_guidance_text(plan)}",
+        ),
         ("latent", _shape_text(_shapes(plan)["latent"])),
         ("sequence", _sequence_text(plan)),
         ("batch", _batch_text(plan)),
         ("iterations", _iterations_text(plan)),
-        ("prompts", _prompts_text(plan)),
+        ("classes" if plan.is_class_conditional else "prompts", _prompts_text(plan)),
         ("images", "saved as PNG files" if plan.save_images else "not saved"),
         ("result folder", str(RunPaths.of(plan).folder)),
         ("command", torchrun_line(plan)),
@@ -95,10 +98,16 @@ def _model_text(plan: Plan) -> str:
     size = "" if spec.parameters is None else f", {number(spec.parameters / 1e9)} billion parameters"
     revision = "" if plan.revision is None else f", revision {plan.revision}"
     weights = ", random weights" if plan.has_random_weights else ""
-    return f"{spec.model_id} ({spec.family.pipeline_class}{size}{weights}){revision}"
+    condition = ", class-conditional" if plan.is_class_conditional else ""
+    return f"{spec.model_id} ({spec.family.pipeline_class}{condition}{size}{weights}){revision}"
 
 
-def _shapes(plan: Plan) -> dict[str, list[int] | None]:
+def _calls_name(plan: Plan) -> str:
+    """The word for the denoiser's calls that `plan.steps` counts."""
+    return "steps" if plan.schedule is None else "scales"
+
+
+def _shapes(plan: Plan) -> dict[str, Any]:
     """Images (n, 3, height, width) of an iteration; (height, width) of a latent and its tokens, or None."""
     images = [plan.batch_size, 3, plan.height_px, plan.width_px]
     if plan.spec.family.is_generic:
@@ -109,6 +118,7 @@ def _shapes(plan: Plan) -> dict[str, list[int] | None]:
         "images": images,
         "latent": latent,
         "tokens": [side // plan.spec.patch_size for side in latent],
+        **({} if plan.schedule is None else {"scales": [list(sides) for sides in plan.schedule]}),
     }
 
 
@@ -135,6 +145,10 @@ def _sequence_text(plan: Plan) -> str:
         return _GENERIC
     if plan.spec.family.denoiser == "unet":
         return "none: the denoiser is a U-Net"
+    if plan.schedule is not None:
+        last = plan.schedule[-1]
+        steered = "; no text" if plan.is_class_conditional else ""
+        return f"{plan.tokens} tokens in {plan.steps} scales, the last of {last[0]} x {last[1]}{steered}"
     ranks = counts["ranks_per_sequence"]
     share = f", {counts['image_tokens_per_rank']} on each of {ranks} ranks" if ranks > 1 else ""
     text = plan.max_sequence_length
@@ -150,6 +164,10 @@ def _batch_text(plan: Plan) -> str:
 
 
 def _prompts_text(plan: Plan) -> str:
+    if plan.is_class_conditional:
+        images = plan.batch_size * plan.most_iters
+        chosen = f"{len(plan.class_ids)} given, in turn" if plan.class_ids else f"drawn by seed {plan.seed}"
+        return f"{chosen}, for {images} images; no prompt steers them"
     column = "" if plan.prompt_column == TextToImage.prompt_column else f", column {plan.prompt_column}"
     prefix = "" if not plan.prompt_prefix else f", after {plan.prompt_prefix!r}"
     negative = "" if plan.negative_prompt is None else f", negative {plan.negative_prompt!r}"

@@ -92,8 +92,10 @@ def _per_image_energy(result: Result) -> str:
 
 
 def _model(result: Result) -> str:
+    model = result["configuration"]["model"]
     weights = ", random weights" if result["weights"] == "random" else ""
-    return f"{result['model_id']} ({result['configuration']['model']['pipeline_class']}{weights})"
+    condition = ", class-conditional" if model.get("conditioning") == "class" else ""
+    return f"{result['model_id']} ({model['pipeline_class']}{condition}{weights})"
 
 
 def _devices(result: Result) -> str:
@@ -121,7 +123,8 @@ def _work(result: Result) -> str:
     guidance = "no guidance" if scale is None else f"guidance {number(scale)}"
     size = f"{plan['width_px']}x{plan['height_px']}"
     images = "1 image" if plan["batch_size"] == 1 else f"{plan['batch_size']} images"
-    return f"{images} of {size} per iteration, {plan['steps']} steps, {guidance}"
+    calls = "scales" if plan["engine"] == "autoregressive" else "steps"
+    return f"{images} of {size} per iteration, {plan['steps']} {calls}, {guidance}"
 
 
 def _measured(result: Result) -> str:
@@ -193,7 +196,13 @@ def _stages(result: Result) -> str:
     if any(stages[f"{part}_s"] is None for part in WINDOW_PARTS):
         return f"not known: {stages['reason']}"
     means_s = {part: stages[f"{part}_s"]["mean"] for part in WINDOW_PARTS}
-    return ", ".join(f"{_STAGE_LABELS[part]} {number(mean_s)} s" for part, mean_s in means_s.items())
+    plan = result["configuration"]
+    labels = dict(_STAGE_LABELS)
+    if plan["engine"] == "autoregressive":
+        labels["denoise"] = f"{plan['steps']} scales"
+    if plan["model"].get("conditioning") == "class":
+        labels["text_encode"] = "class embedding"
+    return ", ".join(f"{labels[part]} {number(mean_s)} s" for part, mean_s in means_s.items())
 
 
 def _images(result: Result, folder: Path) -> str:

@@ -46,6 +46,8 @@ _FOLLOWS = {
         "model.pipeline_class",
         "model.parameters",
         "model.guidance",
+        "model.conditioning",
+        "conditioning",
     ),
     "device_name": ("device", "cpu", "cpu_cores", "gpus"),
 }
@@ -184,10 +186,13 @@ def common_text(set_ups: Sequence[SetUp]) -> str:
     first = set_ups[0]
     size = f"{first.settings.get('width_px')}x{first.settings.get('height_px')}"
     shown = {"model_id": None, "engine": None, "dtype": None, "width_px": size, "steps": "{} steps"}
+    shown["steps"] = "{} scales" if first.settings.get("engine") == "autoregressive" else "{} steps"
     shown |= {"device_name": None, "processes": "{} processes"}
     parts = []
     for name, form in shown.items():
         value = value_of(first, name)
+        if name == "model_id" and value is not None:
+            value = f"{value}{_condition(first)}"
         if value is not None and not _differs(set_ups, name):
             text = "1 process" if (name, value) == ("processes", 1) else (form or "{}").format(value)
             parts.append(text)
@@ -204,10 +209,15 @@ def difference_text(set_up: SetUp, names: Sequence[str]) -> str:
         elif name == "weights":
             parts.append(f"{text_of(value)} weights")
         elif name in _SAYS_ENOUGH and value is not None:
-            parts.append(text_of(value))
+            parts.append(f"{text_of(value)}{_condition(set_up) if name == 'model_id' else ''}")
         else:
             parts.append(f"{label(name)} {text_of(value)}")
     return ", ".join(dict.fromkeys(parts))
+
+
+def _condition(set_up: SetUp) -> str:
+    """Words after a model's name where no prompt steers it."""
+    return " (class-conditional)" if value_of(set_up, "conditioning") == "class" else ""
 
 
 def label(name: str) -> str:

@@ -129,7 +129,8 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "family": spec.family.name,
         "pipeline_class": spec.family.pipeline_class,
         "guidance": spec.guidance,
-        "condition": spec.family.condition,
+        # Absent where a text steers, as in all results from before there were others.
+        **({"conditioning": "class"} if plan.is_class_conditional else {}),
         "parameters": spec.parameters,
     }
     apart = ("spec", "parallel", "optimizations")

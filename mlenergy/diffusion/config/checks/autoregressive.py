@@ -17,7 +17,7 @@ def _only_for_scales(plan: Plan) -> str | None:
     """Options of next-scale prediction for a model that has no scales."""
     if plan.spec.next_scale is not None:
         return None
-    asked = {"top_k": plan.top_k, "top_p": plan.top_p, "class_ids": plan.class_ids or None}
+    asked = {"top_k": plan.top_k, "top_p": plan.top_p, "class_ids": plan.class_ids}
     found = [f"--workload.{name}" for name, value in asked.items() if value is not None]
     if found:
         return f"{found[0]} is for models that predict tokens, such as var-d16; leave it out"

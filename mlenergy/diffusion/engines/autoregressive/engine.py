@@ -25,6 +25,7 @@ import torch
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
+from mlenergy.diffusion.engines.autoregressive.cuda_graphs import GraphRecorder, GraphWork
 from mlenergy.diffusion.engines.autoregressive.files import find_files
 from mlenergy.diffusion.engines.autoregressive.sampling import NextScaleModel, SamplingOptions, generate
 from mlenergy.diffusion.engines.autoregressive.var_model import build_var
@@ -61,7 +62,12 @@ class AutoregressiveEngine:
         self._options = SamplingOptions(scale, plan.top_k, plan.top_p)
         self._last: Batch | None = None
         mode = plan.optimizations.compile_mode
-        self._compile = None if mode is None else CompileWork(model.components["transformer"], mode)
+        transformer = model.components["transformer"]
+        self._compile = None if mode is None else CompileWork(transformer, mode)
+        self._graphs: GraphWork | None = None
+        if plan.optimizations.cuda_graphs:
+            decoder = model.components["vae"].get_submodule("decoder")
+            self._graphs = GraphWork(transformer, decoder, GraphRecorder())
 
     @classmethod
     def load(cls, plan: Plan, cluster: Cluster) -> AutoregressiveEngine:
@@ -103,6 +109,9 @@ class AutoregressiveEngine:
         found: dict[str, Any] = {"scheduler": scheduler}
         if self._compile is not None:
             found["compile"] = self._compile.record(warmup_calls)
+        if self._graphs is not None:
+            found["cuda_graphs"] = self._graphs.record()
+            self._graphs.turn(is_on=False)  # nobody sees the kernels of a replay
         return found | {"attention": self._attention()}
 
     def close(self) -> None:

@@ -58,6 +58,7 @@ class VarModel:
         assert isinstance(embedding, nn.Embedding)
         assert isinstance(transformer, VarTransformer) and isinstance(vae, VarVae)
         self.class_embedding, self.transformer, self.vae = embedding, transformer, vae
+        self._held: tuple[int, list[LayerCache]] | None = None
 
     def begin(self, batch: Batch, schedule: Schedule, guided: bool) -> VarState:
         """Embed the classes and, under guidance, "none" for each image beside them."""
@@ -67,8 +68,15 @@ class VarModel:
         condition = self.class_embedding(ids)
         side, images = schedule[-1][0], len(batch.class_ids)
         total = weight.new_zeros((images, config.vae.latent_channels, side, side))
-        cache = self.transformer.new_cache(len(labels), weight.device, weight.dtype)
+        cache = self._cache(len(labels))
         return VarState(condition, cache, self.transformer.start(condition), total, guided)
+
+    def _cache(self, rows: int) -> list[LayerCache]:
+        """Room for keys and values: the same in every generation of so many rows, as CUDA graphs need it."""
+        if self._held is None or self._held[0] != rows:
+            weight = self.class_embedding.weight
+            self._held = rows, self.transformer.new_cache(rows, weight.device, weight.dtype)
+        return self._held[1]
 
     def logits(self, state: VarState, scale: int) -> torch.Tensor:
         """Logits (R, n, V) of a scale."""

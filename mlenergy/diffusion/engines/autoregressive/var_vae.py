@@ -10,6 +10,7 @@ as the published checkpoints name their keys.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -174,13 +175,14 @@ class ResidualConvolutions(nn.Module):
     def index(self, scale: int, scales: int) -> int:
         """The convolution of a scale: the one whose place in (0, 1) is nearest to the scale's in [0, 1].
 
-        Four stand at 1/12, 13/36, 23/36 and 11/12; another number of them in the middle of equal parts.
+        Four stand at 1/12, 13/36, 23/36 and 11/12; another number of them in the middle of equal parts. The
+        third and the eighth of ten scales lie halfway between two, where rounding decides: so the places
+        are numpy's, as in training.
         """
         count = len(self.qresi_ls)
-        margin = 1 / (3 * count) if count == 4 else 1 / (2 * count)
-        step = (1 - 2 * margin) / (count - 1) if count > 1 else 0.0
-        at = scale / (scales - 1)
-        return min(range(count), key=lambda place: abs(margin + place * step - at))
+        margin = 1 / 3 / count if count == 4 else 1 / 2 / count
+        places = np.linspace(margin, 1 - margin, count)
+        return int(np.argmin(np.abs(places - scale / (scales - 1))))
 
 
 class Quantizer(nn.Module):

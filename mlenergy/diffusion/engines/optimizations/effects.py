@@ -30,7 +30,7 @@ def optimizations_without_effect(optimizations: Optimizations, ranks: Sequence[E
     """One line for every optimization that changed nothing on any rank; what cannot be seen is not blamed."""
     checks = (
         *(_cache, _compile, _attention, _attention_slicing),
-        *(_weights, _vae_slicing, _tiling, _vae_dtype, _scheduler),
+        *(_weights, _vae_slicing, _tiling, _vae_dtype, _scheduler, _cuda_graphs),
     )
     return [line for line in (check(optimizations, ranks) for check in checks) if line]
 
@@ -124,6 +124,12 @@ def _tiling(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | Non
     if not any(calls) or any(count > 1 for count in calls):
         return None
     return "--vae_tiling decoded each image in one tile: it is not larger than a tile; leave it out"
+
+
+def _cuda_graphs(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.cuda_graphs or all(rank["cuda_graphs"]["replays"] for rank in ranks):
+        return None
+    return "--use_cuda_graphs replayed nothing; leave it out"
 
 
 def _scheduler(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:

@@ -95,7 +95,8 @@ def options_text(plan: Mapping[str, Any]) -> str:
     """Optimizations that are not at their default, and the engine's."""
     off = asdict(Optimizations())
     used = plan.get("knobs") or {}
-    shown = [
+    shown = ["class-conditional"] if (plan.get("model") or {}).get("conditioning") == "class" else []
+    shown += [
         name if value is True else f"{name} {value}"
         for name, value in used.items()
         if name in off and value != off[name]
