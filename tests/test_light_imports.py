@@ -36,6 +36,7 @@ def modules_after(code):
         "mlenergy.diffusion.report.index_command",
         "mlenergy.diffusion.report.show_command",
         "mlenergy.diffusion.report.compare_command",
+        "mlenergy.diffusion.report.quality_command",
         "mlenergy.diffusion.studies.command",
     ],
 )

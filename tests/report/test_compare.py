@@ -240,7 +240,10 @@ def test_the_winners_of_two_single_starts(compare, tmp_path):
     assert winners["Speed Winner"] == f"{SD3} (2.049× faster)"  # 2.1 / 1.025
     efficiency = f"{2.1 / 1.025 * flux / sd3:.4g}"
     assert winners["Efficiency Winner"] == f"{SD3} (throughput per parameter, {efficiency}× more efficient)"
-    assert winners["Quality Winner"] == "not known: FID is not measured by this version"
+    assert (
+        winners["Quality Winner"]
+        == "not known: FID was not computed; mlenergy quality computes it from the saved images"
+    )
     assert winners["Energy Winner"] == "not known: B: no GPU takes part: the run is on the CPU"
     _, text, _ = compare("one", "flux")
     assert f"  Speed Winner       {SD3} (2.049× faster)\n" in text, "whichever comes first"

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from mlenergy.diffusion.report.comparison import MORE, Compared, Comparison, Pair, plain_ratio
 from mlenergy.diffusion.report.lines import labelled, number, shown, title
-from mlenergy.diffusion.report.model_table import ModelTable, model_table
-from mlenergy.diffusion.report.set_ups import FIGURES, common_text, difference_text, differences
+from mlenergy.diffusion.report.model_table import OTHER_BASIS, ModelTable, model_table
+from mlenergy.diffusion.report.quality_view import LABELS, value_text
+from mlenergy.diffusion.report.set_ups import FIGURES, common_text, difference_text, differences, value_of
 from mlenergy.diffusion.report.show_view import HEADINGS, Footnotes, figure_cells, markdown_text, other_rows
 from mlenergy.diffusion.results.ratio import Ratio
 
@@ -33,7 +34,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(_table(*_side_rows(comparison, notes), left=(0, 6), folded=(6,)))
         console.print()
     console.print(_table(*_ratio_rows(comparison, notes), left=(0, 1, 4), folded=(0, 4)))
-    lines = [*_difference_rows(comparison), *_caution_rows(comparison)]
+    lines = [*_quality_rows(comparison), *_difference_rows(comparison), *_caution_rows(comparison)]
     models = models_of(comparison)
     if models is not None:
         console.print()
@@ -63,7 +64,8 @@ def markdown(comparison: Comparison) -> str:
         parts.append(_markdown_table(["", *models.models], [list(row) for row in models.rows]))
         below += [(f"**{name}:**", value) for name, value in _winner_rows(comparison, models, notes)]
         below += [("", note) for note in models.notes]
-    below += [*_difference_rows(comparison), *_caution_rows(comparison), *notes.rows()]
+    below += [*_quality_rows(comparison), *_difference_rows(comparison), *_caution_rows(comparison)]
+    below += notes.rows()
     below += other_rows(comparison.others)
     lines = [f"{markdown_text(f'{name} {value}'.strip())}  \n" for name, value in below]
     return "\n".join([*parts, "".join(lines)])
@@ -95,6 +97,7 @@ def json_text(comparison: Comparison, exceeded: Sequence[str]) -> str:
             for kind, names in comparison.differing.items()
         },
         "only_in": [{"side": side.name, "result": one.first.path} for side, one in comparison.alone],
+        "quality": [text for _, text in _quality_rows(comparison)],
         "cautions": [text for _, text in _caution_rows(comparison)],
         "models": None if models is None else asdict(models),
         "exceeded": list(exceeded),
@@ -161,6 +164,30 @@ def _ratio_rows(comparison: Comparison, notes: Footnotes) -> tuple[list[str], Ro
                 rows.append([label, name, number(ratio.value), interval_text(ratio), said])
             label = ""
     return headings, rows
+
+
+def _quality_rows(comparison: Comparison) -> list[tuple[str, str]]:
+    """A line for each metric that mlenergy quality has computed of one of the sides."""
+    if not comparison.is_of_single_set_ups:
+        return []
+    sides = [(side.name, side.set_ups[0]) for side in comparison.sides]
+    rows = []
+    for metric, label in LABELS.items():
+        values = {name: value_of(set_up, metric) for name, set_up in sides}
+        if all(value is None for value in values.values()):
+            continue
+        text = ", ".join(f"{name} {_quality_text(metric, value)}" for name, value in values.items())
+        if (
+            metric == "fid"
+            and len({start.fid_basis for _, one in sides for start in one.starts if start.fid}) > 1
+        ):
+            text += f": {OTHER_BASIS}, so they do not compare"
+        rows.append(("quality", f"{label}: {text}"))
+    return rows
+
+
+def _quality_text(metric: str, value: Any) -> str:
+    return value_text(metric, value) if isinstance(value, float) else "not known"
 
 
 def _difference_rows(comparison: Comparison) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from mlenergy.diffusion.results.ratio import Ratio
 from mlenergy.diffusion.results.repeats import SetUp
 
 UNKNOWN = "–"
+OTHER_BASIS = "the FIDs are of other references, networks or numbers of images"
 _MILLION = 1e6
 
 
@@ -102,6 +103,8 @@ def _quality(one: SetUp, two: SetUp, names: tuple[str, str]) -> str:
     if scores[0] is None or scores[1] is None:
         lacking = one if scores[0] is None else two
         return f"not known: {lacking.first.fid_reason}"
+    if len({start.fid_basis for start in (*one.starts, *two.starts)}) > 1:
+        return f"not known: {OTHER_BASIS}"
     difference = scores[1] - scores[0]
     if difference == 0:
         return "none: the same FID"

@@ -37,10 +37,24 @@ def section_rows(section: Mapping[str, Any], result: Mapping[str, Any]) -> list[
     return [*rows, *beside(section, result.get("configuration") or {})]
 
 
+def values_text(section: Mapping[str, Any]) -> str | None:
+    """The known values in one line; None where there are none, as of random weights."""
+    known = {name: section.get(name) for name in LABELS}
+    texts = [
+        f"{LABELS[name]} {value_text(name, value)}" for name, value in known.items() if value is not None
+    ]
+    return ", ".join(texts) or None
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric's value with its unit."""
+    return number(value) + (" dB" if name == "psnr_db" else "")
+
+
 def metric_text(name: str, entry: Mapping[str, Any]) -> str:
     """A value, the images and the reference it is of, and its network."""
-    value, unit = entry["value"], " dB" if name == "psnr_db" else ""
-    text = f"not known: {entry['reason']}" if value is None else f"{number(value)}{unit}"
+    value = entry["value"]
+    text = f"not known: {entry['reason']}" if value is None else value_text(name, value)
     deviation = entry.get("standard_deviation")
     if value is not None and deviation is not None:
         over = f"over {entry['settings']['subsets']} subsets" if name == "kid" else "over the images"

@@ -22,7 +22,7 @@ _NEEDED = ("model_id", "completed", "generation_time")  # of every version
 _LARGEST_INTEGER = 2**63 - 1
 
 _NOT_IN_THE_RESULT = "not in this result"
-_NO_FID = "FID is not measured by this version"
+_NO_FID = "FID was not computed; mlenergy quality computes it from the saved images"
 
 _TEXTS = ("engine", "device", "device_name", "dtype", "dataset")  # of `configuration`
 _NUMBERS = ("guidance_scale", "power_limit_w")
@@ -269,7 +269,20 @@ def _other_figures(top: _Part) -> dict[str, Any]:
         "stages_reason": None if all_known else stages.text("reason") or _NOT_IN_THE_RESULT,
         "fid": fid,
         "fid_reason": None if fid is not None else quality.text("fid_reason") or _NO_FID,
+        "fid_basis": None if fid is None else _basis(quality.part("metrics").part("fid")),
+        **{name: quality.number(name) for name in ("kid", "clip_score", "lpips", "ssim", "psnr_db")},
     }
+
+
+def _basis(fid: _Part) -> str | None:
+    """Everything that two FIDs have to share to be compared: reference, network, inputs, number of images."""
+    if not fid:
+        return None
+    reference, extractor = fid.part("reference"), fid.part("extractor")
+    return (
+        f"{fid.integer('images')} images against {(reference.text('sha256') or '')[:12]}, "
+        f"{extractor.part('settings').text('preprocessing')}, {(extractor.text('sha256') or '')[:12]}"
+    )
 
 
 def _warnings(top: _Part) -> dict[str, Any]:

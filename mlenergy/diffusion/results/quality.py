@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.quality.distances import Statistics
 
 STORE = "quality.sqlite"  # in the run's folder
-NOT_COMPUTED = "not computed; mlenergy quality computes it from the saved images"
+NOT_COMPUTED = "not computed"
 RANDOM = "random weights: the images are noise, whose values say nothing of the model"
 
 

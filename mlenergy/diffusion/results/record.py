@@ -130,6 +130,12 @@ class ResultRecord:
     stages_reason: str | None = None
     fid: float | None = None
     fid_reason: str | None = None
+    fid_basis: str | None = None  # FIDs of different ones do not compare
+    kid: float | None = None
+    clip_score: float | None = None
+    lpips: float | None = None
+    ssim: float | None = None
+    psnr_db: float | None = None
 
     warning_codes: str | None = None  # one a line
     warning_messages: str | None = None  # one a line, in the same order

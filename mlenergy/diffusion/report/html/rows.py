@@ -11,6 +11,7 @@ from typing import Any
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import MODES
 from mlenergy.diffusion.models.spec import Mode
+from mlenergy.diffusion.report.quality_view import values_text
 from mlenergy.diffusion.results.plausibility import DOUBTFUL
 
 STAGES = ("text_encode", "denoise", "vae_decode", "other")  # the parts of a window, in the order of time
@@ -66,6 +67,7 @@ def row_of(result: Mapping[str, Any], name: str) -> dict[str, Any]:
         "gb": result["peak_memory_gb"],
         "gb_reason": memory.get("reason") or _NOT_MEASURED,
         "mfu": result.get("mfu"),
+        "quality": values_text(result.get("quality") or {}),
         "windows": len(result["iterations"]),
         "date": str(result["date"]),
         "torch": (result["environment"].get("versions") or {}).get("torch"),

@@ -198,7 +198,7 @@ function detailOf(row) {
   const list = el("dl");
   const windows = row.windows === 1 ? "1 window" : `${row.windows} windows`;
   const facts = [["folder", row.folder], ["date", row.date], ["measured", `${windows}, ${figures(row.latency)} s each on average`],
-    ["seed", row.seed], ["engine", row.engine], ["energy", row.energy_source && row.energy_source !== "none" ? row.energy_source : row.j_reason],
+    ["seed", row.seed], ["engine", row.engine], ["quality", row.quality], ["energy", row.energy_source && row.energy_source !== "none" ? row.energy_source : row.j_reason],
     ...data.environments[details.environment]];
   for (const [name, value] of facts) if (known(value)) list.append(el("dt", { text: name }), el("dd", { text: String(value) }));
   box.append(list);
