@@ -167,6 +167,8 @@ def test_a_run_with_random_weights_is_refused_and_its_values_stay_out_of_sight(
     section = compute(random, ["fid"], reference, extractors, try_random_weights=True)
     assert section["fid"] is None and section["fid_reason"].startswith("random weights")
     assert section["of_random_weights"] and section["metrics"]["fid"]["value"] > 0
+    with pytest.raises(UserError, match="its weights are random, so its images are noise; give a run with"):
+        compute(save_run(tmp_path / "run2", IMAGES), ["ssim"], random)
 
 
 def test_runs_that_are_unfit_are_refused_in_one_line(tmp_path, run, reference, extractors):

@@ -94,6 +94,9 @@ def test_fid_says_when_there_are_too_few_images_for_a_covariance_of_full_rank(tm
     single = save_run(tmp_path / "single", IMAGES[:1])
     with pytest.raises(UserError, match="FID needs 2 images and 2 of the reference, here are 1 and 15"):
         compute(single, ["fid"], tmp_path / "reference", extractors)
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(6), sigma=np.eye(6))
+    with pytest.raises(UserError, match="here are 1 and its statistics; make more images"):
+        compute(single, ["fid"], tmp_path / "reference.npz", extractors)
 
 
 def test_kid_is_the_unbiased_discrepancy_of_the_features(tmp_path, network, extractors):

@@ -47,7 +47,8 @@ def test_every_run_is_evaluated_and_its_result_follows_the_schema(folder, capsys
         "FID, reference: 0 of 9 images",
         "FID, reference: 9 of 9 images",
     ]
-    assert main(["runs/a", "--reference", "runs/b"]) == 0
+    assert main(["runs", "--reference", "runs/b"]) == 0  # all runs but the reference itself
+    assert "ssim" not in read_result(folder / "runs/b/results.json")["quality"]["metrics"]
     schema = json.loads((resources.files("mlenergy.diffusion") / "schema/results-v1.json").read_text())
     content = read_result(folder / "runs/a/results.json")
     assert set(content["quality"]["metrics"]) == {"fid", "kid", "ssim", "psnr_db"}

@@ -97,19 +97,17 @@ class Evaluation:
 
         reference = self.reference
         assert reference is not None
-        if isinstance(reference, ImageSet) and min(len(self.images), len(reference)) < 2:
+        others = len(reference) if isinstance(reference, ImageSet) else None
+        if len(self.images) < 2 or (others is not None and others < 2):
+            of_reference = "its statistics" if others is None else str(others)
             raise UserError(
-                f"FID needs 2 images and 2 of the reference, here are {len(self.images)} and "
-                f"{len(reference)}; make more images"
+                f"FID needs 2 images and 2 of the reference, here are {len(self.images)} and {of_reference}; "
+                "make more images"
             )
         features = self._features(self.images, "FID, images")
-        of_reference = (
-            self._features(reference, "FID, reference") if isinstance(reference, ImageSet) else reference
-        )
+        target = self._features(reference, "FID, reference") if isinstance(reference, ImageSet) else reference
         count = features.shape[1]
-        sizes = {"images": len(self.images)}
-        if isinstance(reference, ImageSet):
-            sizes["images of the reference"] = len(reference)
+        sizes = {"images": len(self.images)} | ({} if others is None else {"images of the reference": others})
         few = ", ".join(f"{size} {what}" for what, size in sizes.items() if size <= count)
         notes = []
         if few:
@@ -118,7 +116,7 @@ class Evaluation:
                 "compare it only with FIDs of as many images, or use KID"
             )
         return {
-            "value": frechet(features, of_reference),
+            "value": frechet(features, target),
             "extractor": self._inception.identity.as_dict(),
             "settings": {"features": count},
             "notes": notes,
@@ -249,7 +247,7 @@ class Evaluation:
         self.progress(label, done, len(first))
         for start in range(0, len(missing), self.settings.batch_size):
             part = missing[start : start + self.settings.batch_size]
-            values = _memory_explained(lambda part=part: list(of_batch(part)))  # type: ignore[misc]
+            values = _batch_values(of_batch, part)
             batch = {keys[index]: value for index, value in zip(part, values, strict=True)}
             self.store.put(identity.key, batch)
             found |= batch
@@ -305,11 +303,14 @@ class Evaluation:
             raise UserError(f"{metric} {missing}")
 
 
-def _memory_explained(compute: Callable[[], list[Array]]) -> list[Array]:
+def _batch_values(of_batch: Callable[[Sequence[int]], Iterator[Array]], part: Sequence[int]) -> list[Array]:
+    """Values of a batch, in full float32: convolutions on GPUs would otherwise round to TF32's 10 bits."""
     import torch
 
+    precise = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
     try:
-        return compute()
+        with torch.backends.cudnn.flags(**precise):
+            return list(of_batch(part))
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError("a batch of images does not fit into memory; lower --batch_size") from error
 

@@ -102,6 +102,8 @@ def _evaluate(args: QualityArgs, folders: Sequence[Path]) -> int:
         reference = read_reference(args.reference, **columns)
     sections: dict[str, Any] = {}
     code = 0
+    if reference is not None and len(folders) > 1:  # a folder may hold the reference too
+        folders = [folder for folder in folders if folder.resolve() != reference.path.resolve()]
     for folder in folders:
         with ProgressLines() as progress:
             try:

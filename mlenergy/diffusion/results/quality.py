@@ -90,12 +90,13 @@ def compute(
         of_reference = read_reference(reference) if isinstance(reference, Path) else reference
         wanted = chosen_metrics(metrics, of_reference, extractors)
         images = run_images(paths.folder, result)
-        if of_reference is not None and any(name in OF_PAIRS for name in wanted):
-            check_pairs(run_folder, result, of_reference)
+        if of_reference is not None:
+            _check_reference(run_folder, result, of_reference, wanted)
         with ExitStack() as stack:
             store = stack.enter_context(Store(paths.folder / STORE))
+            folders = [*other_runs, *([] if of_reference is None else [of_reference.path])]
             others = [
-                stack.enter_context(Store(one, read_only=True)) for one in _stores(other_runs, paths.folder)
+                stack.enter_context(Store(one, read_only=True)) for one in _stores(folders, paths.folder)
             ]
             target = None if of_reference is None else of_reference.images
             evaluation = Evaluation(
@@ -197,8 +198,6 @@ def check_pairs(folder: Path, result: Mapping[str, Any], reference: Reference) -
         UserError: says what differs.
     """
     assert reference.run is not None
-    if reference.path.resolve() == folder.resolve():
-        raise UserError(f"--reference {reference.path}: it is the run itself; give another run")
     own, others = result["generation_results"], reference.run["generation_results"]
     start = f"--reference {reference.path}: its images cannot be paired with those of {folder}"
     end = "give a run of the same prompts and seeds, or --metrics fid"
@@ -211,6 +210,21 @@ def check_pairs(folder: Path, result: Mapping[str, Any], reference: Reference) -
                     f"{start}: {what} {index + 1} is {str(other[what])[:80]!r}, the run's is "
                     f"{str(one[what])[:80]!r}; {end}"
                 )
+
+
+def _check_reference(
+    folder: Path, result: Mapping[str, Any], reference: Reference, metrics: Sequence[str]
+) -> None:
+    """Refuse a reference of noise, and pairs that are none."""
+    if reference.path.resolve() == folder.resolve():
+        raise UserError(f"--reference {reference.path}: it is the run itself; give another run")
+    if reference.run is not None and reference.run["weights"] == "random" and result["weights"] != "random":
+        raise UserError(
+            f"--reference {reference.path}: its weights are random, so its images are noise; give a run with "
+            "pretrained weights"
+        )
+    if any(name in OF_PAIRS for name in metrics):
+        check_pairs(folder, result, reference)
 
 
 def _finished(paths: RunPaths, try_random_weights: bool) -> dict[str, Any]:
