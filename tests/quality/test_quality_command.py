@@ -99,7 +99,7 @@ def test_tables_indexes_and_pages_show_values_but_none_of_random_weights(folder,
     assert (
         unknown.fid is None and unknown.fid_reason.startswith("random weights") and unknown.fid_basis is None
     )
-    show(["runs", "--columns", "fid,ssim", "--csv"])
+    show(["runs/a", "--columns", "fid,ssim", "--csv"])
     assert f"{fid}," in capsys.readouterr().out
     rows = {row["folder"]: row["fid"] for row in read_index(refresh(folder / "runs").file)}
     assert rows["a"] == fid and rows["random"] is None
