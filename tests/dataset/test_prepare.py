@@ -174,6 +174,15 @@ def test_pictures_are_upright_and_transparency_is_white(tmp_path, prepare):
     assert pixels(tmp_path / "out" / rows[1]["file_name"]).shape == (20, 10, 3)
 
 
+def test_pictures_of_16_bits_are_not_cut_off(tmp_path, prepare):
+    source = tmp_path / "deep"
+    source.mkdir()
+    Pictures.fromarray(np.full((8, 8), 40_000, np.uint16)).save(source / "a.png")
+    (source / "a.txt").write_text("deep")
+    code, error = prepare(source, "--num_samples", 1)
+    assert code == 2 and "more than 8 bits a channel" in error
+
+
 def test_unreadable_images_and_empty_captions_are_named_and_replaced_on_request(folder, prepare, tmp_path):
     bad = list(drawn_rows(42, 10))[:3]
     (folder / f"{bad[0]}.png").write_bytes(b"no picture")

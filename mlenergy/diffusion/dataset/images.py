@@ -53,6 +53,8 @@ def save_png(image: Image.Image, path: Path, size_px: int | None) -> tuple[str, 
 
 
 def _rgb(image: Any) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise ValueError(f"it has more than 8 bits a channel ({image.mode}), which would be cut off")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from mlenergy.diffusion.dataset.captions import UnusableRow
 from mlenergy.diffusion.dataset.images import decoded
@@ -116,7 +116,7 @@ class NoiseLoss:
         except UnusableRow as error:
             raise UserError(f"{file}: {error}; correct or remove it") from error
         if image.size != (self.width_px, self.height_px):
-            image = ImageOps.fit(image, (self.width_px, self.height_px), method=3)  # bicubic
+            image = ImageOps.fit(image, (self.width_px, self.height_px), method=Image.Resampling.LANCZOS)
         array = np.asarray(image, dtype=np.float32)
         return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1)
 

@@ -108,7 +108,13 @@ def train(
     cluster = Cluster.start(rank, plan.device)
     if not cluster.broadcast_object(is_done):
         session = _Session(args, cluster, TrainingFolder(args.out), request, terminal)
-        _train(session, plan, images, stop)
+        try:
+            _train(session, plan, images, stop)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"out of memory on rank {rank.rank}: use a smaller --batch_size, --gradient_checkpointing, or "
+                "smaller --height and --width, with another --out"
+            ) from error
     cluster.close()
 
 
