@@ -12,6 +12,7 @@ from extractors import pictures, save_folder, save_run, small_inception
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.listed import BY_ID
+from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.results.read import load_result
 from mlenergy.diffusion.studies.command import main
 from mlenergy.diffusion.studies.content import Chart, Gap, Measured, Pictures, Table
@@ -102,8 +103,13 @@ def test_the_distance_of_each_model_to_the_dataset_stands_beside_its_cost(datase
     (images,) = [part for part in made.parts if isinstance(part, Pictures)]
     assert images.columns == ["dataset", SDXL, PIXART, f"{PIXART} + icons"]
     assert images.rows[1][0] == "caption 1" and images.rows[1][1][0].file == dataset / "001.png"
-    against = next(part for part in made.parts if part.title == f"Against {SDXL}")
-    assert any(line.startswith(f"{PIXART}: energy winner: {PIXART}") for line in against.lines)
+    _, tuned = next(part for part in made.parts if part.title == f"Against {SDXL}").rows
+    assert tuned["model"] == f"{PIXART} + icons"
+    assert tuned["speed_winner"].startswith(f"{PIXART} (") and tuned["energy_winner"].startswith(
+        f"{PIXART} (2.7"
+    )
+    # Of what was added to the results after the study had loaded them.
+    assert tuned["quality_winner"] == f"{PIXART} (FID lower by {number(fids[0])})"
 
 
 def test_without_an_extractor_or_with_one_that_fails_there_is_a_reason(dataset, outcome, lora, tmp_path):

@@ -27,6 +27,7 @@ from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.report.model_table import model_table
 from mlenergy.diffusion.results.atomic import write_json
 from mlenergy.diffusion.results.quality import compute, read_reference
+from mlenergy.diffusion.results.read import load_result
 from mlenergy.diffusion.results.repeats import SetUp
 from mlenergy.diffusion.studies.content import (
     FIGURE_COLUMNS,
@@ -176,7 +177,7 @@ def report(options: ModelsOptions, outcome: Outcome) -> Report:
         "lower is closer. A class-conditional model draws its own classes and not what the captions say, "
         "so that its distance holds a difference of subjects too.",
     )
-    measured = [(one, cell.set_up) for one, cell, _ in rows if cell.set_up is not None]
+    measured = [(one, _with_distance(cell, cell.set_up)) for one, cell, _ in rows if cell.set_up is not None]
     parts: list[Part] = [table, *_comparison(measured), *_charts(rows)]
     images = read_images(options.dataset)
     return Report(
@@ -235,6 +236,12 @@ def _base_of(lora: Path) -> str | None:
 def _run_of(cell: Cell | None) -> StudyRun | None:
     """The first complete run, whose images are compared and shown."""
     return next((run for run in cell.runs if run.record is not None), None) if cell else None
+
+
+def _with_distance(cell: Cell, set_up: SetUp) -> SetUp:
+    """The set-up with the FID that was added to its results after they were loaded."""
+    runs = [run for run in cell.runs if run.record in set_up.starts and run.folder is not None]
+    return SetUp(tuple(load_result(run.folder / "results.json").record for run in runs if run.folder))
 
 
 def _row(one: _Chosen, cell: Cell, outcome: Outcome) -> dict[str, Value]:
@@ -300,15 +307,22 @@ def _comparison(measured: Sequence[tuple[_Chosen, SetUp]]) -> list[Part]:
     comparison = compare([(one.name, [set_up]) for one, set_up in measured], [])
     text = io.StringIO()
     print_comparison(comparison, Console(file=text, width=_WIDTH, highlight=False, markup=False))
-    winners = [
-        f"{one.name}: {name.lower()}: {winner}"
-        for (one, _), pair in zip(measured[1:], comparison.pairs, strict=True)
-        for name, winner in model_table(pair).winners
-    ]
-    return [
-        Text("As mlenergy compare prints it", text.getvalue().rstrip().split("\n"), preformatted=True),
-        Text(f"Against {measured[0][0].name}", winners),
-    ]
+    others = zip(measured[1:], comparison.pairs, strict=True)
+    winners = [(one.name, dict(model_table(pair).winners)) for (one, _), pair in others]
+    base = measured[0][0].name
+    table = Table(
+        "winners",
+        f"Against {base}",
+        (Column("model", "model"), *(Column(_key(name), name) for name in winners[0][1])),
+        [{"model": name, **{_key(one): who for one, who in rows.items()}} for name, rows in winners],
+        f"Who wins between {base} and each other model, as mlenergy compare says of two.",
+    )
+    lines = text.getvalue().rstrip().split("\n")
+    return [table, Text("As mlenergy compare prints it", lines, preformatted=True)]
+
+
+def _key(heading: str) -> str:
+    return heading.lower().replace(" ", "_")
 
 
 Rows = Sequence[tuple[_Chosen, Cell, dict[str, Value]]]

@@ -112,8 +112,8 @@ def train(
             _train(session, plan, images, stop)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"out of memory on rank {rank.rank}: use a smaller --batch_size, --gradient_checkpointing, or "
-                "smaller --height and --width, with another --out"
+                f"out of memory on rank {rank.rank}: use a smaller --batch_size, --gradient_checkpointing, "
+                "or smaller --height and --width, with another --out"
             ) from error
     cluster.close()
 
