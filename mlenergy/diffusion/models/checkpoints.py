@@ -30,7 +30,7 @@ def find_checkpoint(model_id: str) -> ModelSpec | None:
     if on_hub is not None:
         return on_hub
     path = Path(model_id).expanduser()
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and path.name in map(_main, _PUBLISHED)):
         return _of_file(path, str(path.resolve()))
     if not path.is_dir() or (path / INDEX_FILE).exists():
         return None

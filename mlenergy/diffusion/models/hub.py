@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +185,21 @@ def download_file(hub_id: str, file: str, revision: str | None) -> Path:
         UserError: no such repository or file, no access, no network.
     """
     return _from_hub(hub_id, file, revision)
+
+
+def download_folder(hub_id: str, patterns: Sequence[str], revision: str | None) -> Path:
+    """The files of a repository that match any of the patterns, from the hub or its cache.
+
+    Raises:
+        UserError: no such repository, no access, no network.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _no_retry_lines():
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+    except Exception as error:
+        raise explain(error, hub_id, revision) from error
 
 
 def _from_hub(hub_id: str, file: str, revision: str | None) -> Path:

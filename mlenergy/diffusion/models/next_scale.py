@@ -21,10 +21,11 @@ class NextScale:
     config: sizes that its modules are built from and its costs are computed from (VarConfig, ...); it has
         `width`, the features of a token in the transformer.
     schedules: (height, width) in pixels -> the scales of an image of that size; it makes no others.
-    files: component -> name of its published checkpoint.
+    files: component -> name of its published checkpoint; a folder of shards has no suffix.
     source: hub repository or folder that holds the files; None for a model that has none.
     classes: labels from 0 that it was trained on; None where a text steers it.
     top_k, top_p: its published sampling: the most likely tokens, and the mass, that are drawn from.
+    text_encoder: hub repository of the encoder of its prompts, in transformers' format.
     """
 
     config: Any
@@ -34,6 +35,7 @@ class NextScale:
     classes: int | None
     top_k: int
     top_p: float
+    text_encoder: str | None = None
 
 
 def tokens_of(schedule: Schedule) -> int:

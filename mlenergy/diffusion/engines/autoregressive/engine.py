@@ -27,6 +27,7 @@ from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.autoregressive.cuda_graphs import GraphRecorder, GraphWork
 from mlenergy.diffusion.engines.autoregressive.files import find_files
+from mlenergy.diffusion.engines.autoregressive.infinity_model import build_infinity
 from mlenergy.diffusion.engines.autoregressive.sampling import NextScaleModel, SamplingOptions, generate
 from mlenergy.diffusion.engines.autoregressive.var_model import build_var
 from mlenergy.diffusion.engines.call import group_rows
@@ -39,7 +40,7 @@ from mlenergy.diffusion.weights.random.pipeline import note_start
 
 Builder = Callable[[Plan, Mapping[str, Path] | None, torch.device], NextScaleModel]
 
-_BUILDERS: Mapping[str, Builder] = {"VAR": build_var}
+_BUILDERS: Mapping[str, Builder] = {"VAR": build_var, "Infinity": build_infinity}
 _SCHEDULER = "next-scale prediction"  # in the place of a scheduler's class
 
 

@@ -15,12 +15,13 @@ import torch
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.models.hub import download_file
+from mlenergy.diffusion.models.hub import download_file, download_folder
 from mlenergy.diffusion.weights.per_node import once_a_node
 
 State = Mapping[str, torch.Tensor]
 
 _MOST_SHOWN = 5  # keys in an error's line
+_TEXT_ENCODER_FILES = ("*.json", "*.safetensors", "spiece.model")
 
 
 def find_files(plan: Plan, cluster: Cluster) -> dict[str, Path] | None:
@@ -40,16 +41,39 @@ def _locate(plan: Plan) -> dict[str, Path]:
     model = plan.spec.next_scale
     assert model is not None and model.source is not None
     folder = Path(model.source)
-    if not folder.is_absolute():
-        return {name: download_file(model.source, file, plan.revision) for name, file in model.files.items()}
-    missing = [file for file in model.files.values() if not (folder / file).exists()]
-    if missing:
-        raise UserError(f"{folder} lacks {', '.join(missing)}; put the published file there, too")
-    return {name: folder / file for name, file in model.files.items()}
+    if folder.is_absolute():
+        missing = [file for file in model.files.values() if not (folder / file).exists()]
+        if missing:
+            raise UserError(f"{folder} lacks {', '.join(missing)}; put the published file there, too")
+        found = {name: folder / file for name, file in model.files.items()}
+    else:
+        found = {name: _from_hub(model.source, file, plan.revision) for name, file in model.files.items()}
+    if model.text_encoder is not None:
+        found["text_encoder"] = _text_encoder(model.text_encoder, folder)
+    return found
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
+def _from_hub(hub_id: str, file: str, revision: str | None) -> Path:
+    if Path(file).suffix:
+        return download_file(hub_id, file, revision)
+    path = download_folder(hub_id, [f"{file}/*"], revision) / file
+    if not path.is_dir():
+        raise UserError(f"{hub_id} holds no folder {file}; leave --workload.revision out, or give another")
+    return path
+
+
+def _text_encoder(hub_id: str, folder: Path) -> Path:
+    """Its folder beside the checkpoints, by the repository's own name, or the hub's copy."""
+    beside = folder / hub_id.rpartition("/")[2]
+    if folder.is_absolute() and beside.is_dir():
+        return beside
+    return download_folder(hub_id, _TEXT_ENCODER_FILES, None)
+
+
+def read_state(path: Path, part: str | None = None) -> dict[str, torch.Tensor]:
     """A checkpoint's tensors on the CPU, mapped from the file; nothing in it is run.
+
+    part: key of the tensors in a file that holds several dictionaries; one that holds one alone is read, too.
 
     Raises:
         UserError: it cannot be read, or is not a state dict of tensors.
@@ -59,6 +83,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch raises what it likes on a file that is none of its own
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path} cannot be read as weights ({reason}); download it again") from error
+    if part is not None and isinstance(state, dict) and isinstance(state.get(part), dict):
+        state = state[part]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} is not a plain dictionary of tensors; give the published file")
     return state

@@ -6,6 +6,8 @@ spherical quantisation, arXiv 2406.07548). No codebook exists, so that nothing i
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -15,7 +17,7 @@ def codes_of(bits: torch.Tensor, scale: tuple[int, int], patch: int) -> torch.Te
     signs = 2 * bits.transpose(1, 2).unflatten(2, scale).float() - 1
     if patch > 1:
         signs = F.pixel_shuffle(signs, patch)
-    return signs * signs.shape[1] ** -0.5
+    return signs / math.sqrt(signs.shape[1])
 
 
 def tokens_of(image: torch.Tensor, scale: tuple[int, int], patch: int) -> torch.Tensor:

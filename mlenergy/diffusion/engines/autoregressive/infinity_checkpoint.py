@@ -39,7 +39,7 @@ _RESIDUAL = (
 def load_transformer(
     transformer: InfinityTransformer, path: Path, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Read `infinity_2b_reg.pth`, or the folder of shards `infinity_8b_weights`, into a module of the meta device.
+    """Fill a module of the meta device from `infinity_2b_reg.pth`, or the shards in `infinity_8b_weights`.
 
     Raises:
         UserError: a file is missing or cannot be read; keys are missing, unknown or of another shape.
@@ -49,7 +49,7 @@ def load_transformer(
 
 
 def load_vae(vae: InfinityVae, path: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Read the decoder of `infinity_vae_d32reg.pth` (or another of its kind) into a module of the meta device.
+    """Fill a module of the meta device from `infinity_vae_d32reg.pth`, or another of its kind.
 
     Raises:
         UserError: as `load_transformer`.

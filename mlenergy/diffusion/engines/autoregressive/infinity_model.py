@@ -1,4 +1,4 @@
-"""Infinity as the sampling loop sees it: text encoder, transformer and decoder, loaded or with random weights."""
+"""Infinity as the sampling loop sees it: text encoder, transformer and decoder, loaded or random."""
 
 from __future__ import annotations
 

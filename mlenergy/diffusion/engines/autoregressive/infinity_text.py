@@ -52,9 +52,9 @@ def load_text_encoder(folder: Path, length: int, device: torch.device, dtype: to
         encoder = T5EncoderModel.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{folder} cannot be read as a T5 ({reason}); download google/flan-t5-xl again") from (
-            error
-        )
+        raise UserError(
+            f"{folder} cannot be read as a T5 ({reason}); download google/flan-t5-xl again"
+        ) from (error)
     return TextEncoder(tokenizer, encoder.to(device).eval().requires_grad_(False), length)
 
 

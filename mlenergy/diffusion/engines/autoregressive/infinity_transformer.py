@@ -206,7 +206,8 @@ class Block(nn.Module):
             x, x.shape[-1:], self.ca_norm.weight.float(), self.ca_norm.bias.float(), self.ca_norm.eps
         )
         x = x + self.ca(normed.to(dtype), text_keys, text_values, text_visible).float()
-        return x + self.ffn(_norm(x, scale_2, shift_2).to(dtype)).float() * gate_2
+        out: torch.Tensor = x + self.ffn(_norm(x, scale_2, shift_2).to(dtype)).float() * gate_2
+        return out
 
 
 class LastNorm(nn.Module):
@@ -270,7 +271,7 @@ class InfinityTransformer(nn.Module):
         normed = F.rms_norm(features.float(), features.shape[-1:], self.text_norm.weight.float(), _EPS)
         normed = normed.to(dtype)
         pooled = self.text_proj_for_sos["ca"](normed, mask).float()
-        modulation = _in_float32(self.shared_ada_lin, pooled).unflatten(-1, (1, 6, -1))
+        modulation = _in_float32(self.shared_ada_lin, pooled).view(len(pooled), 1, 6, -1)
         projected = self.text_proj_for_ca(normed)
         pairs = [cast(Block, block).ca.text(projected) for block in self.blocks]
         keys, values = zip(*pairs, strict=True)
@@ -302,7 +303,7 @@ class InfinityTransformer(nn.Module):
             )
         memory.scale, memory.filled = memory.scale + 1, end
         logits = _in_float32(self.head, self.head_nm(x, text.pooled))
-        return logits.unflatten(-1, (-1, 2))
+        return logits.view(*logits.shape[:2], -1, 2)
 
     def embed(self, codes: torch.Tensor | None, pooled: torch.Tensor, scale: int) -> torch.Tensor:
         """A scale's tokens as the first block takes them, (B, N, C) in float32."""
@@ -326,10 +327,9 @@ def _norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Te
 
 def _in_float32(layers: nn.Linear | nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     """A linear layer, or SiLU and one, in float32, whatever its weights are."""
-    linear = layers
     if isinstance(layers, nn.Sequential):
-        x, linear = F.silu(x), cast(nn.Linear, layers[1])
-    return F.linear(x.float(), linear.weight.float(), linear.bias.float())
+        return _in_float32(cast(nn.Linear, layers[1]), F.silu(x))
+    return F.linear(x.float(), layers.weight.float(), layers.bias.float())
 
 
 def _by_head(bias: torch.Tensor, heads: int) -> torch.Tensor:
