@@ -24,9 +24,7 @@ class Reference:
     size of the image's shape.
     """
 
-    def __init__(
-        self, tensors: Mapping[str, torch.Tensor], heads: int, pool_heads: int, grid: Scale
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], heads: int, pool_heads: int, grid: Scale) -> None:
         self.tensors = {name: value.double().numpy() for name, value in tensors.items()}
         self.heads, self.pool_heads, self.grid = heads, pool_heads, grid
         self.blocks = sorted(
@@ -59,7 +57,7 @@ class Reference:
     ) -> Array:
         get = self.tensors
         gate_1, gate_2, scale_1, scale_2, shift_1, shift_2 = get[f"{name}.ada_gss"][0, 0] + shared
-        # Self-attention: the biases of queries, keys (none) and values, unit vectors, rotation, one scale a head.
+        # Self-attention: biases of queries and values, unit vectors, rotation, one factor a head.
         width = x.shape[-1]
         bias = np.concatenate([get[f"{name}.sa.q_bias"], np.zeros(width), get[f"{name}.sa.v_bias"]])
         qkv = (_norm(x) * (1 + scale_1) + shift_1) @ get[f"{name}.sa.mat_qkv.weight"].T + bias

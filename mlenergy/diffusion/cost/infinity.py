@@ -2,8 +2,8 @@
 
 A linear layer of a × b values takes 2ab FLOPs a token, attention 4D a pair of a query and a key (D features
 of all heads together), a convolution 2 k² values in × out a cell. What torch counts as no FLOPs (norms,
-activations, resizing, sampling) is none here. Text is padded to one length, and its padding is computed: masked
-pairs are pairs. tests/cost/test_infinity_costs.py compares all of them with the modules.
+activations, resizing, sampling) is none here. Text is padded to one length, and its padding is computed:
+masked pairs are pairs. tests/cost/test_infinity_costs.py compares all of them with the modules.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ _FLOAT32 = 4
 _LEVELS = 15  # rows of the table of scales
 _BUCKETS = 32  # of a T5's relative positions
 _RESIDUAL_BLOCKS = 3  # a level of the decoder
-# Tensors that live at once where they are most, as torch makes them on the meta device. A decoder's first block
-# of a level: its input, the norm and the activation; a later one: the convolution and the sum as well.
+# Tensors that live at once where they are most, as torch makes them on the meta device. A decoder's first
+# block of a level: its input, the norm and the activation; a later one: the convolution and the sum, too.
 _FIRST_BLOCK, _LATER_BLOCK = 3, 5
-_STREAM, _IN_DTYPE = 3, 6  # of a transformer's block, beside the hidden features: in float32, in the run's dtype
+_STREAM, _IN_DTYPE = (
+    3,
+    6,
+)  # of a transformer's block, beside the hidden features: in float32, in the run's dtype
 _TEXT_SCORES, _TEXT_FEATURES = 3, 6  # of a T5's layer: matrices of all heads, and features
 
 
@@ -40,7 +43,10 @@ def infinity_costs(config: InfinityConfig, request: ScaleRequest) -> ScaleCosts:
         condition_flops=request.texts * _text_flops(config.text, request.text_tokens),
         scale_flops=tuple(_scale_flops(config, request, request.text_tokens)),
         decode_flops=float(
-            sum(2 * kernel * inputs * outputs * at for kernel, inputs, outputs, at in _layers(config.vae, cells))
+            sum(
+                2 * kernel * inputs * outputs * at
+                for kernel, inputs, outputs, at in _layers(config.vae, cells)
+            )
         ),
         activation_bytes={
             "text_encode": _text_bytes(config.text, request, request.text_tokens),
@@ -76,7 +82,7 @@ def _scale_flops(config: InfinityConfig, request: ScaleRequest, text_tokens: int
 
 
 def _reading_flops(config: InfinityConfig, text_tokens: int) -> int:
-    """Of one row's text: keys and values of the pool and of all blocks, its projection, the adaptive norms."""
+    """Of one row's text: keys and values of the pool and all blocks, its projection, the adaptive norms."""
     d, text = config.width, config.text.width
     a_token = 2 * d * text + d * text + d * d + config.depth * 2 * d * d
     return 2 * text_tokens * a_token + 4 * d * text_tokens + 2 * d * d + 2 * 6 * d * d

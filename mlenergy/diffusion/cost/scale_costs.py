@@ -17,6 +17,7 @@ class ScaleRequest:
 
     schedule: rows and columns of each scale.
     rows: of the transformer's batch for the image: 2 under guidance.
+    texts: that are encoded for the image: its prompt, and a negative prompt.
     text_tokens: padded length of the prompt; None where a class steers it.
     itemsize: bytes of a value in the run's dtype.
     top_k: entries that a token is drawn from.
@@ -24,6 +25,7 @@ class ScaleRequest:
 
     schedule: Schedule
     rows: int
+    texts: int
     text_tokens: int | None
     itemsize: int
     top_k: int

@@ -96,15 +96,3 @@ SIZES: Mapping[tuple[int, int], ImageSize] = _all_sizes()
 def image_size(height_px: int, width_px: int) -> ImageSize | None:
     """The scales of an image of this size; None where Infinity has no such size."""
     return SIZES.get((height_px, width_px))
-
-
-def nearest_size(height_px: int, width_px: int) -> tuple[int, int]:
-    """Height and width of the offered size with the smallest sum of relative differences of both sides."""
-
-    def difference(size: tuple[int, int]) -> float:
-        return sum(
-            max(mine, asked) / min(mine, asked)
-            for mine, asked in zip(size, (height_px, width_px), strict=True)
-        )
-
-    return min(SIZES, key=difference)

@@ -6,7 +6,7 @@ forward a scale. A plan's `steps` are its scales.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,15 @@ class NextScale:
 def tokens_of(schedule: Schedule) -> int:
     """Tokens of one image over all scales."""
     return sum(rows * columns for rows, columns in schedule)
+
+
+def nearest_size(sizes: Iterable[tuple[int, int]], height_px: int, width_px: int) -> tuple[int, int]:
+    """Height and width of the size whose sides differ least: the smallest sum of the ratios of both."""
+
+    def difference(size: tuple[int, int]) -> float:
+        return sum(max(pair) / min(pair) for pair in zip(size, (height_px, width_px), strict=True))
+
+    return min(sizes, key=difference)
 
 
 def attended_pairs(schedule: Schedule) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
+from mlenergy.diffusion.models.next_scale import nearest_size
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
 
 # Optimizations that act on the engine's own modules; the others act on diffusers' or on steps.
 _OFFERED = {"compile_mode", "cuda_graphs"}
+
+_MOST_SIZES = 6  # that a line lists
 
 
 def _only_for_scales(plan: Plan) -> str | None:
@@ -30,10 +33,17 @@ def _size(plan: Plan) -> str | None:
     model = plan.spec.next_scale
     if model is None or (plan.height_px, plan.width_px) in model.schedules:
         return None
+    asked = f"{plan.height_px}x{plan.width_px}"
+    if len(model.schedules) > _MOST_SIZES:
+        height, width = nearest_size(model.schedules, plan.height_px, plan.width_px)
+        return (
+            f"{plan.spec.model_id} makes images of {len(model.schedules)} sizes, not of {asked} "
+            f"(height x width); the nearest is --workload.height {height} --workload.width {width}"
+        )
     sizes = ", ".join(f"{height}x{width}" for height, width in model.schedules)
     return (
         f"{plan.spec.model_id} makes images of {sizes} (height x width) and no others, not of "
-        f"{plan.height_px}x{plan.width_px}; set --workload.height and .width to one of these"
+        f"{asked}; set --workload.height and .width to one of these"
     )
 
 
