@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 def codes_of(bits: torch.Tensor, scale: tuple[int, int], patch: int) -> torch.Tensor:
     """Bits of a scale's tokens, (B, rows × columns, d patch²), as codes (B, d, rows patch, columns patch)."""
-    signs = 2 * bits.transpose(1, 2).unflatten(2, scale).float() - 1
+    signs: torch.Tensor = 2 * bits.transpose(1, 2).unflatten(2, scale).float() - 1
     if patch > 1:
         signs = F.pixel_shuffle(signs, patch)
     return signs / math.sqrt(signs.shape[1])
