@@ -16,6 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("prompts", "weights"),
     ("engines", "cost", "quality"),
     ("results",),
+    ("forecast",),
     ("report", "supervision", "export", "dataset"),
     ("executors", "run", "training"),
     ("sweep", "tune"),

@@ -60,7 +60,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _usage() -> str:
-    verbs = "\n".join(f"  {name:9}{verb.summary}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:11}{verb.summary}" for name, verb in VERBS.items())
     return (
         f"usage: {PROG} VERB [OPTIONS]\n\n{verbs}\n\n"
         f"  --help     this list; {PROG} VERB --help lists the options of a verb\n"
@@ -89,12 +89,19 @@ def _run(argv: list[str]) -> int:
 def _plan(argv: list[str]) -> int:
     from mlenergy.diffusion.config.args import parse_plan_args
     from mlenergy.diffusion.config.resolve import plan_of
-    from mlenergy.diffusion.report.cost_view import print_sized_plan
+    from mlenergy.diffusion.report.cost_view import Target, print_sized_plan
 
     args = parse_plan_args(argv, f"{PROG} plan")
-    plan = plan_of(args, None, for_gpu=args.gpu_memory_gib is not None)
-    print_sized_plan(plan, args.processes, args.gpu_memory_gib, as_json=args.json)
+    plan = plan_of(args, None, for_gpu=args.gpu is not None or args.gpu_memory_gib is not None)
+    target = Target.of(args.gpu, args.gpu_memory_gib, args.calibration)
+    print_sized_plan(plan, args.processes, target, as_json=args.json)
     return 0
+
+
+def _calibrate(argv: list[str]) -> int:
+    from mlenergy.diffusion.forecast.command import main as calibrate
+
+    return calibrate(argv)
 
 
 def _sweep(argv: list[str]) -> int:
@@ -191,6 +198,7 @@ def _complete(argv: list[str]) -> None:
     from mlenergy.diffusion.config.parser import print_completion
     from mlenergy.diffusion.dataset.options import DatasetArgs
     from mlenergy.diffusion.export.command import ExportArgs
+    from mlenergy.diffusion.forecast.command import CalibrateArgs
     from mlenergy.diffusion.report.compare_command import CompareArgs
     from mlenergy.diffusion.report.html.command import ReportArgs
     from mlenergy.diffusion.report.index_command import IndexArgs
@@ -204,6 +212,7 @@ def _complete(argv: list[str]) -> None:
     kinds: dict[str, type] = {
         "run": BenchmarkArgs,
         "plan": PlanArgs,
+        "calibrate": CalibrateArgs,
         "sweep": SweepArgs,
         "tune": TuneCommand,
         "study": StudyArgs,
@@ -224,6 +233,7 @@ def _complete(argv: list[str]) -> None:
 VERBS = {
     "run": Verb(_run, "benchmark: starts torchrun with the number of processes that the degrees need"),
     "plan": Verb(_plan, "print what a run would do and need, and other ways to share it out; starts nothing"),
+    "calibrate": Verb(_calibrate, "fit the constants of plan's forecasts to own results"),
     "sweep": Verb(
         _sweep, "run many configurations from a file, here or through Slurm; resumes where it stopped"
     ),

@@ -106,7 +106,7 @@ def test_a_pipe_gets_no_escapes_and_whole_lines():
     )
     assert "\x1b" not in text
     assert str(RunPaths.of(make_plan("very/long/" * 30)).results) in text, "a path is never broken over lines"
-    assert text.count("\n") == 16
+    assert text.count("\n") == 17
 
 
 def test_a_terminal_gets_warnings_in_yellow(monkeypatch):

@@ -210,7 +210,11 @@ class PlanOptions:
     processes: Annotated[int | None, PROCESSES] = None
     """Processes for which other ways to share out the work are listed. Default: what the degrees make."""
     gpu_memory_gib: Annotated[float | None, GIBIBYTES] = None
-    """Memory of one GPU in GiB, to say whether the run fits. Default: not compared."""
+    """Memory of one GPU in GiB, to say whether the run fits. Default: that of --gpu, else not compared."""
+    gpu: str | None = None
+    """GPU to forecast seconds and joules for, such as H100. Default: none."""
+    calibration: Path | None = None
+    """Constants of the forecast, from mlenergy calibrate. Default: those fitted to published runs."""
 
 
 @dataclass(frozen=True)

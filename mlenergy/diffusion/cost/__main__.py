@@ -1,6 +1,6 @@
 """The counting process: an architecture as JSON on stdin, its costs as one line of JSON on stdout.
 
-`python -m mlenergy.diffusion.cost refresh` counts the package's own architectures anew and
+`python -m mlenergy.diffusion.cost refresh [FILE ...]` counts the package's own architectures anew and
 writes their files (for maintainers, after a change of torch, diffusers or transformers).
 """
 
@@ -22,8 +22,8 @@ _MARK = ',\n  "costs": '
 def main(argv: list[str]) -> int:
     """Count what stdin asks for, or refresh the architecture files."""
     logging.disable(logging.WARNING)  # diffusers warns of every cast of a module
-    if argv == ["refresh"]:
-        _refresh()
+    if argv[:1] == ["refresh"]:
+        _refresh(argv[1:])
         return 0
     try:
         answer = count_costs(architecture_from_request(json.load(sys.stdin)))
@@ -33,9 +33,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _refresh() -> None:
-    """Count every published and every tiny architecture and replace its file's costs."""
+def _refresh(names: list[str]) -> None:
+    """Count published and tiny architectures, all or those of the files named, and replace their costs."""
     for path in sorted(Path(reader.__file__).parent.rglob("*.json")):
+        if names and path.name not in names:
+            continue
         text = path.read_text(encoding="utf-8")
         costs = json.dumps(count_costs(reader.architecture(json.loads(text)["model_id"])), indent=2)
         # The costs are the last key, so that the hand-written part keeps its layout.

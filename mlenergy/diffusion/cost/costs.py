@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ _TIME_LIMIT_S = 300
 # What decides a count, beside the configuration and the libraries.
 _HERE = Path(__file__).parent
 COUNTING_CODE = (
-    *(_HERE / "count.py", _HERE / "fit.py", _HERE / "inputs.py", _HERE / "shape.py"),
+    *(_HERE / "count.py", _HERE / "fit.py", _HERE / "inputs.py", _HERE / "kernels.py", _HERE / "shape.py"),
     _HERE.parent / "weights" / "random" / "modules.py",
 )
 
@@ -48,10 +48,16 @@ class ComponentCosts:
     float32_parameters: int
     flops: Mapping[str, float]
     activations: Mapping[str, Mapping[str, float]]
+    # By the names of KernelWork; empty where they were not counted.
+    kernels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def flops_at(self, rows: float, cells: float, text: float) -> float:
         """FLOPs of one call with that many rows, latent cells and text tokens."""
         return rows * _value(self.flops, cells, text)
+
+    def kernels_at(self, cells: float, text: float) -> dict[str, float]:
+        """Work of one row of a call in bfloat16, by the names of `kernels.KernelWork`."""
+        return {name: _value(terms, cells, text) for name, terms in self.kernels.items()}
 
     def activation_bytes_at(self, rows: float, cells: float, text: float, itemsize: int) -> int:
         """Peak bytes of activations of one call."""
@@ -82,6 +88,7 @@ def costs_of(architecture: Architecture, may_count: bool = True) -> dict[str, Co
             float32_parameters=part["float32_parameters"],
             flops=part["flops"],
             activations=part["activation_bytes"],
+            kernels=part.get("kernels", {}),
         )
         for name, part in counts["components"].items()
     }

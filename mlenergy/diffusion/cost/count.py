@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs, text_tokens
+from mlenergy.diffusion.cost.kernels import kernel_work
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 from mlenergy.diffusion.weights.random.modules import empty_module
 
@@ -68,6 +69,28 @@ class Counter:
         """Peak bytes of activations of the VAE's decoder."""
         module, latents = self._latents(rows, height_cells, width_cells, dtype)
         return peak_bytes(module, lambda: module.decode(latents), latents)
+
+    def denoiser_kernels(
+        self, rows: int, height_cells: int, width_cells: int, t5: int | None
+    ) -> dict[str, float]:
+        """Work of one call of the denoiser in bfloat16, by kind of kernel."""
+        dtype = torch.bfloat16
+        inputs = denoiser_inputs(self.architecture, rows, height_cells, width_cells, t5, "meta", dtype)
+        module = self.module(self.architecture.denoiser.name, dtype)
+        return kernel_work(lambda: module(**inputs))
+
+    def text_kernels(self, encoder: Component, rows: int, t5: int | None) -> dict[str, float]:
+        """Work of one call of a text encoder in bfloat16, by kind of kernel."""
+        inputs = text_inputs(encoder, rows, text_tokens(self.architecture, encoder, t5))
+        if "attention_mask" in inputs:
+            inputs["attention_mask"] = inputs["attention_mask"].to(torch.bfloat16)
+        module = self.module(encoder.name, torch.bfloat16)
+        return kernel_work(lambda: module(**inputs))
+
+    def decode_kernels(self, rows: int, height_cells: int, width_cells: int) -> dict[str, float]:
+        """Work of the VAE's decoder in bfloat16, by kind of kernel."""
+        module, latents = self._latents(rows, height_cells, width_cells, torch.bfloat16)
+        return kernel_work(lambda: module.decode(latents))
 
     def _latents(
         self, rows: int, height_cells: int, width_cells: int, dtype: torch.dtype

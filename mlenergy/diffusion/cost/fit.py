@@ -30,9 +30,10 @@ def count_costs(architecture: Architecture) -> dict[str, Any]:
 
     Returns:
         component name -> parameters, buffers (floating elements), block_parameters (in the repeated
-        blocks), float32_parameters (kept in float32 where the run's dtype is float16), flops and
-        activation_bytes: term -> factor, for one row of the batch. Terms: "1", "cells" (latent
-        height × width), "text" (tokens), their squares and "cells*text".
+        blocks), float32_parameters (kept in float32 where the run's dtype is float16), flops,
+        activation_bytes and kernels (by the names of `KernelWork`, in bfloat16): term -> factor, for
+        one row of the batch. Terms: "1", "cells" (latent height × width), "text" (tokens), their
+        squares and "cells*text".
 
     Raises:
         UserError: a component of a class that cannot be counted.
@@ -82,11 +83,15 @@ def _denoiser_costs(counter: Counter) -> dict[str, Any]:
     def peak(dtype: torch.dtype) -> Callable[[int, int], int]:
         return lambda side, text: counter.denoiser_bytes(1, side, side, text, dtype)
 
+    def kernels(side: int, text: int) -> dict[str, float]:
+        return counter.denoiser_kernels(1, side, side, text)
+
     # The peak's line holds from where activations outgrow the few tensors of fixed size.
     large = [(side, text) for side, text in points if side > _SIDES[0]]
     return {
         "flops": _fit(points, quadratic, flops),
         "activation_bytes": {size: _fit(large, linear, peak(dtype)) for size, dtype in _DTYPES.items()},
+        "kernels": _fit_kernels(_few(points, free), quadratic, kernels),
     }
 
 
@@ -99,6 +104,7 @@ def _text_costs(counter: Counter, part: Component) -> dict[str, Any]:
         "activation_bytes": {
             size: _fit(points, terms, _text_peak(counter, part, dtype)) for size, dtype in _DTYPES.items()
         },
+        "kernels": _fit_kernels(points, terms, lambda _side, text: counter.text_kernels(part, 1, text)),
     }
 
 
@@ -114,6 +120,9 @@ def _decoder_costs(counter: Counter) -> dict[str, Any]:
             size: _fit(points[1:], ("1", "cells"), _decode_peak(counter, dtype))
             for size, dtype in _DTYPES.items()
         },
+        "kernels": _fit_kernels(
+            points, ("1", "cells", "cells2"), lambda side, _text: counter.decode_kernels(1, side, side)
+        ),
     }
 
 
@@ -130,8 +139,30 @@ def _fixed_t5(architecture: Architecture) -> int:
     return int(architecture.denoiser.config.get("text_len_t5", 0))
 
 
+def _few(points: Sequence[tuple[int, int]], free: bool) -> Sequence[tuple[int, int]]:
+    """The six points that settle a polynomial of second degree in two variables."""
+    return (
+        [(side, text) for side, text in points if _SIDES.index(side) + _TEXTS.index(text) < 3]
+        if free
+        else points
+    )
+
+
+def _fit_kernels(
+    points: Sequence[tuple[int, int]], terms: Terms, count: Callable[[int, int], dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """A polynomial for each kind of work; terms whose factor is 0 are left out."""
+    counts = {point: count(*point) for point in points}
+
+    def of(name: str) -> Callable[[int, int], float]:
+        return lambda side, text: counts[side, text][name]
+
+    fits = {name: _fit(points, terms, of(name)) for name in counts[points[0]]}
+    return {name: {term: factor for term, factor in fit.items() if factor} for name, fit in fits.items()}
+
+
 def _fit(
-    points: Sequence[tuple[int, int]], terms: Terms, measure: Callable[[int, int], int]
+    points: Sequence[tuple[int, int]], terms: Terms, measure: Callable[[int, int], float]
 ) -> dict[str, float]:
     """Least squares in scaled variables, so that the squares do not swamp the constant."""
     cell_scale, text_scale = float(_SIDES[-1] ** 2), float(_TEXTS[-1])

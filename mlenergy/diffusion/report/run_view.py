@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mlenergy.diffusion.measure.samples import WINDOW_PARTS, WindowPart
+from mlenergy.diffusion.report.forecast_lines import forecast_rows
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.optimization_lines import effect_rows, lossy_rows
 from mlenergy.diffusion.results.digest import is_as_written
@@ -71,6 +72,7 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         *_arithmetic(result),
         ("peak memory", _memory(result)),
         ("stages", _stages(result)),
+        *forecast_rows(result),
         *lossy_rows(result),
         ("images", _images(result, folder)),
         ("results", str(folder / "results.json")),

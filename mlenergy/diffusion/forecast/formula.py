@@ -1,0 +1,177 @@
+"""Seconds and watts of an iteration from its work: one formula for every model, parallel mode and GPU.
+
+A step is bound by the GPU or by the host that starts its kernels, whichever is slower. The GPU's time is that
+of matrix products at a share of the card's peak (less for small matrices), of attention by its scores, of all
+other kernels by the bytes that they move, and of what the parallel modes send. Power is that of an idle GPU,
+and what each kind of work adds while it lasts, up to the card's limit.
+
+All functions take numbers, or numpy arrays of the same length (as the fit does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# Runs whose errors an interval is made of: runs: of models and GPUs that are in the fit; models: of a model
+# that is not; gpus: of a GPU that is not.
+Kind = Literal["runs", "models", "gpus"]
+
+# Attention kernels reach this share of the dense peak where the head is wide; narrow heads are bound by their
+# exponentials, whose rate is fitted.
+ATTENTION_SHARE = 0.8
+_SHARP = 6  # how sharply the slower of GPU and host decides; a maximum without a corner
+_OVERLAP = 4  # the same for attention and the ring's transfers
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One fitted number: unit, and the value that is expected where the data does not tell.
+
+    spread: standard deviation of the expectation, as a share (natural logarithm).
+    """
+
+    unit: str
+    meaning: str
+    expected: float
+    spread: float
+    least: float
+    most: float
+
+
+TIME: dict[str, Constant] = {
+    "matmul_share": Constant("1", "share of the peak that large products reach", 0.65, 0.15, 0.4, 0.85),
+    "matmul_side": Constant("elements", "smaller side of a weight that halves the rate", 100, 0.7, 1, 800),
+    "matmul_rows": Constant("rows", "rows of a product that halve the rate", 100, 1, 1, 3000),
+    "score_rate": Constant("1/s", "attention scores, exponentials included", 0.9e12, 0.5, 1e11, 1e13),
+    "memory_share": Constant("1", "share of the bandwidth that other kernels reach", 0.8, 0.15, 0.3, 0.95),
+    "launch_s": Constant("s", "host time to start a kernel", 1e-5, 0.7, 1e-6, 6e-5),
+    "image_s": Constant("s", "host time for each image after its decode", 0.05, 0.7, 0.001, 0.3),
+    "call_s": Constant("s", "host time for each iteration", 0.02, 1, 1e-4, 0.3),
+    "ulysses_bytes_per_s": Constant("B/s", "all-to-all of one GPU", 1.5e11, 0.5, 2e10, 4.5e11),
+    "ulysses_s": Constant("s", "latency of the exchanges of an attention", 5e-5, 1, 1e-6, 5e-4),
+    "ulysses_host_s": Constant("s", "host time for them", 1e-4, 1, 1e-6, 1e-3),
+    "ring_bytes_per_s": Constant("B/s", "key and value blocks sent by one GPU", 1e11, 0.5, 2e10, 4.5e11),
+    "ring_s": Constant("s", "latency of a ring's exchange", 5e-5, 1, 1e-6, 5e-4),
+    "ring_host_s": Constant("s", "host time for it", 1e-4, 1, 1e-6, 1e-3),
+    "ring_merge": Constant("1", "bytes to merge a block's output, ÷ 4 × the queries'", 2, 0.7, 0.1, 20),
+}  # fmt: skip
+POWER: dict[str, Constant] = {
+    "base_w": Constant("W", "GPU that waits with a model loaded", 120, 0.2, 60, 300),
+    "matmul_w": Constant("W", "added by matrix products", 550, 0.3, 100, 2400),
+    "attention_w": Constant("W", "added by attention", 450, 0.3, 50, 1800),
+    "memory_w": Constant("W", "added by other kernels", 350, 0.3, 50, 1800),
+    "link_w": Constant("W", "added by transfers between GPUs", 150, 0.5, 10, 900),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU as its data sheet has it."""
+
+    name: str
+    flops_per_s: Any  # dense, of the denoiser's type
+    bytes_per_s: Any
+    power_w: Any
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one iteration, and those of the busiest GPU by kind of work."""
+
+    duration_s: Any
+    step_s: Any
+    text_s: Any
+    decode_s: Any
+    matmul_s: Any
+    attention_s: Any
+    elementwise_s: Any
+    link_s: Any
+
+
+def times_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> Times:
+    """Seconds of an iteration.
+
+    Args:
+        work: an `IterationWork`, or an object of the same attributes with arrays.
+        card: the GPU.
+        constants: by the names of `TIME`.
+        model_factor: seconds of this model's kernels over those of the formula.
+    """
+    c = constants
+    matmul, attention, elementwise = (model_factor * part for part in _kernels(work.step, card, c))
+    has_ulysses, has_ring = work.ulysses > 1, work.ring > 1
+    sent = has_ring * work.ring_bytes / c["ring_bytes_per_s"]
+    not_hidden = _slower(attention, sent, _OVERLAP) - attention
+    memory = c["memory_share"] * card.bytes_per_s
+    merged = work.ring * c["ring_merge"] * 4 * work.query_bytes / 2 / memory
+    exchanged = (
+        work.ulysses_bytes / c["ulysses_bytes_per_s"]
+        + work.attentions * c["ulysses_s"]
+        + 4 * work.query_bytes / memory
+    )
+    link = (
+        not_hidden
+        + has_ulysses * exchanged
+        + has_ring * ((work.ring - 1) * work.attentions * c["ring_s"] + merged)
+        + work.other_bytes / c["ulysses_bytes_per_s"]
+    )
+    host = (
+        model_factor * work.step.kernels * c["launch_s"]
+        + has_ulysses * work.attentions * c["ulysses_host_s"]
+        + has_ring * work.ring * work.attentions * c["ring_host_s"]
+    )
+    step = _slower(matmul + attention + elementwise + link, host, _SHARP)
+    text = _slower(sum(_kernels(work.text, card, c)), work.text.kernels * c["launch_s"], _SHARP)
+    decode_kinds = _kernels(work.decode, card, c)
+    decode = _slower(sum(decode_kinds), work.decode.kernels * c["launch_s"], _SHARP)
+    text_kinds = _kernels(work.text, card, c)
+    ours = [
+        work.steps * of_step + of_text + of_decode / work.gpus
+        for of_step, of_text, of_decode in zip(
+            (matmul, attention, elementwise), text_kinds, decode_kinds, strict=True
+        )
+    ]
+    return Times(
+        duration_s=c["call_s"] + work.steps * step + text + decode + work.images * c["image_s"],
+        step_s=step,
+        text_s=text,
+        decode_s=decode,
+        matmul_s=ours[0],
+        attention_s=ours[1],
+        elementwise_s=ours[2],
+        link_s=work.steps * link,
+    )
+
+
+def power_of(times: Times, card: Card, constants: Any) -> Any:
+    """Mean power of one GPU in an iteration, in W."""
+    c = constants
+    added = (
+        times.matmul_s * c["matmul_w"]
+        + times.attention_s * c["attention_w"]
+        + times.elementwise_s * c["memory_w"]
+        + times.link_s * c["link_w"]
+    )
+    return _less(c["base_w"] + added / times.duration_s, card.power_w)
+
+
+def _kernels(work: Any, card: Card, c: Any) -> tuple[Any, Any, Any]:
+    """Seconds of matrix products, of attention and of all other kernels on the GPU."""
+    matmul = (
+        work.matmul_flops
+        + c["matmul_side"] * work.matmul_flops_per_side
+        + c["matmul_rows"] * work.matmul_flops_a_row
+    ) / (c["matmul_share"] * card.flops_per_s)
+    attention = (
+        work.attention_flops / (ATTENTION_SHARE * card.flops_per_s) + work.attention_scores / c["score_rate"]
+    )
+    return matmul, attention, work.elementwise_bytes / (c["memory_share"] * card.bytes_per_s)
+
+
+def _slower(one: Any, other: Any, sharpness: float) -> Any:
+    return (one**sharpness + other**sharpness) ** (1 / sharpness)
+
+
+def _less(one: Any, other: Any) -> Any:
+    return (one**-8.0 + other**-8.0) ** (-1 / 8.0)

@@ -1,0 +1,132 @@
+"""One rank's work in one iteration, in the quantities that a forecast takes. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+from mlenergy.diffusion.cost.communication import communication_of
+from mlenergy.diffusion.cost.costs import ComponentCosts
+from mlenergy.diffusion.cost.shape import Shape, shape_of
+from mlenergy.diffusion.errors import UserError
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.architectures.reader import Architecture
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Work of calls by kind of kernel; see `cost.kernels.KernelWork` for the meaning of each."""
+
+    matmul_flops: float = 0
+    matmul_flops_per_side: float = 0
+    matmul_flops_a_row: float = 0
+    attention_flops: float = 0
+    attention_scores: float = 0
+    elementwise_bytes: float = 0
+    kernels: float = 0
+
+    def __add__(self, other: Kernels) -> Kernels:
+        return Kernels(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+_OF_CALL = ("matmul_flops_a_row", "kernels")  # the same for one row of the batch and for many
+
+
+@dataclass(frozen=True)
+class IterationWork:
+    """Work of the busiest rank in one iteration, and of all.
+
+    Attributes:
+        text: of all text encoders, which every rank of a group runs.
+        step: of one call of the denoiser.
+        decode: of the VAE's decoder.
+        steps: calls of the denoiser.
+        images: that the busiest rank decodes.
+        gpus: ranks.
+        attentions: attention calls of a step that exchange tokens between ranks.
+        query_bytes: bytes of one attention's queries on this rank, over all attentions of a step.
+        ulysses, ring: degrees.
+        ulysses_bytes, ring_bytes, other_bytes: that a rank sends in a step; the last one by all other modes.
+    """
+
+    text: Kernels
+    step: Kernels
+    decode: Kernels
+    steps: float
+    images: float
+    gpus: int
+    attentions: float
+    query_bytes: float
+    ulysses: int
+    ring: int
+    ulysses_bytes: float
+    ring_bytes: float
+    other_bytes: float
+
+
+def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]) -> IterationWork:
+    """Work of one iteration of a plan.
+
+    Raises:
+        UserError: the kernels of a component were not counted.
+    """
+    if not all(part.kernels for part in costs.values()):
+        raise UserError("the kernels of this model were not counted, so that its time cannot be forecast")
+    shape, parallel = shape_of(plan, model), plan.parallel
+    sent = communication_of(shape, parallel, plan.dtype)
+    attention = shape.attention
+    layers = 0.0 if attention is None else attention.layers / parallel.pipefusion
+    query_elements = 0.0
+    if attention is not None:
+        tokens = attention.joint_layers * shape.joint_tokens + attention.image_layers * shape.image_tokens
+        query_elements = shape.rows_per_rank * tokens * attention.width / shape.sequence / parallel.pipefusion
+    group = parallel.world_size // parallel.data
+    decoded = shape.images_per_rank / (group if parallel.parallel_vae else 1)
+    text = Kernels()
+    for encoder in model.text_encoders:
+        for tokens_padded in shape.workload.encoded_tokens:
+            text += _calls(costs[encoder.name], shape.images_per_rank, 0, tokens_padded)
+    return IterationWork(
+        text=text,
+        step=_step(plan, costs[model.denoiser.name], shape),
+        decode=_calls(costs["vae"], decoded, shape.cells, 0),
+        steps=plan.steps,
+        images=decoded,
+        gpus=parallel.world_size,
+        attentions=layers if shape.sequence > 1 else 0.0,
+        query_bytes=2 * query_elements,
+        ulysses=parallel.ulysses,
+        ring=parallel.ring,
+        ulysses_bytes=sent.ulysses_bytes,
+        ring_bytes=sent.ring_bytes,
+        other_bytes=sent.total_bytes - sent.ulysses_bytes - sent.ring_bytes,
+    )
+
+
+def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> Kernels:
+    """The rank's share: its tokens of everything but attention, and its part of all attention.
+
+    Text is shared out with the image where both stand in one sequence and the ranks divide it; otherwise each
+    rank has all of it (xfuser 0.7.0, and 0.4.5, of the published runs).
+    """
+    ranks, text = shape.sequence, shape.workload.t5_tokens or 0
+    joins = shape.attention is not None and shape.attention.joint_layers > 0
+    own_text = text / ranks if joins and shape.text_tokens % ranks == 0 else text
+    whole = _calls(denoiser, shape.rows_per_rank, shape.cells, text)
+    own = _calls(denoiser, shape.rows_per_rank, shape.cells / ranks, own_text)
+    layers = plan.parallel.pipefusion * plan.parallel.tensor
+    shared = asdict(own) | {
+        "attention_flops": whole.attention_flops / ranks,
+        "attention_scores": whole.attention_scores / ranks,
+    }
+    # Each of the patches of PipeFusion starts the kernels of its stage anew.
+    split = {name: value / layers for name, value in shared.items()}
+    return Kernels(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
+
+
+def _calls(part: ComponentCosts, rows: float, cells: float, text: float) -> Kernels:
+    one = part.kernels_at(cells, text)
+    return Kernels(**{name: value * (1 if name in _OF_CALL else rows) for name, value in one.items()})

@@ -1,0 +1,17 @@
+"""Plans for a GPU without a command line."""
+
+import pytest
+
+from mlenergy.diffusion.config.args import read_args
+from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.models.resolve import resolve_model
+
+
+@pytest.fixture
+def plan_of():
+    def build(model_id, *options, **workload):
+        words = [word for key, value in workload.items() for word in (f"--workload.{key}", str(value))]
+        line = [*options, "workload:text-to-image", "--workload.model_id", model_id, *words]
+        return make_plan(read_args(line, "test"), resolve_model(model_id), 1, "cuda", "NVIDIA H100 80GB HBM3")
+
+    return build
