@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlenergy.diffusion.cost.costs import costs_of
-from mlenergy.diffusion.cost.shape import t5_tokens
+from mlenergy.diffusion.cost.shape import ASSUMED_TEXT_TOKENS, t5_tokens
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_ids
 from mlenergy.diffusion.models.listed import BY_ID
 
@@ -18,13 +18,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 def row(model_id: str) -> str:
     spec, costs = BY_ID[model_id], costs_of(architecture(model_id))
     model = architecture(model_id)
-    guided = spec.guidance == "classifier-free"
+    guided = spec.guidance == "classifier-free" and spec.default_guidance_scale > spec.family.unguided_scale
     cells = spec.default_height_px * spec.default_width_px / spec.latent_factor**2
-    text = t5_tokens(model, spec.default_max_sequence_length) or 0
+    padded = t5_tokens(model, spec.default_max_sequence_length) or 0
+    text = padded if spec.family.pads_text else ASSUMED_TEXT_TOKENS
+    read = padded if spec.family.encoder_pads_text else text
     step = costs[model.denoiser.name].flops_at(2 if guided else 1, cells, text) / 1e12
     decode = costs["vae"].flops_at(1, cells, 0) / 1e12
     passes = 1 if not guided or model.options.get("force_zeros_for_empty_prompt") else 2
-    lengths = [text + before for before in spec.family.template_tokens[:passes]]
+    lengths = [read + before for before in spec.family.template_tokens[:passes]]
     encode = sum(costs[e.name].flops_at(1, 0, n) for e in model.text_encoders for n in lengths) / 1e12
     scale = "none" if spec.default_guidance_scale is None else f"{spec.default_guidance_scale:g}"
     fields = [
@@ -33,7 +35,9 @@ def row(model_id: str) -> str:
         f"{sum(part.parameters for part in costs.values()) / 1e9:.2f} B",
         f"{spec.default_steps}, {scale}",
         spec.default_dtype,
-        "fixed" if spec.default_max_sequence_length is None else str(text),
+        "fixed"
+        if spec.default_max_sequence_length is None
+        else str(text) + "*" * (not spec.family.pads_text),
         f"{encode:.2f}",
         f"{step:.2f}",
         f"{decode:.2f}",

@@ -15,7 +15,7 @@ from mlenergy.diffusion.models.architectures.reader import (
     architecture_ids,
     tiny_ids,
 )
-from mlenergy.diffusion.models.facts import clip_tokens, latent_factor, patch_size
+from mlenergy.diffusion.models.facts import attention_heads, clip_tokens, latent_factor, patch_size
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.models.listed import BY_ID
@@ -46,7 +46,7 @@ def test_what_is_listed_is_what_the_configuration_says(model_id):
     spec, known = BY_ID[model_id], architecture(model_id)
     assert spec.latent_factor == latent_factor(known.components["vae"].config)
     assert spec.patch_size == patch_size(spec.family, known.denoiser.config)
-    assert spec.heads == known.denoiser.config.get("num_attention_heads")
+    assert spec.heads == attention_heads(known.denoiser.config)
     if spec.family.clip_in_sequence:
         assert spec.clip_tokens == clip_tokens(known.text_encoders[0].config)
 

@@ -113,4 +113,9 @@ def test_a_result_of_other_work_is_marked_and_not_complete(tmp_path):
     assert not is_complete(paths)
     write_json(paths.results, {**result, "executed_failed": []})
     assert is_complete(paths)
-    assert result["iterations"][0]["denoiser"][1] == {"calls": 14, "rows": 14, "elements": 140}
+    assert result["iterations"][0]["denoiser"][1] == {
+        "calls": 14,
+        "rows": 14,
+        "elements": 140,
+        "text_tokens": None,
+    }

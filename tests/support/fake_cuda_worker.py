@@ -31,8 +31,7 @@ from mlenergy.diffusion.distributed.cluster import Cluster, Rank  # noqa: E402
 from mlenergy.diffusion.engine import Batch  # noqa: E402
 from mlenergy.diffusion.engines import load_engine, loading  # noqa: E402
 from mlenergy.diffusion.engines.diffusers import mesh  # noqa: E402
-from mlenergy.diffusion.engines.xdit import engine as xdit  # noqa: E402
-from mlenergy.diffusion.engines.xdit import groups  # noqa: E402
+from mlenergy.diffusion.engines.xdit import groups, setup  # noqa: E402
 from mlenergy.diffusion.engines.xdit.patches import registry  # noqa: E402
 from mlenergy.diffusion.models.resolve import resolve_model  # noqa: E402
 from mlenergy.diffusion.weights import pipeline  # noqa: E402
@@ -52,7 +51,7 @@ def served(words: list[str], rank: int, world: int, yes: bool, without: list[str
     """One case's record, or {"error", "trace"}."""
     started = time.perf_counter()
     LOG.yes = yes
-    xdit.apply_patches = functools.partial(registry.apply_patches, without)
+    setup.apply_patches = functools.partial(registry.apply_patches, without)
     try:
         record = run(words, rank, world)
     except Exception as error:

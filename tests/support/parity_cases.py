@@ -150,13 +150,13 @@ def _native(model: str) -> Iterable[Case]:
         yield from each(model, TWO, f", text {other}, diffusers", engine="diffusers", text_tokens=other)
 
 
-CASES: tuple[Case, ...] = (
+_FIRST: tuple[Case, ...] = (
     *(case for model in TRANSFORMERS for case in _xdit(model)),
     *_xdit_alone(),
     *(case for model in TRANSFORMERS for case in _stale(model)),
     *(case for model in (*TRANSFORMERS, *UNETS) for case in _native(model)),
-    *(case for group in GROUPS for case in group.cases),
 )
+CASES: tuple[Case, ...] = (*_FIRST, *(case for group in GROUPS for case in group.cases))
 
 # PipeFusion as it is meant to run: an image of its own, whose distance is measured and published.
 APPROXIMATE: tuple[Case, ...] = (
@@ -251,11 +251,12 @@ _SEEN_BY_ANOTHER = frozenset(
 QUICK = frozenset(
     case.name
     for case in (
-        *pairwise(CASES),
+        *pairwise(_FIRST),
         *APPROXIMATE,
         *BROKEN,
         *REFUSED,
         *(case for case in FAULTS if case.name not in _SEEN_BY_ANOTHER),
+        *(case for group in GROUPS for case in group.cases if case.name in group.quick),
     )
 )
 

@@ -38,3 +38,5 @@ class Group:
     approximate: tuple[Case, ...] = ()
     refused: tuple[Case, ...] = ()
     faults: tuple[Case, ...] = ()
+    quick: tuple[str, ...] = ()  # names of the cases that `make test` serves, beside the others' pairs
+    text_tokens: Mapping[str, int] = field(default_factory=dict)  # default text length, where it is not 64

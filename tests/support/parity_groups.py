@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import parity_of_flux2
+import parity_of_qwen_image
+import parity_of_z_image
 from parity_group import Group
 from parity_sana import SANA
 
-GROUPS: tuple[Group, ...] = (SANA,)
+GROUPS: tuple[Group, ...] = (
+    parity_of_flux2.GROUP,
+    parity_of_qwen_image.GROUP,
+    parity_of_z_image.GROUP,
+    SANA,
+)

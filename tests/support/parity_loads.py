@@ -27,10 +27,10 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
         if case.refused:
             changes.enter_context(mock.patch.object(engines, "check_plan", lambda plan: None))
         if case.engine == "xdit":
-            from mlenergy.diffusion.engines.xdit import engine as xdit
+            from mlenergy.diffusion.engines.xdit import setup
 
-            apply = functools.partial(xdit.apply_patches, case.without_patches)
-            changes.enter_context(mock.patch.object(xdit, "apply_patches", apply))
+            apply = functools.partial(setup.apply_patches, case.without_patches)
+            changes.enter_context(mock.patch.object(setup, "apply_patches", apply))
         yield
 
 
@@ -52,6 +52,11 @@ def blind(pipeline: Any, joint_second: bool) -> None:
         cross = name.endswith("attn2") and not hasattr(module, "add_k_proj") and not joint_second
         if name.rpartition(".")[2] in _IMAGE_ATTENTION and not cross:
             with torch.no_grad():
+                if hasattr(
+                    module, "to_qkv_mlp_proj"
+                ):  # FLUX.2's single stream: rows of query, key, value, MLP
+                    module.to_qkv_mlp_proj.weight[module.inner_dim : 3 * module.inner_dim].zero_()
+                    continue
                 module.to_k.weight.zero_()
                 module.to_v.weight.zero_()
 

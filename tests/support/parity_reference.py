@@ -32,6 +32,7 @@ _FIRST: dict[str, ByHand] = {
 }
 _OF_GROUPS = {name: call for group in GROUPS for name, call in group.by_hand.items()}
 BY_HAND: dict[str, ByHand] = _FIRST | _OF_GROUPS
+_OTHER_LENGTHS = {name: tokens for group in GROUPS for name, tokens in group.text_tokens.items()}
 TEXT_TOKENS = 64  # of the tiny models that take a length
 
 
@@ -70,11 +71,13 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
     }
     if call.guidance is not None:
         arguments[call.guidance_argument] = call.guidance if wanted.guidance is None else wanted.guidance
-    negative = call.default_negative if wanted.negative is None else wanted.negative
+    negative = wanted.negative
+    if negative is None and (arguments.get(call.guidance_argument) or 0) > 1:
+        negative = call.default_negative
     if negative is not None:
         arguments["negative_prompt"] = [negative] * len(wanted.prompts)
     if call.takes_text_length:
-        arguments["max_sequence_length"] = wanted.text_tokens or TEXT_TOKENS
+        arguments["max_sequence_length"] = wanted.text_tokens or _OTHER_LENGTHS.get(wanted.model, TEXT_TOKENS)
     images: torch.Tensor = pipeline(**arguments).images
     return images
 

@@ -107,6 +107,12 @@ class Plan:
         return self.spec.guidance == "classifier-free" and (self.guidance_scale or 0) > unguided
 
     @property
+    def denoiser_calls_each_step(self) -> int:
+        """Calls of the denoiser on a rank in a step: guidance may be a second one, which ranks may share."""
+        separate = self.spec.family.separate_guidance and self.runs_guidance_batch
+        return 2 if separate and self.parallel.cfg == 1 else 1
+
+    @property
     def weights_kind(self) -> WeightsKind:
         """The weights as results name them: a tiny model's are random, too."""
         return "random" if self.has_random_weights else "pretrained"

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs, text_tokens
 from mlenergy.diffusion.cost.kernels import kernel_work
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
+from mlenergy.diffusion.models.facts import latent_channels
 from mlenergy.diffusion.weights.random.modules import empty_module
 
 
@@ -95,9 +96,11 @@ class Counter:
     def _latents(
         self, rows: int, height_cells: int, width_cells: int, dtype: torch.dtype
     ) -> tuple[Any, torch.Tensor]:
-        channels = self.architecture.components["vae"].config["latent_channels"]
-        latents = torch.zeros((rows, channels, height_cells, width_cells), device="meta", dtype=dtype)
-        return self.module("vae", dtype), latents
+        config = self.architecture.components["vae"].config
+        # VAEs of videos take an image as one frame.
+        frames = (1,) if "temperal_downsample" in config else ()
+        shape = (rows, latent_channels(config) or 0, *frames, height_cells, width_cells)
+        return self.module("vae", dtype), torch.zeros(shape, device="meta", dtype=dtype)
 
 
 def _flops(call: Callable[[], Any]) -> int:

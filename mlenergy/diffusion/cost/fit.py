@@ -22,7 +22,7 @@ Terms = Sequence[str]
 _SIDES = (32, 64, 96)  # latent cells a side: 256, 512 and 768 pixels where a cell is of 8
 _TEXTS = (64, 128, 256)
 _DTYPES = {"2": torch.bfloat16, "4": torch.float32}
-_BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks")
+_BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks", "layers")
 
 
 def count_costs(architecture: Architecture) -> dict[str, Any]:

@@ -33,13 +33,14 @@ class StageFlops:
         return self.text_encode + round(self.steps * self.denoise_step) + self.vae_decode
 
 
-def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
+def flops_of(plan: Plan, may_count: bool = True, text_tokens: float | None = None) -> StageFlops:
     """FLOPs of one iteration of `plan`, over all its ranks together.
 
     Args:
         plan: a checked plan.
         may_count: whether an architecture that nobody has counted yet may be counted now, by a child
             process that takes some seconds.
+        text_tokens: of the mean row, as in `workload_of`.
 
     Raises:
         UserError: the architecture is not known, cannot be counted, or was not counted yet.
@@ -48,7 +49,7 @@ def flops_of(plan: Plan, may_count: bool = True) -> StageFlops:
         return scale_flops(plan)
     check_predictable(plan)
     model = find_architecture(plan.weights_from, plan.revision)
-    return whole_flops(plan, model, costs_of(model, may_count))
+    return whole_flops(plan, model, costs_of(model, may_count), text_tokens)
 
 
 def scale_flops(plan: Plan) -> StageFlops:
@@ -64,10 +65,12 @@ def scale_flops(plan: Plan) -> StageFlops:
     )
 
 
-def whole_flops(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]) -> StageFlops:
+def whole_flops(
+    plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts], text_tokens: float | None = None
+) -> StageFlops:
     """FLOPs of one iteration over all ranks."""
     alone = replace(plan, parallel=Parallelism())
-    text, step, decode = group_flops(model, costs, shape_of(alone, model))
+    text, step, decode = group_flops(model, costs, shape_of(alone, model, text_tokens))
     return StageFlops(round(text), round(step), round(decode), plan.steps)
 
 

@@ -169,6 +169,47 @@ def _unet(
     return inputs
 
 
+def _flux2(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    tokens = (height // _FLUX_CELLS) * (width // _FLUX_CELLS)
+    inputs = {
+        "hidden_states": make(rows, tokens, config["in_channels"]),
+        "encoder_hidden_states": make(rows, t5, config["joint_attention_dim"]),
+        "timestep": make(rows),
+        "img_ids": make(tokens, 4),
+        "txt_ids": make(t5, 4),
+    }
+    if config.get("guidance_embeds"):
+        inputs["guidance"] = make(rows)
+    return inputs
+
+
+def _qwen_image(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    high, wide = height // _FLUX_CELLS, width // _FLUX_CELLS
+    return {
+        "hidden_states": make(rows, high * wide, config["in_channels"]),
+        "encoder_hidden_states": make(rows, t5, config["joint_attention_dim"]),
+        "timestep": make(rows),
+        "img_shapes": [[(1, high, wide)]] * rows,
+    }
+
+
+def _z_image(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    return {
+        "x": [make(config["in_channels"], 1, height, width) for _ in range(rows)],
+        "t": make(rows),
+        "cap_feats": [make(t5, config["cap_feat_dim"]) for _ in range(rows)],
+    }
+
+
 _DENOISERS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "FluxTransformer2DModel": _flux,
     "SD3Transformer2DModel": _sd3,
@@ -176,4 +217,7 @@ _DENOISERS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "HunyuanDiT2DModel": _hunyuan,
     "SanaTransformer2DModel": _sana,
     "UNet2DConditionModel": _unet,
+    "Flux2Transformer2DModel": _flux2,
+    "QwenImageTransformer2DModel": _qwen_image,
+    "ZImageTransformer2DModel": _z_image,
 }

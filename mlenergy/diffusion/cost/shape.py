@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlenergy.diffusion.models.facts import clip_tokens, latent_factor, patch_size
+from mlenergy.diffusion.models.facts import clip_tokens, latent_channels, latent_factor, patch_size
 from mlenergy.diffusion.models.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.models.architectures.reader import Architecture
 
 _DEFAULT_T5_TOKENS = 256
+# Tokens of a text that is as long as its prompt, before anything has run: prompts of 25 to 50 words.
+ASSUMED_TEXT_TOKENS = 64
 # Text encoders of one length, whatever length a call asks for; the others take that one.
 SHORT_ENCODERS = frozenset({"CLIPTextModel", "CLIPTextModelWithProjection", "BertModel"})
 
@@ -35,15 +37,26 @@ class Workload:
     text_passes: int
     t5_tokens: int | None
     template_tokens: tuple[int, int] = (0, 0)
+    padded_tokens: int | None = None  # that the encoder reads where the denoiser gets fewer
 
     @property
     def encoded_tokens(self) -> tuple[int, ...]:
         """Tokens of the long text encoder's input, pass by pass: the prompts, then the negative prompts."""
-        return tuple((self.t5_tokens or 0) + before for before in self.template_tokens[: self.text_passes])
+        read = self.t5_tokens if self.padded_tokens is None else self.padded_tokens
+        return tuple((read or 0) + before for before in self.template_tokens[: self.text_passes])
 
 
-def workload_of(plan: Plan, architecture: Architecture) -> Workload:
-    """The work of one iteration of `plan`."""
+def workload_of(plan: Plan, architecture: Architecture, text_tokens: float | None = None) -> Workload:
+    """The work of one iteration of `plan`.
+
+    text_tokens: of the mean row that the denoiser was given, where the text is as long as the prompt; None
+        before a run: assumed.
+    """
+    family = FAMILIES[architecture.pipeline_class]
+    padded = tokens = t5_tokens(architecture, plan.max_sequence_length)
+    if not family.pads_text and padded is not None:
+        step = family.sequence_step or 1
+        tokens = min(-(-round(text_tokens or ASSUMED_TEXT_TOKENS) // step) * step, padded)
     guided = plan.runs_guidance_batch
     # SDXL takes zeros, not an encoded empty prompt, where no negative prompt is given.
     zeros = bool(architecture.options.get("force_zeros_for_empty_prompt")) and plan.negative_prompt is None
@@ -53,8 +66,9 @@ def workload_of(plan: Plan, architecture: Architecture) -> Workload:
         images=plan.batch_size,
         guidance_rows=2 if guided else 1,
         text_passes=2 if guided and not zeros else 1,
-        t5_tokens=t5_tokens(architecture, plan.max_sequence_length),
-        template_tokens=FAMILIES[architecture.pipeline_class].template_tokens,
+        t5_tokens=tokens,
+        template_tokens=family.template_tokens,
+        padded_tokens=padded if family.encoder_pads_text else None,
     )
 
 
@@ -110,9 +124,9 @@ class Shape:
         return self.image_tokens + self.text_tokens
 
 
-def shape_of(plan: Plan, architecture: Architecture) -> Shape:
-    """Sizes of `plan` for the rank that has most to do."""
-    workload = workload_of(plan, architecture)
+def shape_of(plan: Plan, architecture: Architecture, text_tokens: float | None = None) -> Shape:
+    """Sizes of `plan` for the rank that has most to do; text_tokens as in `workload_of`."""
+    workload = workload_of(plan, architecture, text_tokens)
     vae = architecture.components["vae"].config
     factor = latent_factor(vae)
     patch = patch_size(FAMILIES[architecture.pipeline_class], architecture.denoiser.config)
@@ -126,7 +140,7 @@ def shape_of(plan: Plan, architecture: Architecture) -> Shape:
         rows_per_rank=images * workload.guidance_rows / parallel.cfg,
         sequence=parallel.sequence,
         attention=attention_of(architecture),
-        latent_channels=int(vae["latent_channels"]),
+        latent_channels=latent_channels(vae) or 0,
         cells_per_token=patch * patch,
     )
 
@@ -154,9 +168,14 @@ def attention_of(architecture: Architecture) -> Attention | None:
     name = architecture.denoiser.class_name
     if name == "UNet2DConditionModel":
         return None
+    if name == "ZImageTransformer2DModel":
+        # Its two refiners, of the image alone and of the text alone, together see about what one layer does.
+        return Attention(int(config["dim"]), config["n_layers"] + config["n_refiner_layers"], 0)
     width = int(config["num_attention_heads"] * config["attention_head_dim"])
-    if name == "FluxTransformer2DModel":
+    if name in ("FluxTransformer2DModel", "Flux2Transformer2DModel"):
         return Attention(width, config["num_layers"] + config["num_single_layers"], 0)
+    if name == "QwenImageTransformer2DModel":
+        return Attention(width, config["num_layers"], 0)
     if name == "SD3Transformer2DModel":
         return Attention(width, config["num_layers"], len(config.get("dual_attention_layers") or ()))
     return Attention(width, 0, config["num_layers"])

@@ -14,7 +14,7 @@ from mlenergy.diffusion.cost.costs import ComponentCosts, check_predictable, cos
 from mlenergy.diffusion.cost.flops import StageFlops, group_flops, scale_flops, whole_flops
 from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of, memory_of_scales
 from mlenergy.diffusion.cost.next_scale import image_costs
-from mlenergy.diffusion.cost.shape import Shape, shape_of
+from mlenergy.diffusion.cost.shape import ASSUMED_TEXT_TOKENS, Shape, shape_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
 from mlenergy.diffusion.models.spec import ENGINES
 
@@ -30,6 +30,12 @@ FLOPS_PER_BYTE = 2000
 MEMORY_NOTE = (
     "an estimate: weights exactly, activations of eager torch with fused attention; "
     "not the workspaces of the libraries, nor what the allocator keeps in reserve"
+)
+
+
+TEXT_NOTE = (
+    f"the text of this model is as long as the prompt: {ASSUMED_TEXT_TOKENS} tokens are assumed, and a run "
+    "counts those that it had"
 )
 
 
@@ -109,6 +115,7 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
         combinations=tuple(sorted(ways, key=lambda way: _rank(way, plan.steps))),
         processes=count,
         gpu_memory_gib=gpu_memory_gib,
+        notes=(MEMORY_NOTE,) if plan.spec.family.pads_text else (MEMORY_NOTE, TEXT_NOTE),
     )
 
 

@@ -23,6 +23,10 @@ def load_engine(plan: Plan, cluster: Cluster) -> Engine:
             degrees, with what to do.
     """
     check_plan(plan)
+    if plan.engine == "xdit" and plan.spec.family.exchanged_transformer is not None:
+        from mlenergy.diffusion.engines.xdit.exchanged import ExchangedEngine
+
+        return ExchangedEngine.load(plan, cluster)
     if plan.engine == "xdit":
         from mlenergy.diffusion.engines.xdit.engine import XditEngine
 

@@ -23,12 +23,15 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
         "output_type": "pt",
     }
     if plan.guidance_scale is not None:
-        arguments["guidance_scale"] = plan.guidance_scale
+        arguments[family.guidance_argument] = plan.guidance_scale
     if family.takes_text_length and plan.max_sequence_length is not None:
         arguments["max_sequence_length"] = plan.max_sequence_length
-    if plan.negative_prompt is not None:
+    negative = plan.negative_prompt
+    if negative is None and plan.runs_guidance_batch:
+        negative = family.default_negative
+    if negative is not None:
         # A list: HunyuanDiT takes a single string for one image, whatever the batch.
-        arguments["negative_prompt"] = [plan.negative_prompt] * plan.batch_size
+        arguments["negative_prompt"] = [negative] * plan.batch_size
     if family.bins_resolution:
         # Binning computes at the nearest of the model's own sizes: off, unless it is asked for.
         arguments["use_resolution_binning"] = plan.use_resolution_binning
@@ -89,6 +92,8 @@ def call_facts(plan: Plan, scheduler: Any) -> dict[str, Any]:
     calls = scheduled_calls(scheduler, plan.steps) if patches is None else sum(patches)
     if plan.spec.family.is_generic:
         calls = None  # a pipeline may call its denoiser once or twice in a step
+    if calls is not None:
+        calls *= plan.denoiser_calls_each_step
     name = type(getattr(scheduler, "module", scheduler)).__name__
     return {"denoiser_calls": calls, "scheduler": name}
 

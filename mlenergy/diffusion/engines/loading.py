@@ -22,6 +22,7 @@ def load_on_every_rank(
     cluster: Cluster,
     optimizations: AppliedOptimizations,
     check: Callable[[ModelFolder | None], None] = lambda _: None,
+    prepare: Callable[[Any], None] = lambda _: None,
 ) -> Any:
     """The whole pipeline on this rank's device, with the optimizations that come before any split.
 
@@ -29,6 +30,7 @@ def load_on_every_rank(
     for one that failed.
 
     check: looks at the model's folder before its weights are read; None stands for random weights.
+    prepare: changes the pipeline before any optimization does.
 
     Raises:
         UserError: on every rank, the first rank's: the weights cannot be had, or an optimization does
@@ -38,6 +40,7 @@ def load_on_every_rank(
         folder = locate(plan, cluster)
         check(folder)
         pipeline = weights.load(folder, plan, optimizations.load_device)
+        prepare(pipeline)
         optimizations.before_split(pipeline)
         begin_at_the_first_step(pipeline.scheduler)
     return pipeline

@@ -39,6 +39,9 @@ class DenoiserWork:
     calls: int
     rows: int  # of its batch, over all calls
     elements: int  # of the latents that it was given, over all calls
+    text_tokens: int | None = (
+        None  # of the texts that it was given, over all rows of all calls; None: none seen
+    )
 
 
 @dataclass(frozen=True)

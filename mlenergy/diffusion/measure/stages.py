@@ -80,7 +80,7 @@ class StageProbe:
         self._begin: Any = None
         self._entries: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
         self._exits: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
-        self._rows = self._elements = 0
+        self._rows = self._elements = self._text_tokens = 0
 
     def __enter__(self) -> StageProbe:
         for stage, module in self._modules:
@@ -115,7 +115,7 @@ class StageProbe:
         for stage in STAGES:
             self._entries[stage].clear()
             self._exits[stage].clear()
-        self._rows = self._elements = 0
+        self._rows = self._elements = self._text_tokens = 0
         self._begin = self._new_mark()
 
     def spans(self) -> StageSpans | None:
@@ -133,7 +133,7 @@ class StageProbe:
         intervals["denoise"] = ((entries["denoise"][0], end_s),)
         if entries["vae_decode"]:
             intervals["vae_decode"] = ((end_s, exits["vae_decode"][-1]),)
-        work = DenoiserWork(len(entries["denoise"]), self._rows, self._elements)
+        work = DenoiserWork(len(entries["denoise"]), self._rows, self._elements, self._text_tokens or None)
         return StageSpans(intervals, *self._step_begins(entries["denoise"]), work)
 
     def _marks(self, stage: Stage) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -144,10 +144,10 @@ class StageProbe:
         def before(*called: Any) -> None:  # of a forward: the module, its inputs, and those with names
             self._entries[stage].append(self._new_mark())
             if stage == "denoise":
-                latents = _latents_of(*called[1:])
-                if latents is not None:
-                    self._rows += latents.shape[0]
+                for latents, rows in _latents_of(*called[1:]):
+                    self._rows += rows
                     self._elements += latents.numel()
+                self._text_tokens += _text_tokens_of(*called[1:])
             if self._on_stage is not None:
                 self._on_stage(stage)
 
@@ -170,10 +170,20 @@ class StageProbe:
         return None, f"the denoiser was called {len(entries)} times where {expected} was expected"
 
 
-def _latents_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    """The latents among a denoiser's arguments: the first of its call; None where there are none."""
+def _latents_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> list[tuple[Any, int]]:
+    """The first argument of a denoiser's call, its latents, and their rows; Z-Image lists its rows."""
     first = inputs[0] if inputs else named.get("hidden_states", named.get("sample"))
-    return first if hasattr(first, "numel") else None
+    if isinstance(first, list):
+        return [(row, 1) for row in first if hasattr(row, "numel")]
+    return [(first, first.shape[0])] if hasattr(first, "numel") else []
+
+
+def _text_tokens_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> int:
+    """Tokens of the text among a denoiser's arguments, over its rows; Z-Image lists them third."""
+    text = named.get("encoder_hidden_states", inputs[2] if len(inputs) > 2 else None)
+    if isinstance(text, list):
+        return sum(len(row) for row in text if hasattr(row, "numel"))
+    return int(text.shape[0] * text.shape[1]) if hasattr(text, "shape") and len(text.shape) > 1 else 0
 
 
 def stage_times(spans: StageSpans, duration_s: float, postprocess_s: float) -> StageTimes:

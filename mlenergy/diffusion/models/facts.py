@@ -21,9 +21,14 @@ _PATCH_SIZE = 2  # of the transformers' classes in diffusers, where their config
 def latent_factor(vae: Config) -> int:
     """Pixels per latent cell and side: every block of the VAE but the last halves the image.
 
+    VAEs of videos (Qwen-Image's too) list which of their blocks halve the time as well, one entry a halving.
+
     Raises:
         UserError: the configuration has no blocks.
     """
+    halvings = vae.get("temperal_downsample")
+    if isinstance(halvings, (list, tuple)):
+        return 1 << len(halvings)
     blocks = vae.get("block_out_channels") or vae.get(
         "encoder_block_out_channels"
     )  # the latter: AutoencoderDC
@@ -33,6 +38,18 @@ def latent_factor(vae: Config) -> int:
             "the latents; give a model whose VAE has one"
         )
     return 1 << (len(blocks) - 1)
+
+
+def latent_channels(vae: Config) -> int | None:
+    """Channels of the VAE's latents, which those of videos call z_dim; None where it names none."""
+    channels = vae.get("latent_channels", vae.get("z_dim"))
+    return channels if isinstance(channels, int) else None
+
+
+def attention_heads(denoiser: Config) -> int | None:
+    """Heads of the denoiser, which Z-Image calls n_heads; None where no one number is named."""
+    heads = denoiser.get("num_attention_heads", denoiser.get("n_heads"))
+    return heads if isinstance(heads, int) else None
 
 
 def patch_size(family: Family, denoiser: Config) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.checkpoints import find_checkpoint
 from mlenergy.diffusion.models.facts import (
+    attention_heads,
     clip_tokens,
     default_size_px,
     embeds_guidance,
@@ -48,11 +49,14 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
     like = next(spec for spec in LISTED if spec.family is family)
     config = model.component_config(family.denoiser)
     factor = latent_factor(model.component_config("vae"))
-    takes_no_guidance = like.guidance == "embedded" and not config.get("guidance_embeds", False)
+    undistilled = [spec for spec in LISTED if spec.family is family and spec.guidance != "none"]
+    if like.guidance == "none" and undistilled and not model.index.get("is_distilled", False):
+        like = undistilled[0]  # FLUX.2 klein lists its distilled models first
+    not_embedded = like.guidance == "embedded" and not config.get("guidance_embeds", False)
+    takes_no_guidance = not_embedded or like.guidance == "none"
     guidance: Guidance = "none" if takes_no_guidance else like.guidance
     if embeds_guidance(config):
         guidance = "embedded"
-    heads = config.get("num_attention_heads")
     height_px, width_px = default_size_px(like.default_height_px, like.latent_factor, config, factor)
     return ModelSpec(
         model_id=str(Path(model_id).resolve()) if Path(model_id).is_dir() else model_id,
@@ -65,7 +69,7 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
         default_width_px=width_px,
         default_max_sequence_length=like.default_max_sequence_length,
         max_sequence_length_limit=like.max_sequence_length_limit,
-        heads=heads if isinstance(heads, int) else None,
+        heads=attention_heads(config),
         layers=_layers(config),
         latent_factor=factor,
         patch_size=patch_size(family, config),

@@ -54,6 +54,7 @@ class Family:
     takes_text_length: bool = False  # its call takes max_sequence_length
     bins_resolution: bool = False  # its call can go to the nearest trained size and back
     cleans_captions: bool = False  # its call rewrites prompts, unless it is told not to
+    patches_beside_sequence: bool = True  # PipeFusion's several patches go together with Ulysses and ring
     paired_stages: bool = False  # later layers take what their earlier partners hand over
     trains_lora: bool = False  # mlenergy finetune knows how
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
@@ -64,6 +65,18 @@ class Family:
     reasons: Mapping[Mode, str] = field(default_factory=dict)  # why a mode that one may expect is not offered
     condition: Literal["text", "class"] = "text"  # what steers the image; a class: prompts do not
     unguided_scale: float = 1.0  # the largest guidance scale that runs no guidance batch
+    guidance_argument: str = "guidance_scale"  # the name of classifier-free guidance's scale in its call
+    takes_negative_prompt: bool = True
+    default_negative: str | None = None  # where none is given; without one its call runs no guidance
+    separate_guidance: bool = False  # a second call of the denoiser, not a second half of its batch
+    pads_text: bool = True  # to one length for all prompts; else a batch's texts are as long as its longest
+    encoder_pads_text: bool = False  # its encoder reads the padded length all the same, before it is cut off
+    # Engine -> modes under which its attention sees the padding of a batch's shorter texts: one row a rank.
+    unmasked_modes: Mapping[EngineName, frozenset[Mode]] = field(default_factory=dict)
+    sequence_step: int | None = None  # its denoiser pads sequences to multiples of this, which degrees divide
+    # Module and class under xfuser.model_executor.models.transformers that takes the denoiser's place in
+    # diffusers' own pipeline; None: xfuser wraps the whole pipeline, if it has it.
+    exchanged_transformer: str | None = None
 
     @property
     def stages(self) -> Mapping[str, Stage]:

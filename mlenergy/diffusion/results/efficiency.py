@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlenergy.diffusion.cost.efficiency import Efficiency, efficiency
 from mlenergy.diffusion.cost.flops import StageFlops
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.executed import PlannedWork, calls_that_ran, work_that_differs
+from mlenergy.diffusion.results.executed import PlannedWork, calls_that_ran, text_that_ran, work_that_differs
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -81,8 +81,9 @@ def efficiency_section(
     reason = _no_count(plan, iterations, planned, calls)
     if reason is None:
         try:
-            flops = _count(plan, not_counted) if as_run is None else as_run
-            flops = flops if calls is None else replace(flops, steps=calls)
+            text = text_that_ran(plan, iterations)
+            flops = _count(plan, not_counted, text) if as_run is None else as_run
+            flops = flops if calls is None else replace(flops, steps=calls / plan.denoiser_calls_each_step)
         except UserError as error:
             reason = not_counted or str(error)
         except Exception as error:  # a figure beside the measurement is not worth losing it
@@ -159,12 +160,12 @@ def _changed_work(plan: Plan) -> str | None:
     return None
 
 
-def _count(plan: Plan, not_counted: str | None) -> StageFlops:
+def _count(plan: Plan, not_counted: str | None, text_tokens: float | None) -> StageFlops:
     if plan.spec.family.is_generic:
         raise UserError(not_counted or _NOT_YET)
     from mlenergy.diffusion.cost.flops import flops_of
 
-    return flops_of(plan, may_count=False)
+    return flops_of(plan, may_count=False, text_tokens=text_tokens)
 
 
 def _of_flops(plan: Plan, flops: StageFlops, seconds: float) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlenergy.diffusion.errors import UserError
+
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.measure.samples import DenoiserWork, Iteration
@@ -47,9 +49,12 @@ def executed_section(plan: Plan, planned: PlannedWork, iterations: Sequence[Iter
     """Calls that were expected and seen, and an explanation where they are not one a step."""
     seen = [work.calls for one in iterations for work in one.denoiser if work is not None]
     explanation = None
+    each = plan.denoiser_calls_each_step
     if planned.calls is not None and planned.calls != plan.steps:
         if plan.parallel.pipefusion > 1:
             explanation = "PipeFusion calls the denoiser once a patch after its synchronous steps"
+        elif planned.calls == each * plan.steps:
+            explanation = "the pipeline calls the denoiser with the prompt and without it in each step"
         else:
             explanation = f"{planned.scheduler} makes {planned.calls} calls in {plan.steps} steps"
     complete = seen and all(None not in one.denoiser and one.denoiser for one in iterations)
@@ -84,6 +89,21 @@ def calls_that_ran(planned: PlannedWork, iterations: Sequence[Iteration]) -> flo
     return sum(known) / len(known)
 
 
+def text_that_ran(plan: Plan, iterations: Sequence[Iteration]) -> float | None:
+    """Text tokens of the mean row that the denoisers of all ranks were given; None where the plan knows them.
+
+    Raises:
+        UserError: no text was seen, of a model whose text is as long as the prompt.
+    """
+    if plan.spec.family.pads_text:
+        return None
+    works = [work for one in iterations for work in one.denoiser if work is not None]
+    rows, tokens = sum(work.rows for work in works), sum(work.text_tokens or 0 for work in works)
+    if not rows or not tokens:
+        raise UserError("the text is as long as the prompt, and no call of the denoiser with one was seen")
+    return tokens / rows
+
+
 def _differences(planned: PlannedWork, window: int, rank: int, work: DenoiserWork | None) -> Iterator[str]:
     if work is None or planned.calls is None:
         return
@@ -107,8 +127,8 @@ def _elements(plan: Plan) -> int | None:
 
     Of next-scale prediction the features of the tokens in the mean scale.
     """
-    from mlenergy.diffusion.errors import UserError
     from mlenergy.diffusion.models.architectures.reader import find_architecture
+    from mlenergy.diffusion.models.facts import latent_channels
 
     if plan.spec.family.is_generic:
         return None
@@ -119,7 +139,8 @@ def _elements(plan: Plan) -> int | None:
         model = find_architecture(plan.weights_from, plan.revision)
     except UserError:
         return None
-    channels, cell = model.components["vae"].config.get("latent_channels"), plan.spec.latent_factor
+    channels, cell = latent_channels(model.components["vae"].config), plan.spec.latent_factor
     if channels is None:
         return None
+    rows //= plan.denoiser_calls_each_step
     return int(rows * channels * (plan.height_px // cell) * (plan.width_px // cell))

@@ -23,6 +23,12 @@ def _tensor(plan: Plan) -> str | None:
 
 def _text(plan: Plan) -> str | None:
     parallel, text = plan.parallel, plan.text_tokens_in_sequence
+    if text and not plan.spec.family.pads_text and parallel.ring > 1 and parallel.ulysses > 1:
+        return (
+            f"the text of {plan.spec.family.name} models is as long as the prompt, which ulysses "
+            f"{parallel.ulysses} x ring {parallel.ring} in diffusers can share only where it divides evenly; "
+            "use ulysses or ring alone, or --engine xdit"
+        )
     uneven = text % parallel.sequence
     if not uneven or parallel.ring == 1 or parallel.ulysses == 1:
         return None  # diffusers shares an uneven text out where only one of the two is used

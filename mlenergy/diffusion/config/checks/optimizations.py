@@ -237,7 +237,8 @@ def _scheduler(plan: Plan) -> str | None:
     if parallel.pipefusion > 1:
         return f"--scheduler {name}: PipeFusion steps the image in patches; use own"
     parts = {"euler"} if family.predicts == "flow" else {"ddim", "dpmsolver++"}
-    if plan.engine == "xdit" and parallel.sequence > 1 and name not in parts:
+    steps_parts = plan.engine == "xdit" and family.exchanged_transformer is None
+    if steps_parts and parallel.sequence > 1 and name not in parts:
         return (
             f"--scheduler {name}: the xdit engine steps a part of the image on each process by "
             f"{' or '.join(sorted(parts))} or the model's own; use one of these, or --engine diffusers"

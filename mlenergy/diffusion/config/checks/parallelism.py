@@ -62,9 +62,38 @@ def _guidance_batch(plan: Plan) -> str | None:
         scale = "none" if plan.guidance_scale is None else f"{plan.guidance_scale:g}"
         return (
             f"--use_cfg_parallel shares the guidance batch, but guidance scale {scale} runs none; "
-            "use a --workload.guidance_scale above 1, or other degrees"
+            f"use a --workload.guidance_scale above {plan.spec.family.unguided_scale:g}, or other degrees"
         )
     return None
+
+
+def _rows_of_one_text(plan: Plan) -> str | None:
+    """Where an engine's attention does not see which tokens of a text are padding, a rank takes one row."""
+    family, parallel = plan.spec.family, plan.parallel
+    used = [mode for mode in parallel.modes if mode in family.unmasked_modes.get(plan.engine, frozenset())]
+    images = plan.batch_size // parallel.data
+    halves = 1 if family.separate_guidance or not plan.runs_guidance_batch else 2 // parallel.cfg
+    if not used or images * halves == 1:
+        return None
+    texts = "the prompts of a batch" if images > 1 else "the prompt and the negative one"
+    fits = "--workload.batch_size 1 for each data-parallel group" if images > 1 else "--use_cfg_parallel"
+    return (
+        f"--{MODES[used[0]].option}: the {plan.engine} engine would attend to the padding of {family.name}'s "
+        f"shorter texts, and {texts} differ in length; use {fits}, or other degrees"
+    )
+
+
+def _padded_sequence(plan: Plan) -> str | None:
+    """A padded sequence that the ranks do not divide gets more padding, which counts as tokens."""
+    step, sequence = plan.spec.family.sequence_step, plan.parallel.sequence
+    if step is None or step % sequence == 0:
+        return None
+    fits = [str(degree) for degree in range(1, 17) if step % degree == 0]
+    return (
+        f"ulysses {plan.parallel.ulysses} x ring {plan.parallel.ring} = {sequence} processes cannot share "
+        f"evenly what {plan.spec.family.name} models pad to a multiple of {step} tokens; use a product of "
+        f"{', '.join(fits)}"
+    )
 
 
 def _uneven_batch(plan: Plan) -> str | None:
@@ -88,4 +117,12 @@ def _ring_dtype(plan: Plan) -> str | None:
 
 # Alone and before the others: they are of degrees that the engine has.
 OFFERED = (_modes,)
-CHECKS = (_heads, _rows, _guidance_batch, _uneven_batch, _ring_dtype)
+CHECKS = (
+    _heads,
+    _rows,
+    _padded_sequence,
+    _guidance_batch,
+    _uneven_batch,
+    _rows_of_one_text,
+    _ring_dtype,
+)

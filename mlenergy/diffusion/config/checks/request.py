@@ -105,9 +105,16 @@ def _guidance(plan: Plan) -> str | None:
         )
     if spec.guidance != "classifier-free":
         return f"{spec.model_id} has no classifier-free guidance; leave --workload.negative_prompt out"
-    if scale is not None and scale <= 1:
+    if not spec.family.takes_negative_prompt:
         return (
-            f"at guidance scale {scale:g} a negative prompt does nothing; leave it out or use a scale above 1"
+            f"the {spec.family.name} pipeline takes no negative prompt, as its guidance is away from an "
+            "empty one; leave --workload.negative_prompt out"
+        )
+    above = spec.family.unguided_scale
+    if scale is not None and scale <= above:
+        return (
+            f"at guidance scale {scale:g} a negative prompt does nothing; leave it out or use a scale above "
+            f"{above:g}"
         )
     return None
 

@@ -38,6 +38,18 @@ def _patches_made(shares: int, wanted: int) -> int:
     return -(-shares // height)
 
 
+def _patches_beside_sequence(plan: Plan) -> str | None:
+    parallel = plan.parallel
+    beside = parallel.pipefusion > 1 and parallel.sequence > 1 and parallel.pipeline_patches > 1
+    if not beside or plan.spec.family.patches_beside_sequence:
+        return None
+    return (
+        f"xfuser crashes on {plan.spec.family.name} where PipeFusion's {parallel.pipeline_patches} patches "
+        f"are shared by ulysses {parallel.ulysses} x ring {parallel.ring}; use --num_pipeline_patch 1, or "
+        "PipeFusion without --ulysses_degree and --ring_degree"
+    )
+
+
 def _synchronous_steps(plan: Plan) -> str | None:
     if plan.parallel.pipefusion == 1 or plan.parallel.pipefusion_warmup_steps >= 1:
         return None
@@ -120,4 +132,26 @@ def _binning(plan: Plan) -> str | None:
     )
 
 
-CHECKS = (_patches, _synchronous_steps, _tensor, _stages, _paired_stages, _parallel_vae, _binning)
+def _text(plan: Plan) -> str | None:
+    """A transformer that is exchanged cuts a text of known length into equal parts, or waits for ever."""
+    family, text, sequence = plan.spec.family, plan.text_tokens_in_sequence, plan.parallel.sequence
+    if family.exchanged_transformer is None or not family.pads_text or text % sequence == 0:
+        return None
+    fits = text - text % sequence or sequence
+    return (
+        f"{text} text tokens cannot be shared evenly by {sequence} processes in xfuser's {family.name}; use "
+        f"--workload.max_sequence_length {fits}, or --engine diffusers"
+    )
+
+
+CHECKS = (
+    _patches,
+    _patches_beside_sequence,
+    _synchronous_steps,
+    _tensor,
+    _stages,
+    _paired_stages,
+    _parallel_vae,
+    _binning,
+    _text,
+)

@@ -43,6 +43,7 @@ _BATCHED: dict[str, frozenset[str]] = {
     "SanaTransformer2DModel": frozenset(
         {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
     ),
+    "ZImageTransformer2DModel": frozenset(),  # all by position: lists of rows, and the timestep
     "UNet2DConditionModel": frozenset(
         {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "added_cond_kwargs"}
     ),
@@ -58,20 +59,23 @@ def split_guidance(denoiser: torch.nn.Module, group: dist.ProcessGroup) -> None:
     Raises:
         TypeError: a denoiser whose arguments are not known here.
     """
-    name = type(denoiser).__name__
-    if name not in _BATCHED:
-        raise TypeError(f"the guidance batch of {name} cannot be split: its arguments are not known")
+    # xfuser derives some of its models from the diffusers class.
+    name = next((kind.__name__ for kind in type(denoiser).__mro__ if kind.__name__ in _BATCHED), None)
+    if name is None:
+        unknown = type(denoiser).__name__
+        raise TypeError(f"the guidance batch of {unknown} cannot be split: its arguments are not known")
+    batched = _BATCHED[name]
     rank = dist.get_rank(group)
 
     def take_half(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        # Positional arguments are, in all these pipelines, the latents and the timestep.
-        halves = {key: _argument(key, value, _BATCHED[name], rank) for key, value in kwargs.items()}
+        # Positional arguments are, in all these pipelines, the latents, the timestep and (Z-Image) the texts.
+        halves = {key: _argument(key, value, batched, rank) for key, value in kwargs.items()}
         return tuple(_half(value, rank) for value in args), halves
 
-    def gather(_: torch.nn.Module, __: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def gather(_: torch.nn.Module, __: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:
         if not isinstance(output, tuple):
             raise TypeError(f"{name} returned {type(output).__name__}; its pipeline must ask for a tuple")
-        return tuple(_gathered(part, group) for part in output)
+        return tuple(_gathered_rows(part, group) for part in output)
 
     denoiser.register_forward_pre_hook(take_half, with_kwargs=True)
     denoiser.register_forward_hook(gather)
@@ -88,6 +92,11 @@ def _argument(key: str, value: Any, batched: frozenset[str], rank: int) -> Any:
 def _half(value: Any, rank: int) -> Any:
     if isinstance(value, Mapping):
         return {key: _half(part, rank) for key, part in value.items()}
+    if isinstance(value, list):
+        if len(value) % 2:
+            raise ValueError(f"a list of {len(value)} rows has no two guidance halves")
+        rows = len(value) // 2
+        return value[rank * rows : (rank + 1) * rows]
     if not torch.is_tensor(value) or value.ndim == 0:  # a scalar timestep serves every row
         return value
     if value.shape[0] % 2:
@@ -101,6 +110,13 @@ def _has_tensor(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(_has_tensor(part) for part in value)
     return torch.is_tensor(value)
+
+
+def _gathered_rows(half: Any, group: dist.ProcessGroup) -> Any:
+    """A list of rows of one shape is gathered as one tensor, and is a list again."""
+    if isinstance(half, list):
+        return list(_gathered(torch.stack(half), group).unbind())
+    return _gathered(half, group)
 
 
 def _gathered(half: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:

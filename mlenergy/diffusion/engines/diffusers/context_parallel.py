@@ -18,9 +18,11 @@ _TOKENS_OUT = {0: ContextParallelInput(split_dim=1, expected_dims=3, split_outpu
 _ROTARY = ContextParallelInput(split_dim=0, expected_dims=2)
 _PATCHES = {"pos_embed": _TOKENS_OUT, "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3)}
 
-# Denoiser class -> where its sequence is split and gathered. FLUX brings its own plan.
+# Denoiser class -> where its sequence is split and gathered; None: it brings a plan of its own.
 _SPLITS: dict[str, dict[str, Any] | None] = {
     "FluxTransformer2DModel": None,
+    "Flux2Transformer2DModel": None,
+    "QwenImageTransformer2DModel": None,
     "SD3Transformer2DModel": {**_PATCHES, "context_embedder": _TOKENS_OUT},
     "PixArtTransformer2DModel": _PATCHES,
     "HunyuanDiT2DModel": {**_PATCHES, "": {"image_rotary_emb": [_ROTARY, _ROTARY]}},
@@ -44,8 +46,23 @@ def enable_context_parallel(denoiser: Any, plan: Plan, position: MeshPosition) -
         route_self_attention(denoiser, _SELF_ATTENTION[name])
     use_backend(denoiser, _backend(plan))
     with _adapted(plan):
-        denoiser.enable_parallelism(config=_config(plan, position), cp_plan=_SPLITS[name])
+        config = _config(plan, position)
+        denoiser.enable_parallelism(config=config, cp_plan=_SPLITS[name])
+    if not plan.spec.family.pads_text:
+        _share_each_text(denoiser, plan, config)
+        return {"text_shared_unevenly": None}  # by call: texts are as long as their prompts
     return {"text_shared_unevenly": _is_uneven(plan)}
+
+
+def _share_each_text(denoiser: Any, plan: Plan, config: ContextParallelConfig) -> None:
+    """Decide call by call: only a text that the ranks do not divide is shared in the slower way."""
+
+    def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        uneven = kwargs["encoder_hidden_states"].shape[1] % plan.parallel.sequence != 0
+        config.ulysses_anything = uneven and plan.parallel.ring == 1
+        config.ring_anything = uneven and plan.parallel.ulysses == 1
+
+    denoiser.register_forward_pre_hook(look, with_kwargs=True, prepend=True)
 
 
 def _config(plan: Plan, position: MeshPosition) -> ContextParallelConfig:

@@ -19,6 +19,7 @@ from mlenergy.diffusion.engines.call import (
     noise_generators,
 )
 from mlenergy.diffusion.engines.counted import flops_as_run
+from mlenergy.diffusion.engines.diffusers.cfg_calls import share_guidance_calls
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition, position_in_mesh
@@ -146,8 +147,16 @@ def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:
     if plan.parallel.tensor > 1:
         _shard_weights(denoiser, plan, position)
     if plan.parallel.cfg > 1:
-        split_guidance(denoiser, position.group("cfg"))
+        share_guidance(denoiser, plan, position.group("cfg"))
     return facts
+
+
+def share_guidance(denoiser: Any, plan: Plan, group: Any) -> None:
+    """Let the two ranks of `group` share what guidance asks of the denoiser: halves of a batch, or calls."""
+    if plan.spec.family.separate_guidance:
+        share_guidance_calls(denoiser, group)
+    else:
+        split_guidance(denoiser, group)
 
 
 def _shard_weights(denoiser: Any, plan: Plan, position: MeshPosition) -> None:

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 
 # Denoiser class -> attention modules whose processors call torch's attention themselves and have to
 # be led through diffusers' dispatcher. Cross-attention with a mask (PixArt) or of another length
-# (HunyuanDiT) is left as it is: not every kernel takes it. FLUX dispatches by itself.
+# (HunyuanDiT) is left as it is: not every kernel takes it. FLUX and the newer ones dispatch by themselves.
 _ROUTED = {
     "SD3Transformer2DModel": ("attn", "attn2"),
     "PixArtTransformer2DModel": ("attn1",),
     "HunyuanDiT2DModel": ("attn1",),
     "UNet2DConditionModel": ("attn1", "attn2"),
 }
-_NAMES = {**_ROUTED, "FluxTransformer2DModel": ("attn",)}
+_NAMES = {
+    **_ROUTED,
+    "FluxTransformer2DModel": ("attn",),
+    "Flux2Transformer2DModel": ("attn",),
+    "QwenImageTransformer2DModel": ("attn",),
+    "ZImageTransformer2DModel": ("attention",),
+}
 
 
 def set_attention(pipeline: Any, plan: Plan) -> None:

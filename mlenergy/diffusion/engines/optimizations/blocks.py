@@ -8,7 +8,10 @@ import torch
 from diffusers.models.attention import AttentionModuleMixin, FeedForward
 from diffusers.models.attention_processor import Attention
 
-_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks")
+_LISTS = (
+    *("transformer_blocks", "single_transformer_blocks", "blocks"),
+    *("noise_refiner", "context_refiner", "layers"),  # Z-Image, in this order
+)
 _UNET_BLOCK = "BasicTransformerBlock"
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import Batch, Generated, LoadReport
@@ -20,10 +19,9 @@ from mlenergy.diffusion.engines.call import (
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
-from mlenergy.diffusion.engines.xdit import importing
 from mlenergy.diffusion.engines.xdit.groups import form_groups
-from mlenergy.diffusion.engines.xdit.patches.registry import apply_patches
 from mlenergy.diffusion.engines.xdit.schedulers import check_scheduler
+from mlenergy.diffusion.engines.xdit.setup import engine_config, engine_facts, prepare_xfuser
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 
 
@@ -50,7 +48,7 @@ class XditEngine:
                 plan is one that xfuser cannot run.
         """
         watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
-        patches = _prepare_xfuser(plan)
+        patches = prepare_xfuser(plan)
         pipeline = load_on_every_rank(
             plan, cluster, optimizations, check=lambda folder: check_scheduler(plan, folder)
         )
@@ -60,7 +58,7 @@ class XditEngine:
         optimizations.after_split(wrapper.module)
         found |= call_facts(plan, wrapper.module.scheduler)
         found["weight_bytes"] = stored_weights(wrapper.module)
-        report = LoadReport(watch.load_s, {**_facts(plan, patches), **found})
+        report = LoadReport(watch.load_s, {**engine_facts(plan, patches), **found})
         return cls(plan, wrapper, optimizations, report)
 
     @property
@@ -127,58 +125,9 @@ class XditEngine:
         return not unet or int(get_classifier_free_guidance_rank()) == self.plan.parallel.cfg - 1
 
 
-def _prepare_xfuser(plan: Plan) -> tuple[str, ...]:
-    """Import xfuser with what this device needs and with its faults patched; returns the patches' names."""
-    importing.installed_version()
-    importing.use_our_logging()
-    if plan.device == "cpu":
-        from mlenergy.diffusion.engines.xdit import cpu  # only here: nothing of it may reach a GPU run
-
-        cpu.adapt()
-    importing.import_xfuser()
-    return apply_patches()
-
-
 def _wrapped(pipeline: Any, plan: Plan) -> Any:
     """The pipeline in xfuser's wrapper for this plan's degrees and dtype."""
-    from xfuser.config import xFuserArgs
     from xfuser.model_executor.pipelines.register import xFuserPipelineWrapperRegister
 
-    parallel = plan.parallel
-    config, _ = xFuserArgs(
-        model=plan.weights_from,
-        warmup_steps=parallel.pipefusion_warmup_steps,
-        use_parallel_vae=parallel.parallel_vae,
-        data_parallel_degree=parallel.data,
-        use_cfg_parallel=parallel.cfg == 2,
-        ulysses_degree=parallel.ulysses,
-        ring_degree=parallel.ring,
-        tensor_parallel_degree=parallel.tensor,
-        pipefusion_parallel_degree=parallel.pipefusion,
-        num_pipeline_patch=parallel.num_pipeline_patch,
-        attention_backend=_attention_backend(plan),
-    ).create_config()
-    # PipeFusion's receive buffers have this dtype; its default of float16 breaks other runs.
-    config.runtime_config.dtype = getattr(torch, plan.dtype)
+    config = engine_config(plan, plan.parallel)
     return xFuserPipelineWrapperRegister.get_class(pipeline)(pipeline, config)
-
-
-def _attention_backend(plan: Plan) -> str | None:
-    """The attention that xfuser is to use; None leaves the choice, among half-precision kernels, to it."""
-    if plan.optimizations.attention != "auto":
-        return ATTENTION[plan.optimizations.attention].xfuser
-    if plan.device == "cpu":
-        return "sdpa_flash"  # cpu.py puts the CPU kernel of the same family there
-    if plan.dtype == "float32":
-        return "sdpa"  # torch's own choice: the kernels that xfuser would take have no float32
-    return None
-
-
-def _facts(plan: Plan, patches: tuple[str, ...]) -> dict[str, Any]:
-    """Facts on this engine, for the results."""
-    return {
-        "xfuser_version": importing.installed_version(),
-        "mends": patches,  # the key of result schema 1
-        "approximation": plan.approximation,
-        "ranks_that_decode": "all" if plan.parallel.parallel_vae else "one a data-parallel group",
-    }

@@ -13,17 +13,31 @@ import itertools
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import pre_tokenizers
-from transformers import BertTokenizer, CLIPTokenizer, GemmaTokenizer, T5Tokenizer
+from transformers import BertTokenizer, CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Tokenizer
 from mlenergy.diffusion.models.hub import ModelFolder
 from mlenergy.diffusion.weights.random.modules import component_class
 
+_Entry = TypeVar("_Entry")
 _LETTERS = string.ascii_lowercase
+# Words that the pipelines of language models put around every prompt: each is one token, as in the published
+# vocabularies, so that the text is as long as theirs, and Qwen-Image cuts off just its preamble of 34 tokens.
+_AROUND_PROMPTS = (
+    *("system", "user", "assistant", "Describe", "the", "image", "by", "detailing", "color", "shape", "size"),
+    *("texture", "quantity", "text", "spatial", "relationships", "of", "objects", "and", "background"),
+)
+# Roles and texts between the marks of ChatML; Qwen3 closes an empty thought where it is not to think.
+_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}"
+    "{{ message.content }}{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
 _LONGER_IS_BETTER = {1: -12.0, 2: -10.0, 3: -8.0}  # log-probability by letters, so that long pieces win
 
 
@@ -134,6 +148,43 @@ def _template_words(wanted: Tokenizer) -> list[str]:
     return [word.replace(" ", "▁") for word in _unique(re.findall(r" ?[A-Za-z]+", "\n".join(lines)))]
 
 
+def _qwen2(wanted: Tokenizer) -> Qwen2Tokenizer:
+    """Bytes, the words around prompts, then groups of letters; every space is joined to the word after it."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = _unique([*_word_merges(), *_merges_after_spaces()])
+    merges = pairs[: wanted.vocabulary - len(special) - len(alphabet)]
+    pieces = [*alphabet, *("".join(pair) for pair in merges)]
+    tokenizer = Qwen2Tokenizer(
+        vocab=_numbered(_filled(_unique(pieces), wanted.vocabulary - len(special)) + list(special)),
+        merges=merges,
+        model_max_length=wanted.model_max_length,
+        additional_special_tokens=list(special[1:]),
+    )
+    tokenizer.chat_template = _CHAT
+    return tokenizer
+
+
+def _word_merges() -> Iterator[tuple[str, str]]:
+    """Letter after letter to the whole word; those after a space first, or others would cut them."""
+    spaced = [f"Ġ{word}" for word in _AROUND_PROMPTS]  # Ġ is how a byte-level vocabulary writes a space
+    for whole in (*spaced, *_AROUND_PROMPTS):
+        yield from ((whole[:end], whole[end]) for end in range(1, len(whole)))
+
+
+def _merges_after_spaces() -> Iterator[tuple[str, str]]:
+    """Letters to pairs, pairs to triples; a space joins the first group of its word."""
+    for first, second in itertools.product(_LETTERS, _LETTERS):
+        yield first, second
+    for first, second, third in itertools.product(_LETTERS, _LETTERS, _LETTERS):
+        yield first + second, third
+    for letter in _LETTERS:
+        yield "Ġ", letter
+    for group in _groups():
+        if len(group) > 1:
+            yield "Ġ", group
+
+
 def _groups() -> Iterator[str]:
     """Every group of one, two and three letters."""
     for length in (1, 2, 3):
@@ -146,7 +197,7 @@ def _filled(pieces: list[str], size: int) -> list[str]:
     return pieces + [f"<placeholder_{number}>" for number in range(size - len(pieces))]
 
 
-def _unique(pieces: Iterable[str]) -> list[str]:
+def _unique(pieces: Iterable[_Entry]) -> list[_Entry]:
     return list(dict.fromkeys(pieces))
 
 
@@ -159,4 +210,5 @@ _BUILDERS: dict[str, Callable[[Tokenizer], Any]] = {
     "T5Tokenizer": _t5,
     "BertTokenizer": _bert,
     "GemmaTokenizer": _gemma,
+    "Qwen2Tokenizer": _qwen2,
 }

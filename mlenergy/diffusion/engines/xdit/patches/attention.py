@@ -17,15 +17,19 @@ def flux_uneven_text() -> list[Patch]:
     """
     from xfuser.model_executor.models.transformers import transformer_flux
 
-    return [Patch(transformer_flux, "USP", _flux_attention)]
+    return [Patch(transformer_flux, "USP", text_in_joint_tensors)]
 
 
-def _flux_attention(original: Any) -> Any:
+def text_in_joint_tensors(original: Any) -> Any:
+    """The attention with a whole text, which stands before the image, as joint tensors (FLUX.1, FLUX.2)."""
+
     def attention(query: Any, key: Any, value: Any, **options: Any) -> Any:
         from xfuser.core.distributed import get_runtime_state, get_sequence_parallel_world_size
 
         state = get_runtime_state()
-        whole_text = get_sequence_parallel_world_size() > 1 and not state.split_text_embed_in_sp
+        # Only pipelines of xfuser's own say how they share the text; in diffusers' ones it is in equal parts.
+        in_parts = getattr(state, "split_text_embed_in_sp", True)
+        whole_text = get_sequence_parallel_world_size() > 1 and not in_parts
         if options.get("joint_strategy") is not None or not whole_text:
             return original(query, key, value, **options)
         text = state.max_condition_sequence_length

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packaging.specifiers import SpecifierSet
 
 from mlenergy.diffusion.engines.xdit import importing
-from mlenergy.diffusion.engines.xdit.patches import attention, guidance, pipelines, scheduler
+from mlenergy.diffusion.engines.xdit.patches import attention, exchanged, guidance, pipelines, scheduler
 from mlenergy.diffusion.engines.xdit.patches.patch import Patch
 
 _ONLY_THIS = SpecifierSet("==0.7.0")
@@ -148,6 +148,38 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
         True,
         pipelines.caches_on_own_device,
     ),
+    KnownFault(
+        "flux2-uneven-text",
+        "FLUX.2 counts the text once a rank where the ranks cannot share it evenly",
+        _ONLY_THIS,
+        "model_executor/models/transformers/transformer_flux2.py: xFuserFlux2AttnProcessor.__call__",
+        True,
+        exchanged.flux2_uneven_text,
+    ),
+    KnownFault(
+        "flux2-pipefusion-cache",
+        "FLUX.2 under PipeFusion updates its key cache twice and crashes",
+        _ONLY_THIS,
+        "model_executor/models/transformers/transformer_flux2.py: xFuserFlux2AttnProcessor.__call__",
+        False,
+        exchanged.flux2_cache_updated_twice,
+    ),
+    KnownFault(
+        "qwen-uneven-text",
+        "Qwen-Image pads a text that the ranks cannot share evenly with zeros, and attends to them",
+        _ONLY_THIS,
+        "model_executor/models/transformers/transformer_qwen.py: forward",
+        True,
+        exchanged.qwen_uneven_text,
+    ),
+    KnownFault(
+        "z-image-arguments",
+        "Z-Image lacks the argument joint_attention_kwargs, which diffusers 0.42.1's pipeline passes",
+        _ONLY_THIS,
+        "model_executor/models/transformers/transformer_z_image.py: forward",
+        False,
+        exchanged.z_image_arguments,
+    ),
 )
 
 # Faults that this engine cannot run into, and why.
@@ -177,6 +209,19 @@ REFUSED: dict[str, str] = {
     "parallel-vae-alone": "parallel VAE without another mode does nothing and says nothing",
     "hunyuandit-pipefusion-guidance": "HunyuanDiT's PipeFusion needs the guidance batch",
     "pipefusion-patches": "PipeFusion takes fewer patches than asked for where they do not fit",
+    "text-masks": (
+        "Qwen-Image's and Z-Image's transformers ignore the mask of a batch's padded texts under Ulysses and "
+        "ring: a rank takes one row"
+    ),
+    "klein-guidance": (
+        "the pipeline for FLUX.2 klein leaves guidance out and says nothing; klein's transformer serves "
+        "diffusers' own"
+    ),
+    "klein-uneven-text": (
+        "FLUX.2's transformer in diffusers' pipeline hangs on a text that the ranks cannot share evenly"
+    ),
+    "flux2-patches-sequence": "FLUX.2 crashes where PipeFusion's patches are shared by Ulysses or ring",
+    "flux2-parallel-vae": "parallel VAE hangs in FLUX.2's pipeline, as only its last ranks decode",
     "noise-schedulers": "schedulers without a wrapper of xfuser's draw noise for each rank's part alone",
 }
 
