@@ -60,8 +60,9 @@ class Case:
 
     def _words(self) -> list[str]:
         rows = 2 if self.mode == "data 2" else 1
-        work = f"--workload.model_id {self.model} --workload.height 128 --workload.width 128"
-        work += f" --workload.inference_steps 3 --workload.batch_size {rows} --workload.dtype bfloat16"
+        work = f"--workload.model_id {self.model} --workload.batch_size {rows} --workload.dtype bfloat16"
+        if BY_ID[self.model].next_scale is None:  # else the size and the scales are the model's
+            work += " --workload.height 128 --workload.width 128 --workload.inference_steps 3"
         if self.model.startswith("tiny/sd3"):
             # 140 tokens with CLIP's: of uneven parts ranks tell each other the lengths, which are values.
             work += " --workload.max_sequence_length 63"
@@ -111,7 +112,7 @@ QUICK = (
         "sd3.5 diffusers cfg 2",
         "pixart-sigma diffusers ring 2",
     ),
-    *("sdxl xdit alone", "flux xdit ulysses 2 --use_fbcache"),
+    *("sdxl xdit alone", "flux xdit ulysses 2 --use_fbcache", "var autoregressive data 2"),
 )
 SHOWN = {
     case.name: case

@@ -30,6 +30,7 @@ from mlenergy.diffusion.config.resolve import make_plan  # noqa: E402
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank  # noqa: E402
 from mlenergy.diffusion.engine import Batch  # noqa: E402
 from mlenergy.diffusion.engines import load_engine, loading  # noqa: E402
+from mlenergy.diffusion.engines.autoregressive import var_model  # noqa: E402
 from mlenergy.diffusion.engines.diffusers import mesh  # noqa: E402
 from mlenergy.diffusion.engines.xdit import groups, setup  # noqa: E402
 from mlenergy.diffusion.engines.xdit.patches import registry  # noqa: E402
@@ -82,7 +83,9 @@ def run(words: list[str], rank: int, world: int) -> dict[str, Any]:
         denoiser.register_forward_hook(lambda *_: LOG.mark("leave"))
         LOG.clear()
         rows = plan.batch_size
-        images = engine.generate(Batch(("a red fox in the snow",) * rows, tuple(range(rows)))).images
+        classes = tuple(range(rows)) if plan.is_class_conditional else ()
+        batch = Batch(("a red fox in the snow",) * rows, tuple(range(rows)), classes)
+        images = engine.generate(batch).images
         record = {
             "device": str(device),
             "held_on": sorted(held),
@@ -107,7 +110,8 @@ def build_without_values() -> None:
     loading.locate = lambda *_: None  # type: ignore[assignment]
     pipeline._saved = lambda _, plan, place: pipeline._random(None, plan, place)
     for name in ("draw_by_name", "draw_in_order"):
-        setattr(random_pipeline, name, lambda *_: lambda *_: None)
+        for module in (random_pipeline, var_model):
+            setattr(module, name, lambda *_: lambda *_: None)
     random_pipeline._fingerprint = lambda _: "no values"
     random_pipeline.follow_input = lambda _: True
 

@@ -101,6 +101,7 @@ def _print_json(plan: Plan, sizing: Sizing | None, reason: str | None, forecasts
 
 def _print_needs(console: Console, sizing: Sizing) -> None:
     own = sizing.own
+    call = "scale in the mean" if own.engine == "autoregressive" else "step"
     parts = ", ".join(
         f"{name} {number(size / GIB)}" for name, size in own.memory.parameter_bytes.items() if size
     )
@@ -109,7 +110,7 @@ def _print_needs(console: Console, sizing: Sizing) -> None:
         "weights": f"{number(sum(own.memory.parameter_bytes.values()) / GIB)} GiB a rank ({parts})",
         "peak memory": f"about {number(own.memory.peak_bytes / GIB)} GiB a rank, in {own.memory.peak_stage}"
         + _fits_text(own, sizing.gpu_memory_gib),
-        "work": f"{number(work['total'])} TFLOPs an iteration, {number(work['denoise_step'])} a step",
+        "work": f"{number(work['total'])} TFLOPs an iteration, {number(work['denoise_step'])} a {call}",
         "sent": f"{_mebibytes(own)} MiB by each rank in a step",
     }
     for name, text in rows.items():

@@ -127,7 +127,10 @@ def _ways_out(plan: Plan, estimate: Estimate) -> list[str]:
         ways += _offered(plan, "vae_decode")
     if plan.dtype == "float32":
         ways.append("--workload.dtype bfloat16")
-    return [*ways, "a smaller --workload.height and .width"]
+    model = plan.spec.next_scale
+    if model is None or len(model.schedules) > 1:  # else there is no other size
+        ways.append("a smaller --workload.height and .width")
+    return ways or ["a smaller model"]
 
 
 def _offered(plan: Plan, saves: Literal["weights", "vae_decode"]) -> list[str]:

@@ -56,7 +56,10 @@ def test_replays_give_the_images_of_plain_calls(plan_of):
         (["--scheduler", "euler"], "--scheduler: the autoregressive engine does not offer it"),
         (["--quantization", "int8-weight-only"], "--quantization: the autoregressive engine"),
         (["--use_fp8_t5_encoder"], "--use_fp8_t5_encoder: the autoregressive engine"),
-        (["--ulysses_degree", "2"], "--ulysses_degree: the autoregressive engine does not offer it for var"),
+        (
+            ["--ulysses_degree", "2"],
+            r"--ulysses_degree: the autoregressive engine does not offer .*by --data_parallel_degree",
+        ),
         (["--engine", "diffusers"], "use --engine autoregressive"),
         (["--workload.inference_steps", "7"], r"has no denoising steps: it predicts 4 scales; leave"),
         (["--workload.height", "128"], r"makes images of 64x64 .* and no others, not of 128x64"),

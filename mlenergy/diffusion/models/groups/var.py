@@ -6,8 +6,12 @@ The engine is this package's own.
 
 from __future__ import annotations
 
-from mlenergy.diffusion.models.spec import Dtype, Family, ModelSpec
+from typing import get_args
+
+from mlenergy.diffusion.models.spec import Dtype, Family, Mode, ModelSpec
 from mlenergy.diffusion.models.var import HUB_ID, TINY_CONFIG, VarConfig, files_of, next_scale, published
+
+_WHOLE_IMAGES = "each process makes whole images, its share of the batch by --data_parallel_degree"
 
 VAR = Family(
     name="var",
@@ -19,6 +23,7 @@ VAR = Family(
     caches={},
     has_t5=False,
     condition="class",
+    reasons=dict.fromkeys(get_args(Mode), _WHOLE_IMAGES),
     unguided_scale=0.0,  # guidance grows from none at the first scale to 1 + scale at the last
 )
 
