@@ -37,6 +37,8 @@ class SweepArgs:
     """Place where runs are started: on this machine, or as Slurm job arrays."""
     print: bool = False
     """Show exactly what would run or be submitted, and stop."""
+    gpu: str | None = None
+    """With --print: GPU to forecast the seconds and joules of all runs for, such as H100. Default: none."""
     status: bool = False
     """Show the state of each run, and stop."""
     resume: bool = True
@@ -68,8 +70,10 @@ def main(argv: list[str]) -> int:
     session = Session(spec, expand(spec), Ledger.load(spec.folder / "state.json"), asked.resume)
     if asked.status:
         return session.show_state()
+    if asked.gpu is not None and not asked.print:
+        raise UserError("--gpu is the GPU of a forecast, for --print; --gpus chooses those that runs may use")
     if asked.print:
-        code = session.print_commands(asked.executor, gpus, asked.slots)
+        code = session.print_commands(asked.executor, gpus, asked.slots, asked.gpu)
         _check_any(session)
         return code
     with folder_lock(spec.folder, "change folder in the sweep file"):

@@ -20,6 +20,7 @@ from mlenergy.diffusion.report.show_view import print_table
 from mlenergy.diffusion.results.collect import collect
 from mlenergy.diffusion.results.lock import holder_of
 from mlenergy.diffusion.sweep.expand import Run
+from mlenergy.diffusion.sweep.forecast import total_of
 from mlenergy.diffusion.sweep.spec import SweepSpec
 from mlenergy.diffusion.sweep.todo import ToDo, hold_back, prune, what_is_left
 from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_table
@@ -119,21 +120,26 @@ class Session:
         self._print(count_line(self.ledger, self.numbers))
         return 0
 
-    def print_commands(self, executor: str, gpus: Sequence[str] | None, slots: int | None) -> int:
-        """Print exactly what would run, or be submitted, in order, without starting or writing anything."""
+    def print_commands(
+        self, executor: str, gpus: Sequence[str] | None, slots: int | None, forecast_gpu: str | None = None
+    ) -> int:
+        """Print exactly what would run, or be submitted, in order, without starting or writing anything.
+
+        forecast_gpu: GPU that the seconds and joules of all of it are forecast for.
+
+        Raises:
+            UserError: no data sheet of that GPU is known.
+        """
         held: list[Job] = []
         if executor == "local":
             todo, _ = self._to_do_here(gpus, slots)
         else:
             slurm.refresh(self.ledger, save=False)
             todo, held = self._to_do_on_cluster()
-        for one in todo.pruned:
-            self._print(f"# run {one.number} cannot work: {one.reason}")
-        for number, entry in self._entries():
-            if entry.state in ("complete", "submitted", "running"):
-                self._print(f"# run {number} is {entry.state}: {entry.folder or entry.slurm_task}")
-        for job in held:
-            self._print(f"# {self._why_held(job)}")
+        self._print_why_not(todo, held)
+        if forecast_gpu is not None:
+            for line in total_of(todo.jobs, forecast_gpu).lines():
+                self._print(f"# {line}")
         if executor == "local":
             for job in todo.jobs:
                 self._print(shlex.join(command_of(job, self.extra)))
@@ -145,6 +151,16 @@ class Session:
             self._print(f"# sbatch {folder / array.name}.sbatch")
             self._print(slurm.sbatch_text(array, self.spec.slurm, self.spec.name, folder))
         return 0
+
+    def _print_why_not(self, todo: ToDo, held: Sequence[Job]) -> None:
+        """Print the reasons against what would not run."""
+        for one in todo.pruned:
+            self._print(f"# run {one.number} cannot work: {one.reason}")
+        for number, entry in self._entries():
+            if entry.state in ("complete", "submitted", "running"):
+                self._print(f"# run {number} is {entry.state}: {entry.folder or entry.slurm_task}")
+        for job in held:
+            self._print(f"# {self._why_held(job)}")
 
     def _to_do_here(self, gpus: Sequence[str] | None, slots: int | None) -> tuple[ToDo, Slots]:
         todo = what_is_left(self.spec, self.runs, self.ledger, "here", self.resume)
