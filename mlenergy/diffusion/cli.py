@@ -6,10 +6,15 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.environment.platforms import check_system
 from mlenergy.diffusion.errors import UserError, quiet_pipe
 from mlenergy.diffusion.version import __version__
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.config.args import PlanArgs
+    from mlenergy.diffusion.config.plan import Plan
 
 USER_ERROR = 2
 PROG = "mlenergy"
@@ -92,9 +97,24 @@ def _plan(argv: list[str]) -> int:
     from mlenergy.diffusion.report.cost_view import Target, print_sized_plan
 
     args = parse_plan_args(argv, f"{PROG} plan")
-    plan = plan_of(args, None, for_gpu=args.gpu is not None or args.gpu_memory_gib is not None)
+    for_gpu = any(given is not None for given in (args.gpu, args.gpus, args.gpu_memory_gib))
+    plan = plan_of(args, None, for_gpu=for_gpu)
+    if args.gpus is not None:
+        return _compare_gpus(plan, args)
+    if args.images_per_day is not None:
+        raise UserError("--images_per_day compares GPUs; name them: --gpus H100,B200")
     target = Target.of(args.gpu, args.gpu_memory_gib, args.calibration)
     print_sized_plan(plan, args.processes, target, as_json=args.json)
+    return 0
+
+
+def _compare_gpus(plan: Plan, args: PlanArgs) -> int:
+    from mlenergy.diffusion.forecast.predict import read_fitted
+    from mlenergy.diffusion.report.fleet_view import demand_of, print_fleet
+
+    demand = demand_of(args.images_per_day, args.max_latency_s, args.gpu_hour, args.price_kwh)
+    gpus = [name.strip() for name in (args.gpus or "").split(",") if name.strip()]
+    print_fleet(plan, gpus, demand, read_fitted(args.calibration), as_json=args.json)
     return 0
 
 

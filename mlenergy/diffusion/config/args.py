@@ -29,6 +29,7 @@ SHARE = Range(above=0, below=1, example="0.01 for 1 %")
 SECONDS = Range(least=0, most=YEAR_S)
 WATTS = Range(above=0, most=100_000)
 GIBIBYTES = Range(above=0, most=1_000_000)
+POSITIVE = Range(above=0, most=1e15)
 
 
 @option_group("general")
@@ -215,6 +216,16 @@ class PlanOptions:
     """GPU to forecast seconds and joules for, such as H100. Default: none."""
     calibration: Path | None = None
     """Constants of the forecast, from mlenergy calibrate. Default: those fitted to published runs."""
+    gpus: Annotated[str | None, tyro.conf.arg(metavar="GPU,...")] = None
+    """GPUs to compare for --images_per_day, separated by commas, such as H100,B200,L40S. Default: none."""
+    images_per_day: Annotated[float | None, POSITIVE] = None
+    """With --gpus: images to be made in a day. Default: none."""
+    max_latency_s: Annotated[float | None, POSITIVE] = None
+    """With --gpus: seconds that a batch may take at most. Default: any."""
+    gpu_hour: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GPU=PRICE ...")] = ()
+    """With --gpus: prices of an hour of a GPU, such as H100=2.5. Default: none."""
+    price_kwh: Annotated[float | None, POSITIVE] = None
+    """With --gpus: price of a kWh. Default: none."""
 
 
 @dataclass(frozen=True)
