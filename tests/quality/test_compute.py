@@ -11,6 +11,7 @@ from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.quality import evaluate
 from mlenergy.diffusion.quality.evaluate import METRICS, Extractors, Settings
 from mlenergy.diffusion.quality.inception_features import FeatureExtractor
 from mlenergy.diffusion.quality.reference import psnr_db, ssim
@@ -195,7 +196,7 @@ def test_runs_that_are_unfit_are_refused_in_one_line(tmp_path, run, reference, e
     assert "its result is not complete" in refused(changed)
 
 
-def test_metrics_without_what_they_need_are_refused_in_one_line(run, reference, extractors):
+def test_metrics_without_what_they_need_are_refused_in_one_line(run, reference, extractors, monkeypatch):
     for metrics, options, line in (
         ((), {}, "nothing to compute: give --reference with --inception FILE"),
         (["fid"], {"extractors": extractors}, "fid needs --reference"),
@@ -210,5 +211,11 @@ def test_metrics_without_what_they_need_are_refused_in_one_line(run, reference, 
     ):
         with pytest.raises(UserError, match=line):
             compute(run, metrics, **options)
+    with pytest.raises(UserError, match=r"--device cuda:99: .*; give auto, cpu or cuda"):
+        compute(run, ["fid"], reference, extractors, settings=Settings(device="cuda:99"))
+    monkeypatch.setattr(evaluate, "missing_extra", lambda package, extra: f"needs the package {package}")
+    with pytest.raises(UserError, match="FID needs the package torchmetrics"):
+        compute(run, ["fid"], reference, extractors)
+    monkeypatch.undo()
     with pytest.raises(UserError, match="LPIPS needs --lpips FILE"):
         compute(run, ["lpips"], read_reference(save_run(run.parent / "pair", IMAGES)))
