@@ -57,6 +57,8 @@ def test_the_numbers_below_the_table_follow_from_the_report():
     said = [
         f"{100 * share:.1f} % of the baseline's window",
         digits(1 / (1 - share * (1 - 20 / 50))) + ";",
+        f"{digits(BY_NAME['DPM-Solver++, 20 steps']['speed_factor'])} was measured with DPM-Solver++",
+        f"{digits(BY_NAME['UniPC, 20 steps']['speed_factor'])} with UniPC",
         f"{digits(BY_NAME['torch.compile']['speed_factor'])} times faster",
         f"a first call of {digits(compiled['first_call_s'])} s instead of {digits(base['first_call_s'])} s",
         f"pays from {round((compiled['first_call_s'] - base['first_call_s']) / saved)} images on",
