@@ -94,10 +94,8 @@ def test_joules_are_those_of_the_windows_of_all_segments(trained):
     assert record["energy_per_image_j"] == pytest.approx(record["energy_j"] / 64)
 
 
-@pytest.mark.parametrize(
-    ("signal", "code", "windows"),
-    [("SIGINT", 130, 3), pytest.param("SIGKILL", -9, 3, marks=pytest.mark.full)],
-)
+@pytest.mark.full  # test_loss.py holds the same of a trainer by itself
+@pytest.mark.parametrize(("signal", "code", "windows"), [("SIGINT", 130, 3), ("SIGKILL", -9, 3)])
 def test_a_training_that_goes_on_makes_the_same_curve_and_weights(
     trained, pictures, tmp_path, signal, code, windows
 ):
@@ -181,6 +179,7 @@ def test_two_processes_train_what_one_does(pictures, trained, tmp_path):
     assert "holds another training" in line
 
 
+@pytest.mark.full
 def test_the_launcher_merges_the_lora_and_the_image_changes(trained, tmp_path):
     words = ["--device", "cpu", "--warmup_iters", "0", "--benchmark_iters", "1", "workload:t2i"]
     words += ["--workload.model_id", "tiny/pixart-alpha", "--workload.height", "64", "--workload.width", "64"]

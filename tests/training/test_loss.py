@@ -19,6 +19,7 @@ from mlenergy.diffusion.training.loss import NoiseLoss
 from mlenergy.diffusion.training.options import FinetuneArgs
 from mlenergy.diffusion.training.samples import draw, image_of
 from mlenergy.diffusion.training.trainer import Trainer, learning_rate
+from mlenergy.diffusion.weights.peft_adapter import merge_peft
 from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline
 
 CPU = torch.device("cpu")
@@ -35,11 +36,11 @@ def loss():
 def trainer(pictures):
     made = []
 
-    def make(loss, **options):
+    def make(loss, precision="no", **options):
         words = {"model_id": "tiny/pixart-alpha", "dataset": pictures, "out": pictures, "learning_rate": 1e-2}
         args = FinetuneArgs(**(words | options))
         images = read_images(pictures)
-        made.append(Trainer(args, loss.pipeline, loss, images, Cluster(Rank(), CPU, None), "no"))
+        made.append(Trainer(args, loss.pipeline, loss, images, Cluster(Rank(), CPU, None), precision))
         return made[-1]
 
     yield make
@@ -158,11 +159,53 @@ def test_gradients_reach_the_lora_alone(loss, trainer):
 def test_accumulated_gradients_are_those_of_a_larger_batch(loss, trainer):
     whole = trainer(loss, batch_size=4)
     whole.train(whole.batch(0, 3))
-    again = NoiseLoss.of(build_random_pipeline("tiny/pixart-alpha", CPU, torch.float32), 64, 64, 20)
-    parts = trainer(replace(again, text_tokens=loss.text_tokens), batch_size=1, gradient_accumulation=4)
+    parts = trainer(fresh(), batch_size=1, gradient_accumulation=4)
     parts.train(parts.batch(0, 3))
     for one, other in zip(whole.curve, parts.curve, strict=True):
         assert (one.loss, one.grad_norm) == pytest.approx((other.loss, other.grad_norm), rel=1e-3)
+
+
+def fresh(dtype=torch.float32):
+    return NoiseLoss.of(build_random_pipeline("tiny/pixart-alpha", CPU, dtype), 64, 64, 20)
+
+
+def test_a_saved_state_goes_on_exactly_and_its_adapter_is_what_was_trained(loss, trainer, tmp_path):
+    whole = trainer(loss, batch_size=2)
+    whole.train(whole.batch(0, 4))
+    begun = trainer(fresh(), batch_size=2)
+    begun.train(begun.batch(0, 2))
+    begun.save_state(tmp_path)
+    resumed_loss = fresh()
+    resumed = trainer(resumed_loss, batch_size=2)
+    resumed.load_state(tmp_path)
+    resumed.train(resumed.batch(2, 4))
+    assert [*begun.curve, *resumed.curve] == whole.curve
+    assert all(torch.equal(a, b) for a, b in zip(whole.trainable, resumed.trainable, strict=True))
+    whole.save_adapter(tmp_path)
+    merged = fresh().pipeline
+    assert merge_peft(merged, str(tmp_path)) is None
+    with torch.no_grad():
+        one = draws_of(0)[0].noise[None]
+        embeds, mask, *_ = merged.encode_prompt(["text"], False, max_sequence_length=20)
+        size = {"resolution": torch.tensor([[64.0, 64.0]]), "aspect_ratio": torch.tensor([[1.0]])}
+        given = {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, "added_cond_kwargs": size}
+        given |= {"timestep": torch.tensor([500]), "return_dict": False}
+        outputs = [part.transformer(one, **given)[0] for part in (merged, loss.pipeline, fresh().pipeline)]
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-4)
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-2)
+
+
+def test_activations_that_are_computed_again_and_16_bits_train_the_same(loss, trainer):
+    plain = trainer(loss, batch_size=2)
+    plain.train(plain.batch(0, 3))
+    again = trainer(fresh(), batch_size=2, gradient_checkpointing=True)
+    again.train(again.batch(0, 3))
+    assert [step.loss for step in again.curve] == pytest.approx([step.loss for step in plain.curve], rel=1e-5)
+    plain.close()  # accelerate keeps one precision for the whole process
+    half = trainer(fresh(torch.bfloat16), "bf16", batch_size=2)
+    half.train(half.batch(0, 3))
+    assert all(parameter.dtype == torch.float32 for parameter in half.trainable)
+    assert [step.loss for step in half.curve] == pytest.approx([step.loss for step in plain.curve], rel=0.05)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(loss, trainer, monkeypatch):
