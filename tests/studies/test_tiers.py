@@ -10,7 +10,7 @@ import pytest
 from study_cells import measured, refused
 
 from mlenergy.diffusion.studies.command import main
-from mlenergy.diffusion.studies.content import Gap, Measured, Pictures, Table, Text
+from mlenergy.diffusion.studies.content import Chart, Gap, Measured, Pictures, Table, Text
 from mlenergy.diffusion.studies.files import report_json
 from mlenergy.diffusion.studies.outcome import Outcome
 from mlenergy.diffusion.studies.techniques import DISTILLED, stacks, techniques
@@ -132,6 +132,13 @@ def test_the_table_tells_factors_likeness_and_gaps(outcome):
     stack = rows["DPM-Solver++, 20 steps, float16"]
     assert stack["speed_factor"].value == 5 and "no GPU takes part" in stack["energy_factor"].reason
     json.dumps(report_json(made), allow_nan=False)
+
+
+def test_the_chart_has_a_series_for_each_tier(outcome):
+    chart = next(part for part in report(*outcome).parts if isinstance(part, Chart))
+    assert [series.label for series in chart.series] == ["tier 1", "stack 1"]
+    (point, _), _ = (series.points for series in chart.series)
+    assert point.x == 2.5 and 0.9 < point.y < 1
 
 
 def test_the_summary_quotes_no_doubtful_factor(outcome):

@@ -226,10 +226,7 @@ def _chart(rows: Sequence[_Row]) -> Chart:
         "Speed against likeness",
         "times faster than the baseline",
         "SSIM with the baseline's images",
-        [
-            Series(tier if tier.startswith("stack") else f"tier {tier}", points)
-            for tier, points in by_tier.items()
-        ],
+        [Series(tier, points) for tier, points in by_tier.items()],
         note="Each point is a row of the table that has both; further right and up is better.",
     )
 
