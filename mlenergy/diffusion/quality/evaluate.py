@@ -144,7 +144,10 @@ class Evaluation:
         texts = [image.text for image in self.images.images]
         lacking = next((image.name for image in self.images.images if image.text is None), None)
         if lacking is not None:
-            raise UserError(f"CLIP score needs the prompt of each image; {lacking} has none")
+            raise UserError(
+                f"CLIP score needs the prompt of each image; {lacking} has none "
+                "(images of a class-conditional model never have one)"
+            )
         clip = self._clip
         keys = [_key(image.sha256, image.text or "") for image in self.images.images]
 

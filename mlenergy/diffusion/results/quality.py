@@ -173,6 +173,8 @@ def read_reference(
 def run_images(folder: Path, result: Mapping[str, Any]) -> ImageSet:
     """The saved images of a result, each with its prompt, in the order of its requests.
 
+    Those of a class-conditional model have no text: no prompt steered them, so none can be held against them.
+
     Raises:
         UserError: there are none, or some are not there.
     """
@@ -182,7 +184,10 @@ def run_images(folder: Path, result: Mapping[str, Any]) -> ImageSet:
             f"{folder}: its images were not saved, only its prompts are known; run again without "
             "--no_save_images (and with --overwrite_results)"
         )
-    files = [(folder / entry["image"], entry["prompt"]) for entry in entries]
+    files = [
+        (folder / entry["image"], entry["prompt"] if entry.get("class_id") is None else None)
+        for entry in entries
+    ]
     lacking = next((file for file, _ in files if not file.is_file()), None)
     if lacking is not None:
         raise UserError(f"{lacking} is no longer there; bring it back, or run again with --overwrite_results")

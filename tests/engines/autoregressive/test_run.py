@@ -15,6 +15,7 @@ from PIL import Image
 
 import mlenergy.diffusion.results.build as build
 from mlenergy.diffusion.cli import main
+from mlenergy.diffusion.results.quality import run_images
 
 RUN = [sys.executable, "-m", "mlenergy.diffusion", "run"]
 SCHEMA = Path(build.__file__).parents[1] / "schema" / "results-v1.json"
@@ -44,6 +45,12 @@ def alone(base):
 @pytest.fixture(scope="module")
 def two_ranks(base):
     return measure(base / "two", "--data_parallel_degree", "2")
+
+
+def test_no_text_is_held_against_the_images(alone):
+    folder = alone[1]
+    found = run_images(folder, json.loads((folder / "results.json").read_text()))
+    assert len(found) == 8 and {image.text for image in found.images} == {None}
 
 
 def pixels(folder, index):
