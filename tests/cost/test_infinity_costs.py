@@ -17,7 +17,7 @@ from mlenergy.diffusion.cost.count import peak_bytes
 from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.engines.autoregressive.infinity_model import empty_parts
 from mlenergy.diffusion.engines.autoregressive.infinity_text import empty_text_encoder
-from mlenergy.diffusion.engines.autoregressive.infinity_transformer import InfinityTransformer, Memory
+from mlenergy.diffusion.engines.autoregressive.infinity_transformer import InfinityTransformer
 from mlenergy.diffusion.models.infinity import InfinityConfig
 from mlenergy.diffusion.models.infinity_sizes import image_size
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -48,18 +48,25 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.zeros(shape, device="meta", dtype=dtype)
 
 
-def memory_of(plan: Plan, rows: int) -> Memory:
-    size = image_size(plan.height_px, plan.width_px)
-    assert size is not None and plan.max_sequence_length is not None
-    length = plan.max_sequence_length
-    features = meta(rows, length, config_of(plan).text.width)
-    return Memory(features, meta(rows, length, dtype=torch.bool), size)
+class Scales:
+    """The scales of one generation on the meta device."""
 
+    def __init__(self, plan: Plan, transformer: InfinityTransformer) -> None:
+        size = image_size(plan.height_px, plan.width_px)
+        assert size is not None and plan.max_sequence_length is not None
+        rows, length = 2 if plan.runs_guidance_batch else 1, plan.max_sequence_length
+        self.features = meta(rows, length, config_of(plan).text.width)
+        self.visible = meta(rows, length, dtype=torch.bool)
+        self.transformer, self.rows, self.size = transformer, rows, size
+        self.cache = transformer.new_cache(rows, length, size)
 
-def run_scale(transformer: InfinityTransformer, memory: Memory) -> None:
-    rows, columns = memory.size.scales[memory.scale]
-    codes = meta(len(memory.features), rows * columns, transformer.config.bits) if memory.scale else None
-    transformer(codes, memory)
+    def run(self, scale: int) -> None:
+        rows, columns = self.size.scales[scale]
+        x = self.transformer.start(self.rows)
+        if scale:
+            codes = meta(1, rows * columns, self.transformer.config.bits)
+            x = self.transformer.embed(codes, scale).repeat(self.rows, 1, 1)
+        self.transformer(x, self.features, self.visible, self.cache, scale)
 
 
 def text_inputs(plan: Plan, rows: int = 1) -> dict[str, torch.Tensor]:
@@ -92,11 +99,11 @@ def test_every_operator_is_in_the_formulas(model: str, work: dict[str, Any]) -> 
     counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     assert counted == costs.parameters
     assert plan.spec.parameters in (sum(counted.values()), None)
-    memory = memory_of(plan, rows=2 if plan.runs_guidance_batch else 1)
-    scales = tuple(flops(lambda: run_scale(transformer, memory)) for _ in memory.size.scales)
-    assert scales == costs.scale_flops
+    scales = Scales(plan, transformer)
+    for scale, wanted in enumerate(costs.scale_flops):
+        assert flops(lambda scale=scale: scales.run(scale)) == wanted
     assert flops(lambda: encoder(**text_inputs(plan))) == costs.condition_flops
-    rows, columns = memory.size.scales[-1]
+    rows, columns = scales.size.scales[-1]
     codes = meta(1, config.vae.code_bits, rows * config.patch, columns * config.patch)
     assert flops(lambda: vae.decode(codes)) == costs.decode_flops
 
@@ -127,9 +134,9 @@ def test_activations_are_those_that_torch_makes(model: str, dtype: str) -> None:
     assert isinstance(transformer, InfinityTransformer)
 
     def all_scales() -> None:
-        memory = memory_of(plan, rows=2)
-        for _ in memory.size.scales:
-            run_scale(transformer, memory)
+        scales = Scales(plan, transformer)
+        for scale in range(len(scales.size.scales)):
+            scales.run(scale)
 
     codes = meta(1, config.vae.code_bits, 64 * config.patch, 64 * config.patch, dtype=kind)
     counted = {

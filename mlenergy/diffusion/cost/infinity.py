@@ -69,7 +69,7 @@ def _transformer_parameters(config: InfinityConfig) -> int:
 
 
 def _scale_flops(config: InfinityConfig, request: ScaleRequest, text_tokens: int) -> Iterator[float]:
-    """Of each scale, all rows: blocks, embedding and head. The first reads the text as well."""
+    """Of each scale: blocks and head for every row, the image's embedding; the first reads the text, too."""
     d, known = config.width, 0
     matrices = config.depth * (6 + 2 * config.mlp_ratio) * d * d  # self-, cross-attention without its keys
     for scale, (rows, columns) in enumerate(request.schedule):
@@ -77,8 +77,9 @@ def _scale_flops(config: InfinityConfig, request: ScaleRequest, text_tokens: int
         known += tokens
         attention = 4 * config.depth * d * tokens * (known + text_tokens)
         head = 2 * tokens * d * 2 * config.bits + 2 * d * 2 * d  # the norm's part once a row
-        embedding = 2 * tokens * d * config.bits if scale else _reading_flops(config, text_tokens)
-        yield float(request.rows * (2 * matrices * tokens + attention + head + embedding))
+        reading = 0 if scale else _reading_flops(config, text_tokens)
+        embedding = 2 * tokens * d * config.bits if scale else 0  # of the image, whatever its rows
+        yield float(request.rows * (2 * matrices * tokens + attention + head + reading) + embedding)
 
 
 def _reading_flops(config: InfinityConfig, text_tokens: int) -> int:

@@ -12,7 +12,7 @@ from infinity_reference import Reference
 from mlenergy.diffusion.engines.autoregressive.infinity_bits import add_codes, codes_of, tokens_of
 from mlenergy.diffusion.engines.autoregressive.infinity_model import alive
 from mlenergy.diffusion.engines.autoregressive.infinity_rotary import rotary_table, rotate
-from mlenergy.diffusion.engines.autoregressive.infinity_transformer import InfinityTransformer, Memory
+from mlenergy.diffusion.engines.autoregressive.infinity_transformer import InfinityTransformer
 from mlenergy.diffusion.models.infinity import INFINITY_2B, INFINITY_8B, TINY, DecoderConfig, InfinityConfig
 from mlenergy.diffusion.models.infinity_sizes import SIZES, ImageSize, image_size
 from mlenergy.diffusion.weights.random.fill import draw_in_order, materialise
@@ -46,14 +46,16 @@ def test_cached_keys_and_padded_text_equal_plain_arithmetic_of_each_prompt_alone
     # The padding is as large as the text: what reaches a result is seen.
     features = torch.randn(2, PADDED, config.text.width, generator=torch.Generator().manual_seed(1))
     visible = torch.arange(PADDED)[None] < torch.tensor(LENGTHS)[:, None]
-    memory = Memory(features, visible, size)
+    cache = transformer.new_cache(2, PADDED, size)
     bits_from = torch.Generator().manual_seed(2)
     full = (size.scales[-1][0] * config.patch, size.scales[-1][1] * config.patch)
     found, inputs, image = [], [], None
-    for scale in size.scales:
-        codes = None if image is None else tokens_of(image, scale, config.patch)
-        inputs += [] if codes is None else [codes]
-        found.append(transformer(codes, memory).flatten(2))
+    for index, scale in enumerate(size.scales):
+        x = transformer.start(2)
+        if image is not None:
+            inputs.append(tokens_of(image, scale, config.patch))
+            x = transformer.embed(inputs[-1], index)
+        found.append(transformer(x, features, visible, cache, index).flatten(2))
         bits = torch.randint(2, (2, scale[0] * scale[1], config.bits), generator=bits_from)
         image = add_codes(image, codes_of(bits, scale, config.patch), full)
     tensors = dict(transformer.state_dict())

@@ -19,7 +19,7 @@ from mlenergy.diffusion.engines.autoregressive.infinity_text import (
     load_text_encoder,
     random_text_encoder,
 )
-from mlenergy.diffusion.engines.autoregressive.infinity_transformer import InfinityTransformer, Memory
+from mlenergy.diffusion.engines.autoregressive.infinity_transformer import Cache, InfinityTransformer
 from mlenergy.diffusion.engines.autoregressive.infinity_vae import InfinityVae
 from mlenergy.diffusion.models.infinity import InfinityConfig
 from mlenergy.diffusion.models.infinity_sizes import TOKEN_PX, ImageSize, image_size
@@ -34,13 +34,16 @@ _TINY_SEED = 91
 class InfinityState:
     """One generation.
 
-    codes: (R, N, d), the image so far at the size of the next scale; None before the first.
+    features, visible: (R, L, channels) and (R, L), the texts; conditional rows first.
+    x: (R, N, C), input of the next scale.
     image: (B, code bits, rows, columns) in float32, the sum of the codes so far; None before the first scale.
     """
 
-    memory: Memory
+    features: torch.Tensor
+    visible: torch.Tensor
+    cache: Cache
+    x: torch.Tensor
     guided: bool
-    codes: torch.Tensor | None = None
     image: torch.Tensor | None = None
 
 
@@ -67,6 +70,7 @@ class InfinityModel:
             "vae": vae,
         }
         self.draws = config.bits
+        self._caches: dict[tuple[int, int, ImageSize], Cache] = {}
 
     def begin(self, batch: Batch, schedule: Schedule, guided: bool) -> InfinityState:
         """Encode the prompts; under guidance, the negative prompt or the learned text beside each."""
@@ -78,21 +82,23 @@ class InfinityModel:
                 features, visible = torch.cat([features, none]), torch.cat([visible, visible])
         else:
             features, visible = self.encode((*batch.prompts, *([self.negative_prompt] * images)))
-        return InfinityState(Memory(features, visible, _size_of(schedule)), guided)
+        rows, length = visible.shape
+        cache = self._cache(rows, length, _size_of(schedule))
+        return InfinityState(features, visible, cache, self.transformer.start(rows), guided)
 
     def logits(self, state: InfinityState, scale: int) -> torch.Tensor:
         """Logits (R, N, d, 2) of a scale, divided by the temperature."""
-        out: torch.Tensor = self.transformer(state.codes, state.memory)
+        out: torch.Tensor = self.transformer(state.x, state.features, state.visible, state.cache, scale)
         return out / self.config.temperature
 
     def accept(self, state: InfinityState, scale: int, tokens: torch.Tensor) -> None:
         """Add the codes of a scale's bits (B, N, d) to the image; resized, it is the next scale's input."""
-        patch, scales = self.config.patch, state.memory.size.scales
+        patch, scales = self.config.patch, state.cache.size.scales
         full = (scales[-1][0] * patch, scales[-1][1] * patch)
         state.image = add_codes(state.image, codes_of(tokens, scales[scale], patch), full)
         if scale + 1 < len(scales):
-            codes = tokens_of(state.image, scales[scale + 1], patch)
-            state.codes = codes.repeat(2, 1, 1) if state.guided else codes
+            x = self.transformer.embed(tokens_of(state.image, scales[scale + 1], patch), scale + 1)
+            state.x = x.repeat(2, 1, 1) if state.guided else x
 
     def decode(self, state: InfinityState) -> torch.Tensor:
         """Images (B, 3, height, width) in [0, 1]."""
@@ -102,6 +108,13 @@ class InfinityModel:
     def guidance_weight(self, scale: int, scales: int, guidance_scale: float) -> float:
         """The guidance scale, at every scale."""
         return guidance_scale
+
+    def _cache(self, rows: int, length: int, size: ImageSize) -> Cache:
+        """The cache of generations of this shape; of another shape, the one before is freed."""
+        key = rows, length, size
+        if key not in self._caches:
+            self._caches = {key: self.transformer.new_cache(rows, length, size)}
+        return self._caches[key]
 
 
 def build_infinity(plan: Plan, files: Mapping[str, Path] | None, device: torch.device) -> InfinityModel:

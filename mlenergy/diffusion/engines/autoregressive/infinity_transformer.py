@@ -24,51 +24,33 @@ _LEVELS = 15  # rows of the table of scales; the published models use 13
 
 
 @dataclass(frozen=True)
-class Text:
-    """A batch's text as the blocks take it; computed once an image.
+class Cache:
+    """Everything that the scales of a generation share. Forwards write into its tensors and replace none, so
+    that one cache serves any number of generations, and CUDA graphs find it where it was.
 
-    pooled: (B, C), float32; it conditions the norms and starts the sequence.
+    pooled: (B, C), float32, the text as one vector; it conditions the norms and starts the sequence.
     modulation: (B, 1, 6, C), float32; the part of the adaptive norms that all blocks share.
-    keys, values: one (B, H, L, C / H) a block.
+    text_keys, text_values: one (B, H, L, C / H) a block.
     visible: (B, 1, 1, L), False at padding.
+    keys, values: one (B, H, tokens of all scales, C / H) a block.
+    cosines, sines: (tokens of all scales, C / H / 2), of the rotary positions.
     """
 
+    size: ImageSize
     pooled: torch.Tensor
     modulation: torch.Tensor
+    text_keys: tuple[torch.Tensor, ...]
+    text_values: tuple[torch.Tensor, ...]
+    visible: torch.Tensor
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
-    visible: torch.Tensor
+    cosines: torch.Tensor
+    sines: torch.Tensor
 
-
-class Memory:
-    """The state of one call: the text, and keys and values of the scales so far.
-
-    Keys and values are written into tensors that have room for all scales, (B, H, tokens, C / H) a block:
-    growing them by concatenation would copy all earlier scales at each scale.
-
-    Args:
-        features: (B, L, text channels), padded.
-        visible: (B, L), False at padding.
-        size: of the image.
-    """
-
-    def __init__(self, features: torch.Tensor, visible: torch.Tensor, size: ImageSize) -> None:
-        self.features = features
-        self.visible = visible
-        self.size = size
-        self.text: Text | None = None  # from the first scale on
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self.scale = 0  # the next one
-        self.filled = 0  # tokens of earlier scales
-
-    def make_room(self, text: Text) -> None:
-        """Take the text, and memory for keys and values of all scales."""
-        rows, heads, _, channels = text.keys[0].shape
-        shape = (rows, heads, self.size.tokens, channels)
-        self.text = text
-        self.keys = [text.keys[0].new_empty(shape) for _ in text.keys]
-        self.values = [text.keys[0].new_empty(shape) for _ in text.keys]
+    def span(self, scale: int) -> tuple[int, int]:
+        """First token of a scale among all, and the one after its last."""
+        counts = [rows * columns for rows, columns in self.size.scales]
+        return sum(counts[:scale]), sum(counts[: scale + 1])
 
 
 class TextPool(nn.Module):
@@ -195,7 +177,7 @@ class Block(nn.Module):
         filled: int,
         visible: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B, N, C) float32 -> (B, N, C) float32; see `Text` and `Memory` for the other shapes."""
+        """(B, N, C) float32 -> (B, N, C) float32; see `Cache` for the other shapes."""
         dtype = self.ffn.fc1.weight.dtype
         gate_1, gate_2, scale_1, scale_2, shift_1, shift_2 = (self.ada_gss.float() + modulation).unbind(2)
         attended = self.sa(
@@ -252,7 +234,6 @@ class InfinityTransformer(nn.Module):
         )
         self.head_nm = LastNorm(width)
         self.head = nn.Linear(width, 2 * config.bits)
-        self._tables: dict[tuple[ImageSize, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -264,61 +245,79 @@ class InfinityTransformer(nn.Module):
         """The learned text that stands for none: (rows, length, text channels)."""
         return self.cfg_uncond[:length].expand(rows, -1, -1)
 
-    def read(self, features: torch.Tensor, visible: torch.Tensor) -> Text:
-        """The text as the blocks take it: (B, L, text channels) and (B, L), which is False at padding."""
-        dtype = self.word_embed.weight.dtype
-        mask = visible[:, None, None]
-        normed = F.rms_norm(features.float(), features.shape[-1:], self.text_norm.weight.float(), _EPS)
-        normed = normed.to(dtype)
-        pooled = self.text_proj_for_sos["ca"](normed, mask).float()
-        modulation = _in_float32(self.shared_ada_lin, pooled).view(len(pooled), 1, 6, -1)
-        projected = self.text_proj_for_ca(normed)
-        pairs = [cast(Block, block).ca.text(projected) for block in self.blocks]
-        keys, values = zip(*pairs, strict=True)
-        return Text(pooled, modulation, keys, values, mask)
+    def new_cache(self, rows: int, text_tokens: int, size: ImageSize) -> Cache:
+        """A cache for batches of so many rows, padded to so many text tokens."""
+        weight, config = self.word_embed.weight, self.config
+        heads, channels = config.heads, config.width // config.heads
 
-    def forward(self, codes: torch.Tensor | None, memory: Memory) -> torch.Tensor:
-        """Logits of the next scale, (B, N, d, 2) in float32. The first scale reads the text as well.
+        def of_blocks(tokens: int) -> tuple[torch.Tensor, ...]:
+            return tuple(weight.new_empty((rows, heads, tokens, channels)) for _ in range(config.depth))
 
-        codes: (B, N, d), the image so far at the size of this scale; None at the first scale.
+        cosines, sines = rotary_table(size.scales, size.grid, channels)
+        return Cache(
+            size=size,
+            pooled=weight.new_empty((rows, config.width), dtype=torch.float32),
+            modulation=weight.new_empty((rows, 1, 6, config.width), dtype=torch.float32),
+            text_keys=of_blocks(text_tokens),
+            text_values=of_blocks(text_tokens),
+            visible=weight.new_empty((rows, 1, 1, text_tokens), dtype=torch.bool),
+            keys=of_blocks(size.tokens),
+            values=of_blocks(size.tokens),
+            cosines=cosines.to(weight.device),
+            sines=sines.to(weight.device),
+        )
+
+    def start(self, rows: int) -> torch.Tensor:
+        """Input of the first scale, (rows, 1, C) in float32; the forward adds the text to it."""
+        first: torch.Tensor = self.pos_start.float() + self.lvl_embed.weight[0].float()
+        return first.expand(rows, -1, -1)
+
+    def embed(self, codes: torch.Tensor, scale: int) -> torch.Tensor:
+        """Input of a later scale, (B, N, C) in float32: the image so far at its size, (B, N, d)."""
+        x: torch.Tensor = self.word_embed(codes.to(self.word_embed.weight.dtype)).float()
+        return x + self.lvl_embed.weight[scale].float()
+
+    def forward(
+        self, x: torch.Tensor, features: torch.Tensor, visible: torch.Tensor, cache: Cache, scale: int
+    ) -> torch.Tensor:
+        """Logits of a scale, (B, N, d, 2) in float32. The first scale reads the text as well.
+
+        x: (B, N, C); features: (B, L, text channels), padded; visible: (B, L), False at padding.
         """
-        if memory.text is None:
-            memory.make_room(self.read(memory.features, memory.visible))
-        text = cast(Text, memory.text)
-        x = self.embed(codes, text.pooled, memory.scale)
-        start, end = memory.filled, memory.filled + x.shape[1]
-        cosines, sines = (part[start:end] for part in self._rotary(memory.size, x.device))
+        if scale == 0:
+            self._read(features, visible, cache)
+            x = x + cache.pooled[:, None]
+        start, end = cache.span(scale)
         for index, block in enumerate(self.blocks):
             x = block(
                 x,
-                text.modulation,
-                text.keys[index],
-                text.values[index],
-                text.visible,
-                cosines,
-                sines,
-                memory.keys[index],
-                memory.values[index],
+                cache.modulation,
+                cache.text_keys[index],
+                cache.text_values[index],
+                cache.visible,
+                cache.cosines[start:end],
+                cache.sines[start:end],
+                cache.keys[index],
+                cache.values[index],
                 start,
             )
-        memory.scale, memory.filled = memory.scale + 1, end
-        logits = _in_float32(self.head, self.head_nm(x, text.pooled))
+        logits = _in_float32(self.head, self.head_nm(x, cache.pooled))
         return logits.view(*logits.shape[:2], -1, 2)
 
-    def embed(self, codes: torch.Tensor | None, pooled: torch.Tensor, scale: int) -> torch.Tensor:
-        """A scale's tokens as the first block takes them, (B, N, C) in float32."""
-        if codes is None:
-            x = pooled[:, None] + self.pos_start.float()
-        else:
-            x = self.word_embed(codes.to(self.word_embed.weight.dtype)).float()
-        return x + self.lvl_embed.weight[scale].float()
-
-    def _rotary(self, size: ImageSize, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of all tokens; computed once a size."""
-        if (size, device) not in self._tables:
-            table = rotary_table(size.scales, size.grid, self.config.width // self.config.heads)
-            self._tables[size, device] = table[0].to(device), table[1].to(device)
-        return self._tables[size, device]
+    def _read(self, features: torch.Tensor, visible: torch.Tensor, cache: Cache) -> None:
+        """Write the text into the cache as the blocks take it."""
+        dtype = self.word_embed.weight.dtype
+        cache.visible.copy_(visible[:, None, None])
+        normed = F.rms_norm(features.float(), features.shape[-1:], self.text_norm.weight.float(), _EPS)
+        normed = normed.to(dtype)
+        cache.pooled.copy_(self.text_proj_for_sos["ca"](normed, cache.visible))
+        modulation = _in_float32(self.shared_ada_lin, cache.pooled)
+        cache.modulation.copy_(modulation.view(len(modulation), 1, 6, -1))
+        projected = self.text_proj_for_ca(normed)
+        for block, keys, values in zip(self.blocks, cache.text_keys, cache.text_values, strict=True):
+            new_keys, new_values = cast(Block, block).ca.text(projected)
+            keys.copy_(new_keys)
+            values.copy_(new_values)
 
 
 def _norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
