@@ -56,9 +56,9 @@ _AUTOREGRESSIVE = """## --engine autoregressive
 This package's own engine, for models that predict an image scale by scale. Its one mode is data-parallel: two
 ranks give the images of one process, image by image (`tests/engines/autoregressive/test_run.py`).
 
-| modes | var |
-| --- | --- |
-| data-parallel | at most 1e-5 |
+| modes | var | infinity |
+| --- | --- | --- |
+| data-parallel | at most 1e-5 | at most 1e-5 |
 """
 
 _FAULTS = """## Faults of xfuser 0.7.0 that are patched
