@@ -23,7 +23,7 @@ VAR = Family(
     caches={},
     has_t5=False,
     condition="class",
-    reasons=dict.fromkeys(get_args(Mode), _WHOLE_IMAGES),
+    reasons={mode: _WHOLE_IMAGES for mode in get_args(Mode) if mode != "data"},
     unguided_scale=0.0,  # guidance grows from none at the first scale to 1 + scale at the last
 )
 
