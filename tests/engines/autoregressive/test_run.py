@@ -74,7 +74,8 @@ def test_a_result_has_scales_classes_and_arithmetic_and_follows_its_schema(alone
         assert sum(stages["denoise_step_s"]) == pytest.approx(stages["denoise_s"])
         assert stages["vae_decode_s"] > 0
         # Scales of 1, 4, 9 and 16 tokens of 64 features, for four images and their unconditional halves.
-        assert window["denoiser"] == [{"calls": 4, "rows": 32, "elements": 8 * 30 * 64}]
+        (work,) = window["denoiser"]
+        assert (work["calls"], work["rows"], work["elements"]) == (4, 32, 8 * 30 * 64)
     assert result["executed_failed"] == [] and result["executed"]["denoiser_calls_planned"] == 4
     assert result["efficiency"]["tflops_per_image"] == pytest.approx(0.00076207, rel=1e-3)
     assert result["effects"][0]["attention"]["kernels"]
