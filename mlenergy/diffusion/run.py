@@ -225,7 +225,7 @@ def _efficiency(
 
 def _efficiency_as_run(record: RunRecord, ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Keys of a result that change once the work was counted as it ran; none where it was known before."""
-    if not record.plan.spec.family.is_generic:
+    if not record.plan.spec.family.counts_as_run:
         return {}
     try:
         found = _efficiency(record, None, flops_of_ranks(record.plan, ranks))

@@ -6,6 +6,7 @@ import parity_of_flux2
 import parity_of_qwen_image
 import parity_of_z_image
 from parity_group import Group
+from parity_lumina2 import LUMINA2
 from parity_sana import SANA
 
 GROUPS: tuple[Group, ...] = (
@@ -13,4 +14,5 @@ GROUPS: tuple[Group, ...] = (
     parity_of_qwen_image.GROUP,
     parity_of_z_image.GROUP,
     SANA,
+    LUMINA2,
 )

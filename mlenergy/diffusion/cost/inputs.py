@@ -210,6 +210,27 @@ def _z_image(
     }
 
 
+def _lumina2(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    mask = make(rows, t5).as_subclass(_WholeMask)
+    return {
+        "hidden_states": make(rows, config["in_channels"], height, width),
+        "timestep": make(rows),
+        "encoder_hidden_states": make(rows, t5, config["cap_feat_dim"]),
+        "encoder_attention_mask": mask,
+        "return_dict": False,
+    }
+
+
+class _WholeMask(torch.Tensor):
+    """A mask of texts without padding, whose lengths are known where its values are not."""
+
+    def sum(self, dim: int = 1) -> torch.Tensor:  # type: ignore[override]  # as Lumina 2 asks for lengths
+        return torch.full((self.shape[0],), self.shape[dim])
+
+
 _DENOISERS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "FluxTransformer2DModel": _flux,
     "SD3Transformer2DModel": _sd3,
@@ -220,4 +241,5 @@ _DENOISERS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "Flux2Transformer2DModel": _flux2,
     "QwenImageTransformer2DModel": _qwen_image,
     "ZImageTransformer2DModel": _z_image,
+    "Lumina2Transformer2DModel": _lumina2,
 }

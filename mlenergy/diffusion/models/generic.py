@@ -112,6 +112,7 @@ def _family(
         cleans_captions="clean_caption" in call,
         takes_attention_kernel=False,
         is_generic=True,
+        counts_as_run=True,
     )
 
 

@@ -70,6 +70,7 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
         default_max_sequence_length=like.default_max_sequence_length,
         max_sequence_length_limit=like.max_sequence_length_limit,
         heads=attention_heads(config),
+        kv_heads=kv_heads if isinstance(kv_heads := config.get("num_kv_heads"), int) else None,
         layers=_layers(config),
         latent_factor=factor,
         patch_size=patch_size(family, config),

@@ -59,6 +59,9 @@ class Family:
     trains_lora: bool = False  # mlenergy finetune knows how
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
     is_generic: bool = False  # nothing is known but components and call: work is counted as it runs
+    counts_as_run: bool = (
+        False  # FLOPs are known only once a text has run: no file says what its denoiser reads
+    )
     takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
     template_tokens: tuple[int, int] = (0, 0)
@@ -101,6 +104,7 @@ class ModelSpec:
     default_max_sequence_length: int | None  # text tokens; None: the family fixes it
     max_sequence_length_limit: int | None
     heads: int | None  # attention heads of the denoiser; None: not known before loading
+    kv_heads: int | None = None  # of its keys, where heads share them; None: as many
     layers: int | None = None  # denoiser blocks, where pipeline splitting needs them
     latent_factor: int = 8  # pixels per latent cell and side
     patch_size: int = 2  # latent cells per token and side

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.measure.samples import Iteration
 
 _TERA = 1e12
-_NOT_YET = "no family describes this pipeline: its FLOPs are counted as it runs, after the measured windows"
+_COUNTED_NOWHERE = (
+    "FLOPs are counted as they run, which takes --engine diffusers and ranks with images of their own"
+)
+_NOT_YET = "no file says what this pipeline reads: its FLOPs are counted as it runs, after the windows"
 
 
 def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
@@ -37,7 +40,7 @@ def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
 
     if _other_work(plan) is not None:
         return None  # they would not be used
-    if plan.spec.family.is_generic:
+    if plan.spec.family.counts_as_run:
         return _NOT_YET
     if plan.spec.next_scale is not None:
         return None  # by formula
@@ -140,7 +143,7 @@ def flops_of_ranks(plan: Plan, ranks: Sequence[Mapping[str, Any]]) -> StageFlops
     Raises:
         UserError: they are not known, with the reason.
     """
-    counted = [rank.get("flops") or {"reason": "a rank has counted nothing"} for rank in ranks]
+    counted = [rank.get("flops") or {"reason": _COUNTED_NOWHERE} for rank in ranks]
     reason = next((each["reason"] for each in counted if each["reason"] is not None), _changed_work(plan))
     if reason is not None:
         raise UserError(reason)
@@ -161,7 +164,7 @@ def _changed_work(plan: Plan) -> str | None:
 
 
 def _count(plan: Plan, not_counted: str | None, text_tokens: float | None) -> StageFlops:
-    if plan.spec.family.is_generic:
+    if plan.spec.family.counts_as_run:
         raise UserError(not_counted or _NOT_YET)
     from mlenergy.diffusion.cost.flops import flops_of
 

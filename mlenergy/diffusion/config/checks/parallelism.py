@@ -28,11 +28,13 @@ def _modes(plan: Plan) -> str | None:
 
 def _heads(plan: Plan) -> str | None:
     heads, ulysses = plan.spec.heads, plan.parallel.ulysses
-    if heads is None or heads % ulysses == 0:
+    keys = plan.spec.kv_heads or heads
+    if heads is None or keys is None or (heads % ulysses == 0 and keys % ulysses == 0):
         return None
-    fits = [str(d) for d in range(1, heads + 1) if heads % d == 0 and d <= 16]
+    fits = [str(d) for d in range(1, heads + 1) if heads % d == 0 and keys % d == 0 and d <= 16]
+    which = f"{heads} attention heads" if heads % ulysses else f"{keys} key heads"
     return (
-        f"--ulysses_degree {ulysses} does not divide the {heads} attention heads of {plan.spec.model_id}; "
+        f"--ulysses_degree {ulysses} does not divide the {which} of {plan.spec.model_id}; "
         f"use one of {', '.join(fits)}, or --ring_degree, which needs no heads"
     )
 

@@ -84,11 +84,11 @@ class DiffusersEngine:
     def effects(self, warmup_calls: int) -> dict[str, Any]:
         """Record of what the optimizations did; see `AppliedOptimizations.effects`.
 
-        For the generic family `flops` has the FLOPs of the last batch, generated once more and counted.
+        Where a family's work is counted as it runs, `flops` has that of the last batch, generated once more.
         """
         last = self._last
         found = self._optimizations.effects(warmup_calls, self._run)
-        if self.plan.spec.family.is_generic and last is not None:
+        if self.plan.spec.family.counts_as_run and last is not None and not self._shares_images():
             found["flops"] = self._flops_as_run(last)
         return found
 
@@ -96,6 +96,10 @@ class DiffusersEngine:
         """Free the weights."""
         self.pipeline = None
         free_memory(self.device)
+
+    def _shares_images(self) -> bool:
+        """True where several ranks work on one image, so that what they do alike would count twice."""
+        return self.plan.parallel.world_size > self.plan.parallel.data
 
     def _flops_as_run(self, batch: Batch) -> dict[str, Any]:
         """FLOPs of this rank's share of a batch, with all steps."""
