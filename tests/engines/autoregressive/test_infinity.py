@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import infinity_files
 import pytest
@@ -15,6 +16,7 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.engine import Batch
+from mlenergy.diffusion.engines.autoregressive.cuda_graphs import GraphWork
 from mlenergy.diffusion.engines.autoregressive.infinity_model import InfinityModel, build_infinity
 from mlenergy.diffusion.engines.autoregressive.sampling import SamplingOptions, generate
 from mlenergy.diffusion.errors import UserError
@@ -177,3 +179,18 @@ def test_the_plan_takes_text_options_and_no_classes() -> None:
     with pytest.raises(UserError, match=r"max_sequence_length"):
         planned(max_sequence_length=600)
     assert replace(plan, guidance_scale=1.0).runs_guidance_batch is False
+
+
+def test_replayed_forwards_give_the_images_of_plain_calls() -> None:
+    """As CUDA graphs do: kernels find the cache where it was, and a later prompt is read anew."""
+
+    def record(call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
+        output = call()
+        return output, lambda: cast(None, output.copy_(call()))
+
+    model = build_infinity(planned(), None, CPU)
+    plain = [images(model, [prompt], [seed]) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    work = GraphWork(model.transformer, model.vae.get_submodule("decoder"), record)
+    for prompt, seed, wanted in zip(PROMPTS, SEEDS, plain, strict=True):
+        assert difference(images(model, [prompt], [seed]), wanted) == 0
+    assert work.record() == {"graphs": 8, "replays": 24}  # seven scales and the decoder, three times
