@@ -93,6 +93,7 @@ def backend_told(pipeline: Any, plan: Plan) -> str | None:
         from xfuser.core.distributed import get_runtime_state
 
         return str(get_runtime_state().attention_backend.name)
-    processors = bare_denoiser(pipeline, plan).attn_processors.values()
+    # Not every class of diffusers lists its processors (Lumina 2): such a one cannot be told anything.
+    processors = getattr(bare_denoiser(pipeline, plan), "attn_processors", {}).values()
     told = {getattr(processor, "_attention_backend", None) for processor in processors} - {None}
     return "+".join(sorted(str(getattr(backend, "value", backend)) for backend in told)) or None
