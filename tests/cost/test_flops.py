@@ -117,6 +117,8 @@ def test_shipped_costs_are_what_counting_gives_at_other_sizes(model_id):
     model = architecture(model_id)
     found, counter = costs_of(model), Counter(model)
     height, width, text = 80, 112, 256 if "Hunyuan" in model_id else 300
+    if model.pipeline_class == "ZImagePipeline":
+        text = 320  # it pads texts to multiples of 32, as workload_of does before it asks
     denoiser = found[model.denoiser.name]
     assert denoiser.flops_at(2, height * width, text) == pytest.approx(
         counter.denoiser(2, height, width, text), rel=1e-6
@@ -176,8 +178,8 @@ def test_a_tiny_model_is_counted_from_its_own_configuration(tiny_flux):
 
 def test_what_cannot_be_counted_says_so():
     model = architecture(FLUX)
-    part = replace(model.denoiser, class_path="diffusers.QwenImageTransformer2DModel", config={})
-    with pytest.raises(UserError, match="QwenImageTransformer2DModel cannot be counted"):
+    part = replace(model.denoiser, class_path="diffusers.MochiTransformer3DModel", config={})
+    with pytest.raises(UserError, match="MochiTransformer3DModel cannot be counted"):
         costs_of(replace(model, components={**model.components, "transformer": part}, costs={}))
 
 
