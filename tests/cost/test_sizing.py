@@ -13,7 +13,7 @@ from mlenergy.diffusion.cost.communication import communication_of
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.shape import shape_of
 from mlenergy.diffusion.cost.size import size_plan
-from mlenergy.diffusion.models.architectures.reader import architecture
+from mlenergy.diffusion.models.architectures.reader import architecture, architecture_ids
 from mlenergy.diffusion.models.spec import Family
 
 FLUX = "black-forest-labs/FLUX.1-dev"
@@ -34,6 +34,14 @@ def test_flux_at_1024_on_one_gpu(plan_of):
     assert 32 * GIB < found.own.memory.peak_bytes < 34 * GIB
     assert found.own.memory.fits is True
     assert found.own.communication.total_bytes == 0
+
+
+@pytest.mark.parametrize("model_id", architecture_ids())
+def test_every_shipped_architecture_can_be_sized_for_two_processes(plan_of, model_id):
+    found = size_plan(plan_of(model_id, batch_size=2), processes=2)
+    assert found.combinations and found.tflops["total"] > 0
+    for way in found.combinations:
+        assert way.communication.total_bytes > 0 or way.parallel.data == 2
 
 
 @pytest.mark.parametrize(("gib", "fits"), [(24, False), (33, False), (48, True), (None, None)])

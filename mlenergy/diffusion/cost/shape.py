@@ -171,6 +171,9 @@ def attention_of(architecture: Architecture) -> Attention | None:
     if name == "ZImageTransformer2DModel":
         # Its two refiners, of the image alone and of the text alone, together see about what one layer does.
         return Attention(int(config["dim"]), config["n_layers"] + config["n_refiner_layers"], 0)
+    if name == "Lumina2Transformer2DModel":
+        # Keys and values have fewer heads than queries: what is sent is at most what stands here.
+        return Attention(int(config["hidden_size"]), config["num_layers"], config["num_refiner_layers"])
     width = int(config["num_attention_heads"] * config["attention_head_dim"])
     if name in ("FluxTransformer2DModel", "Flux2Transformer2DModel"):
         return Attention(width, config["num_layers"] + config["num_single_layers"], 0)
