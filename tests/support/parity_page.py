@@ -58,7 +58,7 @@ ranks give the images of one process, image by image (`tests/engines/autoregress
 
 | modes | var | infinity |
 | --- | --- | --- |
-| data-parallel | at most 1e-5 | at most 5e-5 |
+| data-parallel | at most 1e-5 | at most 1e-5 |
 """
 
 _FAULTS = """## Faults of xfuser 0.7.0 that are patched

@@ -28,6 +28,7 @@ from mlenergy.diffusion.models.spec import is_tiny
 from mlenergy.diffusion.weights.random.fill import Draw, Slot, draw_by_name, draw_in_order, materialise
 
 _TINY_SEED = 91
+_PIXEL_GAIN = 0.25  # a trained decoder's pixels lie within their range; at a gain of 1 many would be cut off
 
 
 @dataclass
@@ -167,6 +168,8 @@ def alive(base: Draw) -> Draw:
             value.mul_(0.1).add_(math.log(4.0))
         elif slot.key == "ada_gss":
             value.mul_(math.sqrt(value.shape[-1]))
+        elif slot.name.endswith("conv_out.weight"):
+            value.mul_(_PIXEL_GAIN)
         elif slot.key in ("pos_start", "cfg_uncond") or slot.name == "lvl_embed.weight":
             value.mul_(math.sqrt(value.shape[-1]))  # entries of variance 1, not vectors
 
