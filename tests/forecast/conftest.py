@@ -1,7 +1,8 @@
-"""Plans for a GPU without a command line."""
+"""Plans for a GPU, without a command line and by it."""
 
 import pytest
 
+from mlenergy.diffusion.cli import main
 from mlenergy.diffusion.config.args import read_args
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -15,3 +16,22 @@ def plan_of():
         return make_plan(read_args(line, "test"), resolve_model(model_id), 1, "cuda", "NVIDIA H100 80GB HBM3")
 
     return build
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """`mlenergy plan` of FLUX.1-dev: its exit code and what it printed."""
+
+    def run(*words):
+        argv = [
+            "mlenergy",
+            "plan",
+            *words,
+            "workload:t2i",
+            "--workload.model_id",
+            "black-forest-labs/FLUX.1-dev",
+        ]
+        monkeypatch.setattr("sys.argv", argv)
+        return main(), capsys.readouterr()
+
+    return run

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from mlenergy.diffusion.cli import main
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.forecast.fleet import Demand, advise
 from mlenergy.diffusion.forecast.predict import forecast_of
@@ -52,16 +51,6 @@ def test_gpus_that_cannot_do_it_say_why(flux):
     assert advice.offers[0].cost_per_day is None, "no price was given"
     dear = advise(flux, ["H100", "B200"], Demand(1000, None, {"H100": 2}, 0.1))
     assert [offer.cost_per_day is None for offer in dear.offers] == [False, True], "B200's hour has no price"
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def run(*words):
-        argv = ["mlenergy", "plan", *words, "workload:t2i", "--workload.model_id", FLUX]
-        monkeypatch.setattr("sys.argv", argv)
-        return main(), capsys.readouterr()
-
-    return run
 
 
 def test_the_command_prints_a_table_and_json(run):

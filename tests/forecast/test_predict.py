@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from mlenergy.diffusion.cli import main
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.errors import UserError
@@ -104,16 +103,6 @@ def test_several_gpus_without_nvlink_are_refused(flux):
     with pytest.raises(UserError, match="several L40S: it has no NVLink"):
         forecast_of(replace(flux, parallel=Parallelism(ulysses=2)), "L40S")
     assert forecast_of(flux, "L40S").basis == "gpus"
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def run(*words):
-        argv = ["mlenergy", "plan", *words, "workload:t2i", "--workload.model_id", FLUX]
-        monkeypatch.setattr("sys.argv", argv)
-        return main(), capsys.readouterr()
-
-    return run
 
 
 def test_plan_prints_the_forecast_of_every_way_in_its_order(run):

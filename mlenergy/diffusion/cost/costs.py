@@ -32,7 +32,7 @@ _TIME_LIMIT_S = 300
 # What decides a count, beside the configuration and the libraries.
 _HERE = Path(__file__).parent
 COUNTING_CODE = (
-    *(_HERE / "count.py", _HERE / "fit.py", _HERE / "inputs.py", _HERE / "kernels.py", _HERE / "shape.py"),
+    *(_HERE / f"{name}.py" for name in ("count", "fit", "inputs", "kernels", "kernel_work", "shape")),
     _HERE.parent / "weights" / "random" / "modules.py",
 )
 
@@ -56,7 +56,7 @@ class ComponentCosts:
         return rows * _value(self.flops, cells, text)
 
     def kernels_at(self, cells: float, text: float) -> dict[str, float]:
-        """Work of one row of a call in bfloat16, by the names of `kernels.KernelWork`."""
+        """Work of one row of a call in bfloat16, by the names of `kernel_work.KernelWork`."""
         return {name: _value(terms, cells, text) for name, terms in self.kernels.items()}
 
     def activation_bytes_at(self, rows: float, cells: float, text: float, itemsize: int) -> int:

@@ -7,7 +7,7 @@ operators the bytes that they read and write, and every one a launch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,31 +15,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mlenergy.diffusion.cost.kernel_work import KernelWork
+
 _HEAD_STEP = 32  # fused attention kernels are built for head widths of such multiples
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
-
-
-@dataclass
-class KernelWork:
-    """Work of one call.
-
-    Attributes:
-        matmul_flops: of matrix products and convolutions, 2·M·N·K each.
-        matmul_flops_per_side: the same, each divided by the smaller of N and K: what small matrices waste.
-        matmul_flops_a_row: 2·N·K of each product, whatever M is: what short sequences waste.
-        attention_flops: 4 · queries · keys · heads · head width, the width rounded up to a multiple of 32.
-        attention_scores: queries · keys · heads: exponentials.
-        elementwise_bytes: that all other kernels read and write.
-        kernels: launches of any kind.
-    """
-
-    matmul_flops: float = 0
-    matmul_flops_per_side: float = 0
-    matmul_flops_a_row: float = 0
-    attention_flops: float = 0
-    attention_scores: float = 0
-    elementwise_bytes: float = 0
-    kernels: float = 0
 
 
 def kernel_work(call: Callable[[], Any]) -> dict[str, float]:

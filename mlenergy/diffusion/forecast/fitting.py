@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
+from mlenergy.diffusion.cost.kernel_work import KernelWork
 from mlenergy.diffusion.forecast.formula import POWER, TIME, Card, Constant, power_of, times_of
 from mlenergy.diffusion.forecast.observed import Observed
-from mlenergy.diffusion.forecast.work import IterationWork, Kernels
+from mlenergy.diffusion.forecast.work import IterationWork
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -135,7 +136,7 @@ def _stacked(works: Sequence[IterationWork]) -> SimpleNamespace:
     }
     for part in ("text", "step", "decode"):
         kernels = [getattr(work, part) for work in works]
-        names = [field.name for field in fields(Kernels)]
+        names = [field.name for field in fields(KernelWork)]
         columns[part] = SimpleNamespace(
             **{name: np.array([getattr(one, name) for one in kernels], dtype=float) for name in names}
         )

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.cost.communication import communication_of
 from mlenergy.diffusion.cost.costs import ComponentCosts
+from mlenergy.diffusion.cost.kernel_work import KernelWork
 from mlenergy.diffusion.cost.shape import Shape, shape_of
 from mlenergy.diffusion.errors import UserError
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
     from mlenergy.diffusion.models.architectures.reader import Architecture
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Work of calls by kind of kernel; see `cost.kernels.KernelWork` for the meaning of each."""
-
-    matmul_flops: float = 0
-    matmul_flops_per_side: float = 0
-    matmul_flops_a_row: float = 0
-    attention_flops: float = 0
-    attention_scores: float = 0
-    elementwise_bytes: float = 0
-    kernels: float = 0
-
-    def __add__(self, other: Kernels) -> Kernels:
-        return Kernels(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
 
 _OF_CALL = ("matmul_flops_a_row", "kernels")  # the same for one row of the batch and for many
@@ -52,9 +37,9 @@ class IterationWork:
         ulysses_bytes, ring_bytes, other_bytes: that a rank sends in a step; the last one by all other modes.
     """
 
-    text: Kernels
-    step: Kernels
-    decode: Kernels
+    text: KernelWork
+    step: KernelWork
+    decode: KernelWork
     steps: float
     images: float
     gpus: int
@@ -85,7 +70,7 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
         query_elements = shape.rows_per_rank * tokens * attention.width / shape.sequence / parallel.pipefusion
     group = parallel.world_size // parallel.data
     decoded = shape.images_per_rank / (group if parallel.parallel_vae else 1)
-    text = Kernels()
+    text = KernelWork()
     for encoder in model.text_encoders:
         for tokens_padded in shape.workload.encoded_tokens:
             text += _calls(costs[encoder.name], shape.images_per_rank, 0, tokens_padded)
@@ -106,7 +91,7 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
     )
 
 
-def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> Kernels:
+def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> KernelWork:
     """The rank's share: its tokens of everything but attention, and its part of all attention.
 
     Text is shared out with the image where both stand in one sequence and the ranks divide it; otherwise each
@@ -124,9 +109,9 @@ def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> Kernels:
     }
     # Each of the patches of PipeFusion starts the kernels of its stage anew.
     split = {name: value / layers for name, value in shared.items()}
-    return Kernels(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
+    return KernelWork(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
 
 
-def _calls(part: ComponentCosts, rows: float, cells: float, text: float) -> Kernels:
+def _calls(part: ComponentCosts, rows: float, cells: float, text: float) -> KernelWork:
     one = part.kernels_at(cells, text)
-    return Kernels(**{name: value * (1 if name in _OF_CALL else rows) for name, value in one.items()})
+    return KernelWork(**{name: value * (1 if name in _OF_CALL else rows) for name, value in one.items()})
