@@ -73,6 +73,10 @@ def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
     assert {str(p.relative_to(outs[1])) for p in Path(outs[1]).rglob("*")} == files
 
 
+# Their language models read a template around the prompt: most of the text, and the same for all prompts.
+TEMPLATED = ("tiny/flux2", "tiny/flux2-klein", "tiny/qwen-image", "tiny/lumina2")
+
+
 @pytest.mark.parametrize("name", tiny_ids())
 def test_pipeline_is_small_quick_and_follows_the_prompt(name, tmp_path):
     import torch
@@ -84,7 +88,7 @@ def test_pipeline_is_small_quick_and_follows_the_prompt(name, tmp_path):
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 10e6
     pipeline = DiffusionPipeline.from_pretrained(folder)
     _assert_no_zero(pipeline, torch)
-    _assert_follows_the_prompt(pipeline, torch)
+    _assert_follows_the_prompt(pipeline, torch, 0.002 if name in TEMPLATED else 0.02)
 
 
 def _assert_no_zero(pipeline, torch):
@@ -93,7 +97,7 @@ def _assert_no_zero(pipeline, torch):
     assert modules and zero == []
 
 
-def _assert_follows_the_prompt(pipeline, torch):
+def _assert_follows_the_prompt(pipeline, torch, least):
     pipeline.set_progress_bar_config(disable=True)
     options = {"height": 64, "width": 96, "num_inference_steps": 2, "output_type": "pt"}
     if "use_resolution_binning" in inspect.signature(pipeline.__call__).parameters:
@@ -104,7 +108,5 @@ def _assert_follows_the_prompt(pipeline, torch):
     )
     assert cat.shape == (1, 3, 64, 96) and cat.isfinite().all()
     assert torch.equal(cat, again)
-    # The template of Qwen-Image is the same for both, and without a negative prompt it runs no guidance.
-    template_weighs = "true_cfg_scale" in inspect.signature(pipeline.__call__).parameters
-    assert (cat - dog).abs().mean() > (0.002 if template_weighs else 0.02)
+    assert (cat - dog).abs().mean() > least
     assert cat.std() > 0.05 and ((cat == 0) | (cat == 1)).float().mean() < 0.3

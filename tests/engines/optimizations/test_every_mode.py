@@ -108,7 +108,9 @@ def test_what_is_refused_has_a_reason_that_names_the_option_and_what_fits():
 
 def test_every_optimization_is_in_the_table():
     words = {"attention", *(name.split()[0] for name in OTHERS)}
-    assert {"compile_mode" if word == "compile" else word for word in words} == set(OPTIMIZATIONS)
+    of_another_engine = {"cuda_graphs"}  # tests/engines/autoregressive
+    found = {"compile_mode" if word == "compile" else word for word in words}
+    assert found | of_another_engine == set(OPTIMIZATIONS)
 
 
 @pytest.mark.parametrize(
