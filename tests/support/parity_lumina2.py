@@ -38,6 +38,7 @@ _CASES = (
 
 LUMINA2 = Group(
     by_hand={_LUMINA: ByHand("Lumina2Pipeline", 4.0)},
+    text_tokens={_LUMINA: 256},
     # Its pipeline writes a hundred tokens of the tiny vocabulary before each prompt.
     cases=tuple(replace(case, text_tokens=256) for case in _CASES),
 )
