@@ -50,18 +50,22 @@ def run(tmp_path, monkeypatch, capfd):
     return start
 
 
+TWO_CALLS = ("tiny/flux2-klein", "tiny/lumina2", "tiny/qwen-image")  # a step: with the prompt, and without
+EMBEDDED = ("tiny/flux", "tiny/flux2")  # the guidance scale is an input
+
+
 @pytest.mark.parametrize(
     "model", [pytest.param(m, marks=() if m in QUICK else pytest.mark.full) for m in tiny_ids()]
 )
 def test_what_runs_is_what_was_planned(run, model):
     code, folder, result, _ = run(model)
     # PNDM, SD 1.5's own scheduler, makes a call more than it has steps.
-    calls = STEPS + 1 if model == "tiny/sd1.5" else STEPS
+    calls = STEPS + 1 if model == "tiny/sd1.5" else STEPS * (2 if model in TWO_CALLS else 1)
     executed = result["executed"]
     assert (code, result["executed_failed"], executed["reason"]) == (0, [], None)
     assert executed["denoiser_calls_planned"] == executed["denoiser_calls_least"] == calls
     assert (executed["explanation"] is None) == (calls == STEPS)
-    rows = 2 * (1 if model == "tiny/flux" else 2)  # images, and guidance
+    rows = 2 * (1 if model in (*TWO_CALLS, *EMBEDDED) else 2)  # images, and guidance in the same call
     assert [one["denoiser"][0]["rows"] for one in result["iterations"]] == [calls * rows] * 2
     assert is_complete(RunPaths(folder, ""))
 
