@@ -23,6 +23,7 @@ WAITS = {
     "hunyuandit": DDPM,
     "sd1.5": {"scheduling_pndm.py"},
     "cache": {"xfuser/model_executor/cache/utils.py"},
+    "lumina2": {"transformer_lumina2.py"},  # in every call it asks how long each text is
 }
 # Word of --attention_backend -> word of the operator.
 KERNELS = {"math": "softmax", "flash": "flash", "efficient": "efficient", "cudnn": "cudnn"}
@@ -71,7 +72,9 @@ def test_the_recorded_attention_is_the_one_that_ran(records: dict[str, dict[str,
     for name, record in records.items():
         ran, recorded = record["kernels"], record["effects"]["attention"]["kernels"]
         assert ran and set(recorded) == set(ran), name
-        assert sum(ran.values()) == record["calls"] * sum(recorded.values()), name
+        # Infinity reads the text once more, in its first scale.
+        once = 1 if name.startswith("infinity") else 0
+        assert sum(ran.values()) - once == record["calls"] * (sum(recorded.values()) - once), name
         _, _, asked = CASES[name].words.partition("--attention_backend ")
         if asked:
             assert any(KERNELS[asked] in kernel for kernel in ran), f"{name}: {ran}"
