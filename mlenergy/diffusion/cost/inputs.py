@@ -71,19 +71,8 @@ def text_inputs(
 def _flux(
     architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
 ) -> dict[str, Any]:
-    config = architecture.denoiser.config
-    tokens = (height // _FLUX_CELLS) * (width // _FLUX_CELLS)
-    inputs = {
-        "hidden_states": make(rows, tokens, config["in_channels"]),
-        "encoder_hidden_states": make(rows, t5, config["joint_attention_dim"]),
-        "pooled_projections": make(rows, config["pooled_projection_dim"]),
-        "timestep": make(rows),
-        "img_ids": make(tokens, 3),
-        "txt_ids": make(t5, 3),
-    }
-    if config.get("guidance_embeds"):
-        inputs["guidance"] = make(rows)
-    return inputs
+    pooled = make(rows, architecture.denoiser.config["pooled_projection_dim"])
+    return _packed(architecture, make, rows, height, width, t5, axes=3) | {"pooled_projections": pooled}
 
 
 def _sd3(
@@ -172,14 +161,21 @@ def _unet(
 def _flux2(
     architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int
 ) -> dict[str, Any]:
+    return _packed(architecture, make, rows, height, width, t5, axes=4)
+
+
+def _packed(
+    architecture: Architecture, make: Make, rows: int, height: int, width: int, t5: int, *, axes: int
+) -> dict[str, Any]:
+    """Packed latents and text, each token with a position along each of `axes` axes."""
     config = architecture.denoiser.config
     tokens = (height // _FLUX_CELLS) * (width // _FLUX_CELLS)
     inputs = {
         "hidden_states": make(rows, tokens, config["in_channels"]),
         "encoder_hidden_states": make(rows, t5, config["joint_attention_dim"]),
         "timestep": make(rows),
-        "img_ids": make(tokens, 4),
-        "txt_ids": make(t5, 4),
+        "img_ids": make(tokens, axes),
+        "txt_ids": make(t5, axes),
     }
     if config.get("guidance_embeds"):
         inputs["guidance"] = make(rows)

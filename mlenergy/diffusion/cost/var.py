@@ -94,7 +94,7 @@ def _vae_parameters(vae: VqVaeConfig) -> int:
 
 
 def _decode_flops(vae: VqVaeConfig, cells: int) -> float:
-    """Of the convolution after the quantizer and the decoder, for a latent map of so many cells."""
+    """Of the convolution after the quantizer and the decoder, for a latent map of this size in cells."""
     lowest = vae.channels * vae.multipliers[-1]
     attentions = vae.residual_blocks + 2  # after each block of the lowest level, and in the middle
     layers = sum(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.cost.size import size_plan, valid_plans
+from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.cards import card_named, memory_bytes
 from mlenergy.diffusion.forecast.predict import Fitted, Interval, forecast_of
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _DAY_S = 86_400
 _J_PER_KWH = 3.6e6
-_GIB = 1 << 30
 GPUS_PER_REPLICA = (1, 2, 4, 8)  # of one node
 
 
@@ -123,7 +123,7 @@ def _offer(way: Plan, gpu: str, count: int, demand: Demand, fitted: Fitted | Non
     Raises:
         UserError: it does not fit, is too slow, or no forecast can be made of it.
     """
-    gib = memory_bytes(gpu) / _GIB
+    gib = memory_bytes(gpu) / GIB
     if size_plan(way, processes=1, gpu_memory_gib=gib).own.memory.fits is False:
         raise UserError(f"it does not fit into {gib:.0f} GiB")
     found = forecast_of(way, gpu, fitted)

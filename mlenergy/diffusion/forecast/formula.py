@@ -122,10 +122,10 @@ def times_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> 
         + has_ring * work.ring * work.attentions * c["ring_host_s"]
     )
     step = _slower(matmul + attention + elementwise + link, host, _SHARP)
-    text = _slower(sum(_kernels(work.text, card, c)), work.text.kernels * c["launch_s"], _SHARP)
+    text_kinds = _kernels(work.text, card, c)
+    text = _slower(sum(text_kinds), work.text.kernels * c["launch_s"], _SHARP)
     decode_kinds = _kernels(work.decode, card, c)
     decode = _slower(sum(decode_kinds), work.decode.kernels * c["launch_s"], _SHARP)
-    text_kinds = _kernels(work.text, card, c)
     ours = [
         work.steps * of_step + of_text + of_decode / work.gpus
         for of_step, of_text, of_decode in zip(

@@ -60,7 +60,7 @@ class VarConfig:
 
 
 def published(depth: int) -> VarConfig:
-    """The published model of so many layers: 16, 20, 24 and 30 make 256 × 256 pixels, 36 makes 512 × 512."""
+    """The published model of this depth: 16, 20, 24 and 30 make 256 × 256 pixels, 36 makes 512 × 512."""
     large = depth == 36
     sides = SIDES_512 if large else SIDES_256
     return VarConfig(depth, 64 * depth, depth, sides, shared_norm=large)

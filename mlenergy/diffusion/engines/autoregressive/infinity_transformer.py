@@ -246,7 +246,7 @@ class InfinityTransformer(nn.Module):
         return self.cfg_uncond[:length].expand(rows, -1, -1)
 
     def new_cache(self, rows: int, text_tokens: int, size: ImageSize) -> Cache:
-        """A cache for batches of so many rows, padded to so many text tokens."""
+        """An empty cache for batches of this size, padded to this number of text tokens."""
         weight, config = self.word_embed.weight, self.config
         heads, channels = config.heads, config.width // config.heads
 

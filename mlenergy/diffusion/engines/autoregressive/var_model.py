@@ -72,7 +72,7 @@ class VarModel:
         return VarState(condition, cache, self.transformer.start(condition), total, guided)
 
     def _cache(self, rows: int) -> list[LayerCache]:
-        """Room for keys and values: the same in every generation of so many rows, as CUDA graphs need it."""
+        """Room for keys and values: the same in every generation of `rows` rows, as CUDA graphs need it."""
         if self._held is None or self._held[0] != rows:
             weight = self.class_embedding.weight
             self._held = rows, self.transformer.new_cache(rows, weight.device, weight.dtype)

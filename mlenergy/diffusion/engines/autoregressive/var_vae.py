@@ -205,7 +205,7 @@ class Quantizer(nn.Module):
 
 
 class VarVae(nn.Module):
-    """What generating needs of the VQ-VAE: quantizer, one convolution, decoder."""
+    """The part of the VQ-VAE that generating needs: quantizer, one convolution, decoder."""
 
     def __init__(self, config: VqVaeConfig) -> None:
         super().__init__()
