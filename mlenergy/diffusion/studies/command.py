@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mlenergy.diffusion.config.option import nearest
 from mlenergy.diffusion.config.parser import option_group, parse, read
+from mlenergy.diffusion.environment.device import detect_device
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.ledger import folder_lock
 from mlenergy.diffusion.studies.content import Column, Table
@@ -22,8 +23,10 @@ from mlenergy.diffusion.studies.files import GAPS, REPORT, write_report
 from mlenergy.diffusion.studies.outcome import Outcome
 from mlenergy.diffusion.studies.registry import STUDIES, study_named
 from mlenergy.diffusion.studies.runner import COMMAND, Act, StudyFolder
+from mlenergy.diffusion.studies.study import StudyOptions
 from mlenergy.diffusion.studies.text import print_report
 from mlenergy.diffusion.sweep.command import gpu_list
+from mlenergy.diffusion.sweep.forecast import Total
 from mlenergy.diffusion.sweep.session import Session
 from mlenergy.diffusion.version import __version__
 
@@ -111,11 +114,17 @@ def _run(argv: list[str]) -> int:
     study, words = _named(argv, "run")
     options = parse(study.options, words, f"{PROG} run {study.name}")
     folder = StudyFolder.of(study, options, words)
-    act = _act(folder)
+    total = _total(options) if options.print else None
+    act = _act(folder, total)
+    if options.gpu is not None and not options.print:
+        raise UserError("--gpu is the GPU of a forecast, for --print; --gpus chooses those that runs may use")
     if options.print or options.status:
         outcome, _ = folder.walk(act)
         if options.print and study.adaptive and any(cell.is_open for cell in outcome.cells()):
             print("# further runs depend on the results of these")
+        if total is not None:
+            for line in [f"no forecast: {total}"] if isinstance(total, str) else total.lines():
+                print(f"# {line}")
         return 0
     with folder_lock(folder.place, "use another --folder"):
         folder.save()
@@ -131,7 +140,22 @@ def _run(argv: list[str]) -> int:
     return stopped or int(failed or any(codes))
 
 
-def _act(folder: StudyFolder) -> Act:
+def _total(options: StudyOptions) -> Total | str:
+    """The forecast to which runs are added, or the reason why this machine has none.
+
+    Raises:
+        UserError: the GPU that is named has no data sheet.
+    """
+    if options.gpu is not None:
+        return Total.on(options.gpu)
+    try:
+        device, name = detect_device()
+        return Total.on(name) if device == "cuda" else "there is no GPU here; name one, such as --gpu H100"
+    except UserError as error:
+        return str(error)  # nobody has asked for a forecast
+
+
+def _act(folder: StudyFolder, total: Total | str | None) -> Act:
     """What is done with each sweep."""
     options = folder.options
     gpus = gpu_list(options.gpus)
@@ -140,7 +164,8 @@ def _act(folder: StudyFolder) -> Act:
         if options.status:
             return session.show_state()
         if options.print:
-            return session.print_commands(options.executor, gpus, options.slots)
+            sum_of = total if isinstance(total, Total) else None
+            return session.print_commands(options.executor, gpus, options.slots, sum_of)
         if options.executor == "slurm":
             return session.submit()
         code = session.run_here(gpus, options.slots)

@@ -7,6 +7,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.studies.ablation import ABLATION
 from mlenergy.diffusion.studies.icons import ICONS
 from mlenergy.diffusion.studies.latent import LATENT
+from mlenergy.diffusion.studies.mlenergy_v3 import MLENERGY_V3
 from mlenergy.diffusion.studies.models import MODELS
 from mlenergy.diffusion.studies.scaling import SCALING
 from mlenergy.diffusion.studies.study import Study
@@ -23,6 +24,7 @@ STUDIES: dict[str, Study] = {
         MODELS,
         ABLATION,
         SCALING,
+        MLENERGY_V3,
     )
 }  # fmt: skip
 

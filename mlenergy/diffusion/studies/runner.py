@@ -115,7 +115,7 @@ class StudyFolder:
         content = self._moved(dict(sweep.content), self.place, self.origin)
         given = {full_name(name): value for name, value in (content.get("common") or {}).items()}
         common = {BASE_DIR: str(self.origin / "results"), _DATASET: "bundled", **given}
-        if self.options.weights == "random":
+        if (self.options.weights or self.study.weights) == "random":
             common[_WEIGHTS] = "random"
         common |= self._set(sweep, content)
         content |= {"folder": str(self.origin / "sweeps" / sweep.name), "common": common}

@@ -28,8 +28,9 @@ class StudyOptions:
     """Folder of the results and the report. Default: run/studies/NAME."""
     quick: bool = False
     """Run a small part of the study, to see whether it works here."""
-    weights: WeightsKind = "pretrained"
-    """random: seeded random values in each model's published architecture, without a download."""
+    weights: WeightsKind | None = None
+    """random: seeded random values in each model's published architecture, without a download. Default:
+    pretrained, but random in mlenergy-v3."""
     set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OPTION=VALUE")] = ()
     """Option of mlenergy run for all runs of the study, such as ulysses_degree=2 or benchmark_iters=8. It may
     be given several times."""
@@ -39,6 +40,9 @@ class StudyOptions:
     """YAML file with the keys that a sweep file has under slurm. Default: none."""
     print: bool = False
     """Show exactly what would run or be submitted, and stop."""
+    gpu: str | None = None
+    """With --print: GPU to forecast the seconds and joules of all runs for, such as H100. Default: the one
+    that is here."""
     status: bool = False
     """Show the state of each run, and stop."""
     resume: bool = True
@@ -75,6 +79,7 @@ class Study:
     before: Callable[[Any, Path], None] | None = None  # writes files that the runs read; gets the folder
     after: Callable[[Any, Outcome], None] | None = None  # works on the results, before the report
     is_expected: Callable[[StudyRun], bool] | None = None  # a failed run that is a result, as out of memory
+    weights: WeightsKind = "pretrained"  # where --weights is not given
 
     @property
     def summary(self) -> str:

@@ -16,6 +16,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.executors.ledger import Ledger, folder_lock
 from mlenergy.diffusion.sweep.conditions import Condition
 from mlenergy.diffusion.sweep.expand import expand
+from mlenergy.diffusion.sweep.forecast import Total
 from mlenergy.diffusion.sweep.session import Session
 from mlenergy.diffusion.sweep.spec import SweepSpec, read_sweep
 
@@ -73,7 +74,10 @@ def main(argv: list[str]) -> int:
     if asked.gpu is not None and not asked.print:
         raise UserError("--gpu is the GPU of a forecast, for --print; --gpus chooses those that runs may use")
     if asked.print:
-        code = session.print_commands(asked.executor, gpus, asked.slots, asked.gpu)
+        total = None if asked.gpu is None else Total.on(asked.gpu)
+        code = session.print_commands(asked.executor, gpus, asked.slots, total)
+        for line in () if total is None else total.lines():
+            print(f"# {line}")
         _check_any(session)
         return code
     with folder_lock(spec.folder, "change folder in the sweep file"):

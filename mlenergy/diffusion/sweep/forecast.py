@@ -17,6 +17,7 @@ from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.report.lines import energy, number
 
 _PROG = "mlenergy sweep"
+_J_PER_KWH = 3.6e6
 
 
 @dataclass
@@ -24,15 +25,18 @@ class Total:
     """Sums over the runs that a forecast can be made of, and the reasons against the others.
 
     low_s, high_s: sums of the runs' bounds; errors of one model go the same way, so they do not cancel out.
+    without_energy: runs of which no joules can be forecast.
     """
 
-    gpu: str
+    gpu: str  # short name
     runs: int = 0
     duration_s: float = 0.0
     low_s: float = 0.0
     high_s: float = 0.0
     gpu_s: float = 0.0  # GPUs times seconds
+    most_gpus: int = 0  # of one run
     energy_j: float = 0.0
+    without_energy: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> Iterator[str]:
@@ -40,37 +44,62 @@ class Total:
         if self.runs:
             yield (
                 f"forecast for {self.gpu}: {_duration(self.duration_s)} ({_duration(self.low_s)} to "
-                f"{_duration(self.high_s)}) in the iterations of {self.runs} runs one after another, "
-                f"{number(self.gpu_s / 3600)} GPU hours, {energy(self.energy_j)}; loading is extra"
+                f"{_duration(self.high_s)}) in the iterations of {_runs(self.runs)} one after another, "
+                f"{number(self.gpu_s / 3600)} GPU hours{self._shared()}, {self._energy()}; loading is extra"
             )
         for reason, runs in self.reasons.items():
-            yield f"without a forecast: {runs} {'run' if runs == 1 else 'runs'}: {reason}"
+            yield f"without a forecast: {_runs(runs)}: {reason}"
+
+    @classmethod
+    def on(cls, gpu: str) -> Total:
+        """No runs yet, on GPUs of this kind.
+
+        Raises:
+            UserError: no data sheet of the GPU is known.
+        """
+        return cls(card_named(gpu).name)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Add all iterations of some runs, warm-up included."""
+        for job in jobs:
+            args = read_args(job.argv, _PROG)
+            model = _model(args.workload.model_id, args.workload.revision)
+            try:
+                plan = make_plan(args, model, None, "cuda", self.gpu)
+                found = forecast_of(plan, self.gpu)
+            except UserError as error:
+                self.reasons[str(error)] += 1
+                continue
+            iterations = plan.warmup_iters + plan.benchmark_iters
+            self.runs += 1
+            self.duration_s += iterations * found.duration_s.value
+            self.low_s += iterations * found.duration_s.low
+            self.high_s += iterations * found.duration_s.high
+            self.gpu_s += iterations * found.duration_s.value * plan.parallel.world_size
+            self.most_gpus = max(self.most_gpus, plan.parallel.world_size)
+            if found.energy_per_output_j is None:
+                self.without_energy += 1
+            else:
+                self.energy_j += iterations * plan.batch_size * found.energy_per_output_j.value
+
+    def _shared(self) -> str:
+        """Hours that so many GPUs take which are never idle; nothing where every run takes one."""
+        if self.most_gpus < 2:
+            return ""
+        return f" (with {self.most_gpus} GPUs all busy {_duration(self.gpu_s / self.most_gpus)})"
+
+    def _energy(self) -> str:
+        """Joules, and kWh of many; with the number of runs that are not in them."""
+        if self.without_energy == self.runs:
+            return "joules not known"
+        text = energy(self.energy_j)
+        if self.energy_j >= _J_PER_KWH:
+            text += f" ({number(self.energy_j / _J_PER_KWH)} kWh)"
+        return text + (f" without {_runs(self.without_energy)}" if self.without_energy else "")
 
 
-def total_of(jobs: Iterable[Job], gpu: str) -> Total:
-    """The forecast of all iterations of some runs, warm-up included, on GPUs of one kind.
-
-    Raises:
-        UserError: no data sheet of the GPU is known.
-    """
-    total = Total(card_named(gpu).name)
-    for job in jobs:
-        args = read_args(job.argv, _PROG)
-        try:
-            plan = make_plan(args, _model(args.workload.model_id, args.workload.revision), None, "cuda", gpu)
-            found = forecast_of(plan, gpu)
-        except UserError as error:
-            total.reasons[str(error)] += 1
-            continue
-        iterations = plan.warmup_iters + plan.benchmark_iters
-        total.runs += 1
-        total.duration_s += iterations * found.duration_s.value
-        total.low_s += iterations * found.duration_s.low
-        total.high_s += iterations * found.duration_s.high
-        total.gpu_s += iterations * found.duration_s.value * plan.parallel.world_size
-        if found.energy_per_output_j is not None:
-            total.energy_j += iterations * plan.batch_size * found.energy_per_output_j.value
-    return total
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
 
 
 def _duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ from mlenergy.diffusion.report.show_view import print_table
 from mlenergy.diffusion.results.collect import collect
 from mlenergy.diffusion.results.lock import holder_of
 from mlenergy.diffusion.sweep.expand import Run
-from mlenergy.diffusion.sweep.forecast import total_of
+from mlenergy.diffusion.sweep.forecast import Total
 from mlenergy.diffusion.sweep.spec import SweepSpec
 from mlenergy.diffusion.sweep.todo import ToDo, hold_back, prune, what_is_left
 from mlenergy.diffusion.sweep.view import SweepLog, count_line, live_table, run_table
@@ -121,14 +121,11 @@ class Session:
         return 0
 
     def print_commands(
-        self, executor: str, gpus: Sequence[str] | None, slots: int | None, forecast_gpu: str | None = None
+        self, executor: str, gpus: Sequence[str] | None, slots: int | None, total: Total | None = None
     ) -> int:
         """Print exactly what would run, or be submitted, in order, without starting or writing anything.
 
-        forecast_gpu: GPU that the seconds and joules of all of it are forecast for.
-
-        Raises:
-            UserError: no data sheet of that GPU is known.
+        total: the runs' forecasts are added to it.
         """
         held: list[Job] = []
         if executor == "local":
@@ -137,9 +134,8 @@ class Session:
             slurm.refresh(self.ledger, save=False)
             todo, held = self._to_do_on_cluster()
         self._print_why_not(todo, held)
-        if forecast_gpu is not None:
-            for line in total_of(todo.jobs, forecast_gpu).lines():
-                self._print(f"# {line}")
+        if total is not None:
+            total.add(todo.jobs)
         if executor == "local":
             for job in todo.jobs:
                 self._print(shlex.join(command_of(job, self.extra)))
