@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mlenergy.diffusion.config.args import read_args
+from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.forecast.predict import forecast_of
+from mlenergy.diffusion.models.resolve import resolve_model
+from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.studies.command import main
 from mlenergy.diffusion.studies.registry import STUDIES
 
@@ -56,9 +62,50 @@ def test_print_shows_every_run_and_writes_nothing(study, capsys):
     assert not list(Path().rglob("*"))
 
 
+def forecast_lines(text):
+    return [line for line in text.splitlines() if line.startswith("# ") and "forecast" in line]
+
+
+def test_print_adds_up_the_forecasts_of_all_sweeps(study, capsys):
+    words = ["--models", "black-forest-labs/FLUX.1-dev", "--sizes", "512", "1024", "--steps", "10", "20"]
+    common = ["--set", "device=cpu", "--set", "dtype=bfloat16", "--iters", "1", "--print", "--gpu", "H100"]
+    assert study("run", "scaling", *words, *common) == 0
+    [line] = forecast_lines(capsys.readouterr().out)
+    model = resolve_model("black-forest-labs/FLUX.1-dev")
+    total_s = 0.0
+    for size, steps in (("512", "28"), ("1024", "28"), ("1024", "10"), ("1024", "20")):
+        options = {"height": size, "width": size, "inference_steps": steps, "model_id": model.model_id}
+        argv = [word for name, value in options.items() for word in (f"--workload.{name}", value)]
+        plan = make_plan(read_args(["workload:t2i", *argv]), model, 1, "cuda", "NVIDIA H100 80GB HBM3")
+        total_s += 2 * forecast_of(plan, "H100").duration_s.value  # one to warm up, one measured
+    assert line.startswith(f"# forecast for H100: {number(total_s)} s (")
+    assert f"of 4 runs one after another, {number(total_s / 3600)} GPU hours, " in line
+
+
+def test_the_leaderboard_is_forecast_as_a_whole(study, capsys):
+    words = ["--models", "black-forest-labs/FLUX.1-dev", "--batches", "2", "--max_gpus", "2"]
+    assert study("run", "mlenergy-v3", *words, "--print", "--gpu", "H100") == 0
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if "torchrun" in line]
+    assert len(lines) == 3 and all("--workload.weights random" in line for line in lines)
+    [line] = forecast_lines(out)
+    # Five iterations of what was published with 22.89, 14.82 and 15.01 s, the last two on two GPUs.
+    hours = float(re.search(r"([\d.]+) GPU hours \(with 2 GPUs all busy ", line)[1])
+    assert hours == pytest.approx(5 * (22.89 + 2 * 14.82 + 2 * 15.01) / 3600, rel=0.1)
+
+
+def test_without_a_gpu_the_print_says_how_to_name_one(study, capsys):
+    assert study("run", "scaling", *TINY, "--print", "--set", "device=cpu") == 0
+    [line] = forecast_lines(capsys.readouterr().out)
+    assert line == "# no forecast: there is no GPU here; name one, such as --gpu H100"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["run", "scaling", "--gpu", "H100"], "--gpu is the GPU of a forecast, for --print"),
+        (["run", "scaling", "--gpu", "H1000", "--print"], "did you mean H100?"),
+        (["run", "mlenergy-v3", "--set", "inference_steps=4"], "the study mlenergy-v3 gives it values"),
         (["run", "scailing"], "there is no study 'scailing'; did you mean scaling?"),
         (["run"], "name a study: mlenergy study run"),
         (["run", "--quick", "scaling"], "the study's name comes before --quick"),

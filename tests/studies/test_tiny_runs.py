@@ -58,3 +58,23 @@ def test_vram_on_a_cpu(tmp_path):
     log = json.loads((folder / "memory_log.json").read_text())["tiny/sdxl"]
     assert [row["host_gb"] > 0 for row in log] == [True] * 6 and all(row["gpu_gb"] is None for row in log)
     assert "VAE decoding" in (folder / "memory_log.txt").read_text()
+
+
+def test_the_leaderboard_on_stand_ins(tmp_path):
+    words = ["mlenergy-v3", "--stand_ins", "--quick", "--parts", "image", "--iters", "2", "--models"]
+    words += ["black-forest-labs/FLUX.1-dev", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"]
+    cpu = ["--set", "device=cpu", "--set", "height=64", "--set", "width=64", "--set", "inference_steps=2"]
+    done = study(tmp_path, *words, *cpu)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = tables(tmp_path, "mlenergy-v3")
+    cells = found["image_cells"]
+    assert [(row["model"], row["gpus"]) for row in cells] == [
+        (model, gpus) for model in ("tiny/pixart-sigma", "tiny/flux") for gpus in (1, 2)
+    ]
+    assert all(row["batch_s"] > 0 and row["seconds_ratio"] is None for row in cells)
+    assert "stands in for the published one" in cells[0]["reasons"]["seconds_ratio"]
+    files = [*tmp_path.glob("run/studies/mlenergy-v3/results/*/results.json")]
+    assert len(files) == 4
+    before = [file.stat().st_mtime_ns for file in files]
+    assert study(tmp_path, *words, *cpu).returncode == 0
+    assert [file.stat().st_mtime_ns for file in files] == before, "complete runs are kept"

@@ -25,7 +25,6 @@ class PublishedRun:
         num_frames, fps: of a video; None of an image.
         duration_s: of one batch.
         energy_per_output_j: all GPUs, of one image or video.
-        power_w: mean of one GPU.
     """
 
     task: Task
@@ -43,7 +42,6 @@ class PublishedRun:
     dtype: str
     duration_s: float
     energy_per_output_j: float
-    power_w: float
 
 
 def published_runs(task: Task) -> tuple[PublishedRun, ...]:
@@ -76,5 +74,4 @@ def _run(task: Task, line: Mapping[str, str]) -> PublishedRun:
         dtype=line["weight_precision"],
         duration_s=float(line["batch_latency_s"]),
         energy_per_output_j=float(line[f"energy_per_{noun}_joules"]),
-        power_w=float(line["avg_power_watts"]),
     )

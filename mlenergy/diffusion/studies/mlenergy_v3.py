@@ -96,8 +96,8 @@ def _first_of_each_count(degrees: Sequence[tuple[int, int]]) -> list[tuple[int, 
 def _runs(grid: _Grid, options: MlEnergyV3Options) -> Iterator[Mapping[str, Any]]:
     """Options of every product of the model's batches and degrees."""
     work = _work(grid.first, options.stand_ins)
-    for batch in grid.batches:
-        for ulysses, ring in grid.degrees:
+    for ulysses, ring in grid.degrees:
+        for batch in grid.batches:
             if options.published_only and (batch, ulysses, ring) not in grid.published:
                 continue
             yield {**work, "batch_size": batch, "ulysses_degree": ulysses, "ring_degree": ring}
@@ -107,7 +107,8 @@ def _work(run: PublishedRun, stand_ins: bool) -> dict[str, Any]:
     """Model, size, steps and type of a run as it was published; a stand-in has its own."""
     workload = {} if run.task == "text-to-image" else {"workload": run.task}
     if stand_ins:
-        return {**workload, "model_id": stand_in(run.model_id)}
+        # Tiny models always have random weights, and refuse to be asked for them.
+        return {**workload, "model_id": stand_in(run.model_id), "weights": None}
     video = {} if run.num_frames is None else {"num_frames": run.num_frames, "fps": run.fps}
     return {
         **workload,

@@ -93,7 +93,7 @@ class Pair:
     @property
     def _not_published(self) -> Gap:
         if self.model.startswith("tiny/"):
-            return Gap(f"{self.model} stands in for a published model: there is nothing to lay beside it")
+            return Gap("a tiny model stands in for the published one: there is nothing to lay beside it")
         return Gap(f"not among the published configurations that the package has of {self.beside}")
 
     @property

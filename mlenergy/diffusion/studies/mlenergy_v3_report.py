@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.results.published import SOURCE, XDIT_VERSION
 from mlenergy.diffusion.results.record import ResultRecord
+from mlenergy.diffusion.results.repeats import SetUp
 from mlenergy.diffusion.studies.content import (
     Chart,
     Column,
@@ -40,9 +42,8 @@ def report(options: MlEnergyV3Options, outcome: Outcome) -> Report:
         pairs += own
         summary += _summary(part, own)
         if own:
-            parts += [_models(part, own), _best(part, own), *_charts(part, own), _cells(part, own)]
-    records = [start for pair in pairs if pair.cell.set_up for start in pair.cell.set_up.starts]
-    parts.append(_differences(records, sorted({pair.beside for pair in pairs})))
+            parts += [_models(part, own), *_best(part, own), *_charts(part, own), _cells(part, own)]
+    parts.append(_differences(pairs))
     return Report("ML.ENERGY leaderboard v3, measured here", summary, parts, {"published_source": SOURCE})
 
 
@@ -93,10 +94,12 @@ class Ratios:
 
 
 def _models(part: Part, pairs: Sequence[Pair]) -> Table:
-    """Ratios by model and number of GPUs."""
+    """Ratios by model and number of GPUs; cells without a result count with the GPU of most others."""
+    known = Counter(pair.gpu for pair in pairs if pair.gpu is not None)
+    most = next((gpu for gpu, _ in known.most_common(1)), "–")
     groups: dict[tuple[str, str, str, int], list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault((pair.model, pair.gpu or "–", pair.beside, pair.gpus), []).append(pair)
+        groups.setdefault((pair.model, pair.gpu or most, pair.beside, pair.gpus), []).append(pair)
     rows = []
     for (model, gpu, beside, gpus), own in groups.items():
         row: dict[str, Value] = {
@@ -106,6 +109,7 @@ def _models(part: Part, pairs: Sequence[Pair]) -> Table:
             "gpus": gpus,
             "cells": len(own),
         }
+        row["measured"] = sum(pair.cell.set_up is not None for pair in own)
         compared = 0
         for name, ratio_of in (("seconds", _seconds), ("joules", _joules)):
             ratios = [ratio_of(pair) for pair in own]
@@ -124,11 +128,12 @@ def _models(part: Part, pairs: Sequence[Pair]) -> Table:
         Column("beside", "published of"),
         Column("gpus", "GPUs"),
         Column("cells", "cells"),
+        Column("measured", "measured"),
         Column("compared", "compared"),
-        Column("seconds_ratio", "seconds ÷ published"),
+        Column("seconds_ratio", "s ÷ published"),
         Column("seconds_least", "least"),
         Column("seconds_most", "most"),
-        Column("joules_ratio", "joules ÷ published"),
+        Column("joules_ratio", "J ÷ published"),
         Column("joules_least", "least"),
         Column("joules_most", "most"),
     )
@@ -138,35 +143,43 @@ def _models(part: Part, pairs: Sequence[Pair]) -> Table:
     return Table(f"{part}_models", f"Models, {_OF_PART[part]}", columns, rows, note)
 
 
-def _best(part: Part, pairs: Sequence[Pair]) -> Table:
-    """The set-up of the least joules and that of the least seconds of each model, ours and the published."""
+def _best(part: Part, pairs: Sequence[Pair]) -> Iterator[Table]:
+    """The set-up of the least joules and that of the least seconds of each model, ours and the published.
+
+    None where no model has a cell with both.
+    """
     noun = "image" if part == "image" else "video"
     aims: tuple[tuple[str, Callable[[Pair], Measured | Gap], Callable[[Pair], float | Gap]], ...] = (
         (f"least J/{noun}", lambda pair: pair.joules, lambda pair: pair.published_joules),
         ("least s/batch", lambda pair: pair.seconds, lambda pair: pair.published_seconds),
     )
-    rows = []
+    rows: list[Mapping[str, Value]] = []
     for model in dict.fromkeys(pair.model for pair in pairs):
         own = [pair for pair in pairs if pair.model == model]
         for aim, ours_of, theirs_of in aims:
             both = [
-                (pair, ours, theirs)
+                (pair, here, there)
                 for pair in own
-                if isinstance(ours := ours_of(pair), Measured)
-                and isinstance(theirs := theirs_of(pair), float)
+                if isinstance(here := ours_of(pair), Measured)
+                and isinstance(there := theirs_of(pair), float)
                 and not isinstance(pair.seconds_ratio, Gap)
             ]
-            row: dict[str, Value] = {"model": model, "aim": aim, "cells": len(both)}
-            if both:
-                our_pair, our_best, _ = min(both, key=lambda one: one[1].value)
-                their_pair, _, their_best = min(both, key=lambda one: one[2])
-                row |= {"ours_set_up": _set_up(our_pair), "ours": our_best}
-                row |= {"published_set_up": _set_up(their_pair), "published": their_best}
-                row["ratio"] = our_best.value / their_best
-            else:
-                gap = Gap("no cell has both figures")
-                row |= dict.fromkeys(("ours_set_up", "ours", "published_set_up", "published", "ratio"), gap)
-            rows.append(row)
+            if not both:
+                continue
+            our_pair, ours, _ = min(both, key=lambda one: one[1].value)
+            their_pair, _, theirs = min(both, key=lambda one: one[2])
+            rows.append(
+                {
+                    "model": model,
+                    "aim": aim,
+                    "ours_set_up": _set_up(our_pair),
+                    "ours": ours,
+                    "published_set_up": _set_up(their_pair),
+                    "published": theirs,
+                    "ratio": ours.value / theirs,
+                    "cells": len(both),
+                }
+            )
     columns = (
         Column("model", "model"),
         Column("aim", "aim"),
@@ -178,7 +191,8 @@ def _best(part: Part, pairs: Sequence[Pair]) -> Table:
         Column("cells", "of cells"),
     )
     note = "The best of the cells that both have: a machine of few GPUs is not compared with one of many."
-    return Table(f"{part}_best", f"The best set-up of each model, {_OF_PART[part]}", columns, rows, note)
+    if rows:
+        yield Table(f"{part}_best", f"The best set-up of each model, {_OF_PART[part]}", columns, rows, note)
 
 
 def _cells(part: Part, pairs: Sequence[Pair]) -> Table:
@@ -263,21 +277,30 @@ def _charts(part: Part, pairs: Sequence[Pair]) -> Iterator[Chart]:
         )
 
 
-def _differences(records: Sequence[ResultRecord], beside: Sequence[str]) -> Table:
+def _differences(pairs: Sequence[Pair]) -> Table:
     """Hardware, versions and procedure, here and as published."""
+    set_ups = [pair.cell.set_up for pair in pairs if pair.cell.set_up is not None]
+    records = [start for one in set_ups for start in one.starts]
 
-    def ours(value_of: Callable[[ResultRecord], object]) -> Value:
-        found = dict.fromkeys(str(v) for one in records if (v := value_of(one)) is not None)
+    def joined(values: Iterable[object]) -> Value:
+        found = dict.fromkeys(str(value) for value in values if value is not None)
         return ", ".join(found) or Gap("no result has it" if records else "nothing was measured")
 
+    def ours(value_of: Callable[[ResultRecord], object]) -> Value:
+        return joined(map(value_of, records))
+
+    beside = sorted({pair.beside for pair in pairs})
+
     facts: list[tuple[str, Value, Value]] = [
-        ("GPU", ours(lambda r: r.device_name), ", ".join(beside)),
+        ("GPU", joined(pair.gpu for pair in pairs), ", ".join(beside)),
+        ("power limit, W", joined(map(_power_limit, set_ups)), _NOT_PUBLISHED),
+        ("processor", joined(one.hardware.get("cpu") for one in set_ups), _NOT_PUBLISHED),
         ("GPU driver", ours(lambda r: r.driver_version), _NOT_PUBLISHED),
         ("CUDA", ours(lambda r: r.cuda_version), _NOT_PUBLISHED),
         ("xDiT (xfuser)", ours(lambda r: r.xfuser_version), XDIT_VERSION),
         ("torch", ours(lambda r: r.torch_version), _NOT_PUBLISHED),
         ("diffusers", ours(lambda r: r.diffusers_version), _NOT_PUBLISHED),
-        ("type", ours(lambda r: r.dtype), "bfloat16"),
+        ("dtype", ours(lambda r: r.dtype), "bfloat16"),
         ("attention", ours(lambda r: r.attention), _NOT_PUBLISHED),
         ("compilation", ours(lambda r: r.compile_mode or "eager"), "eager"),
         ("weights", ours(lambda r: r.weights), "pretrained"),
@@ -301,6 +324,12 @@ def _differences(records: Sequence[ResultRecord], beside: Sequence[str]) -> Tabl
         "counts for small models on many GPUs."
     )
     return Table("differences", "Hardware, versions and procedure", columns, rows, note)
+
+
+def _power_limit(set_up: SetUp) -> str | None:
+    """Of all GPUs of the nodes, as a text without needless digits; None where the driver did not tell."""
+    limits = set_up.hardware.get("gpu_power_limit_w")
+    return None if limits is None else ", ".join(f"{float(one):g}" for one in str(limits).split(","))
 
 
 def _same(here: Value, there: Value) -> Value:
