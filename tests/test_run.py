@@ -281,10 +281,10 @@ def test_a_signal_while_saving_leaves_all_files_and_no_judgement(bench, monkeypa
     def slow(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
-        return save_images(*arguments, **options)
+        return save_outputs(*arguments, **options)
 
-    save_images = save.save_images
-    monkeypatch.setattr(save, "save_images", slow)
+    save_outputs = save.save_outputs
+    monkeypatch.setattr(save, "save_outputs", slow)
     assert bench.run(raises(AssertionError()), *CACHED) == 130
     assert "interrupted by SIGINT: all was measured and is in " in bench.line
     assert (bench.result["completed"], bench.result["effects_pending"]) == (2, True)

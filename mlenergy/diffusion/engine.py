@@ -21,9 +21,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Generated:
-    """Images on this rank's device.
+    """Images or videos on this rank's device.
 
-    images: float, (n, 3, height, width) in [0, 1]; None on ranks that hold none.
+    images: float in [0, 1], (n, 3, height, width), of videos (n, frames, 3, height, width); None on ranks
+        that hold none.
     first_row: index in the batch of the first of them.
     """
 

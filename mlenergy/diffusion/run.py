@@ -47,7 +47,7 @@ from mlenergy.diffusion.results.build import RunRecord, build_result, efficiency
 from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section, flops_of_ranks
 from mlenergy.diffusion.results.executed import planned_work
 from mlenergy.diffusion.results.lock import check_held
-from mlenergy.diffusion.results.media import image_names
+from mlenergy.diffusion.results.media import output_names
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import read_result
 from mlenergy.diffusion.results.save import (
@@ -248,7 +248,7 @@ def _print_and_save(
     paths = context.paths
     files: Sequence[str | None] = [None] * record.completed
     if pixels:
-        files = image_names(paths, record.measured_requests)
+        files = output_names(paths, record.measured_requests, videos=record.plan.makes_video)
     result = build_result(record, files)
     result |= pending_effects(has_checked_effect(context.plan.optimizations))
     # With --debug a reader that has closed the pipe would cost the result: rich turns that into SystemExit.

@@ -14,7 +14,7 @@ from mlenergy.diffusion.results.aside import keep_broken, keep_interrupted
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.digest import content_digest, is_as_written
 from mlenergy.diffusion.results.lock import result_lock
-from mlenergy.diffusion.results.media import image_names
+from mlenergy.diffusion.results.media import output_names
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
 from mlenergy.diffusion.results.save import (
@@ -36,7 +36,7 @@ def finished(tmp_path):
     paths = RunPaths.of(plan)
     record = RunRecord(plan, cpu_measurement(), prompt_set(plan), ENVIRONMENT)
     pixels = [np.random.default_rng(k).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8) for k in range(2)]
-    result = build_result(record, image_names(paths, record.measured_requests))
+    result = build_result(record, output_names(paths, record.measured_requests))
     with result_lock(paths.lock):
         digests = save_run(paths, record, pixels, result)
         save_result(paths, {**result, "digests": digests, **found_effects([], [])})

@@ -6,7 +6,7 @@ from PIL import Image
 from result_samples import cpu_plan, prompt_set
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.media import save_images
+from mlenergy.diffusion.results.media import save_outputs
 from mlenergy.diffusion.results.paths import RunPaths
 
 
@@ -23,7 +23,7 @@ def noise(n, height=8, width=12):
 def test_pixels_come_back_as_they_were(run):
     paths, requests = run
     pixels = noise(4)
-    names = save_images(paths, requests, pixels)
+    names = save_outputs(paths, requests, pixels)
     assert [name.split("_")[2] for name in names] == ["0001", "0002", "0003", "0004"]
     for name, image in zip(names, pixels, strict=True):
         with Image.open(paths.folder / name) as stored:
@@ -36,7 +36,7 @@ def test_pixels_come_back_as_they_were(run):
 
 def test_a_later_batch_keeps_its_own_numbers(run):
     paths, requests = run
-    names = save_images(paths, requests[2:], noise(2))
+    names = save_outputs(paths, requests[2:], noise(2))
     assert [name.split("_")[2] for name in names] == ["0003", "0004"]
 
 
@@ -47,7 +47,7 @@ def test_a_later_batch_keeps_its_own_numbers(run):
 def test_anything_else_than_its_images_is_refused(run, pixels):
     paths, requests = run
     with pytest.raises(ValueError, match="images"):
-        save_images(paths, requests[:1], pixels)
+        save_outputs(paths, requests[:1], pixels)
     assert not paths.images.exists()
 
 
@@ -56,4 +56,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(run):
     paths.folder.mkdir(parents=True)
     paths.images.write_text("a file in the way")
     with pytest.raises(UserError, match=r"cannot write .*0001_.*; choose a --workload.base_dir"):
-        save_images(paths, requests[:1], noise(1))
+        save_outputs(paths, requests[:1], noise(1))

@@ -15,7 +15,7 @@ from mlenergy.diffusion.measure.samples import Timeline
 from mlenergy.diffusion.results import save
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.lock import result_lock
-from mlenergy.diffusion.results.media import image_names
+from mlenergy.diffusion.results.media import output_names
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete, read_result
 from mlenergy.diffusion.results.save import pending_effects, save_effects_reason, save_run
@@ -36,7 +36,7 @@ def run(tmp_path):
 
 def saved(run):
     paths, record, pixels = run
-    names = image_names(paths, record.measured_requests) if pixels else [None] * record.completed
+    names = output_names(paths, record.measured_requests) if pixels else [None] * record.completed
     save_run(paths, record, pixels, build_result(record, names))
     return json.loads(paths.requests.read_text()), read_result(paths.results)
 
@@ -66,7 +66,7 @@ def test_without_images_and_timeline_there_are_no_such_files(run):
 
 def test_the_results_are_the_last_file_to_be_written(run, monkeypatch):
     written = []
-    for name in ("save_requests", "save_images", "save_timeline", "save_result"):
+    for name in ("save_requests", "save_outputs", "save_timeline", "save_result"):
         own = getattr(save, name)
 
         def note(*words, own=own, name=name):

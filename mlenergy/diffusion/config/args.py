@@ -166,6 +166,8 @@ class OutputOptions:
 
     save_images: bool = True
     """Write no PNG files. By default the measured images are written after the last measured window."""
+    save_latents: bool = False
+    """Write the final latents beside the outputs, as the decoder takes them. Default: off."""
     overwrite_results: bool = False
     """Measure again even if the result folder already holds a complete result."""
     allow_no_effect: bool = False

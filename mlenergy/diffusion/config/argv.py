@@ -11,10 +11,11 @@ from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.dtype import default_dtype
 from mlenergy.diffusion.config.parallelism import MODES
 from mlenergy.diffusion.config.plan import Plan
-from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.config.workloads import TextToImage, TextToVideo
 
 WORKLOAD = "workload"
 DEFAULT_WORKLOAD = "text-to-image"
+VIDEO_WORKLOAD = "text-to-video"
 
 # Where an option's name is not its name in the plan.
 _IN_PLAN = {"height": "height_px", "width": "width_px", "inference_steps": "steps"}
@@ -29,6 +30,10 @@ _IN_SPEC = {
     "guidance_scale": "default_guidance_scale",
     "max_sequence_length": "default_max_sequence_length",
     "dataset": "default_dataset",
+    "num_frames": "default_num_frames",
+    "fps": "default_fps",
+    "guidance_scale_2": "default_guidance_scale_2",
+    "boundary_ratio": "default_boundary_ratio",
 }
 _IN_NEXT_SCALE = ("top_k", "top_p")  # defaults that stand in spec.next_scale
 # Always written, even at their defaults: without them another number of processes, or another machine,
@@ -60,7 +65,9 @@ def options_of(plan: Plan) -> dict[str, Any]:
             value = None if name == "device" else getattr(plan, name, None)
         if value != field.default or name in _ALWAYS:
             options[name] = value
-    for field in fields(TextToImage):
+    if plan.makes_video:
+        options[WORKLOAD] = VIDEO_WORKLOAD
+    for field in fields(TextToVideo if plan.makes_video else TextToImage):
         name = field.name
         value = plan.spec.model_id if name == "model_id" else getattr(plan, _IN_PLAN.get(name, name))
         if value != _default(plan, name, field.default) or name in _ALWAYS:

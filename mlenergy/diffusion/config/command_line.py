@@ -177,8 +177,18 @@ class CommandLine:
             if workload == (name or next(iter(self.workloads))):
                 at = f"{workload.partition(':')[0]}."
                 parts = {n.removeprefix(at): value for n, value in found.items() if n.startswith(at)}
+                self._check_belong(workload, kind, parts)
                 own[at[:-1]] = kind(**parts)
         return own
+
+    def _check_belong(self, workload: str, kind: type[Any], parts: Mapping[str, Any]) -> None:
+        """Refuse options of another workload than the one that is named."""
+        own = {one.name for one in fields(kind)}
+        for part in parts:
+            if part not in own:
+                field, others = workload.partition(":")[0], self.workloads.items()
+                other = next(name for name, one in others if part in {own.name for own in fields(one)})
+                raise UserError(f"--{field}.{part} belongs to {other}, and this is {workload}")
 
     @functools.cached_property
     def _by_name(self) -> Mapping[str, Option]:

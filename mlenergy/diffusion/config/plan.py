@@ -56,6 +56,11 @@ class Plan:
     class_ids: tuple[int, ...] | None = None  # of a class-conditional model, in turn; None: by the seed
     top_k: int | None = None  # most likely tokens that each one is drawn from; None: no tokens are drawn
     top_p: float | None = None  # probability of those together
+    num_frames: int | None = None  # of a video; None: images
+    fps: int | None = None
+    guidance_scale_2: float | None = None  # of the second denoiser, where there are two
+    boundary_ratio: float | None = None  # share of the training steps from which it takes over
+    save_latents: bool = False
 
     @property
     def has_random_weights(self) -> bool:
@@ -69,11 +74,22 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """Image tokens of one image in the denoiser; of next-scale prediction over all scales."""
+        """Tokens of one image or video in the denoiser; of next-scale prediction over all scales."""
         if self.schedule is not None:
             return tokens_of(self.schedule)
         token_px = self.spec.latent_factor * self.spec.patch_size
-        return (self.height_px // token_px) * (self.width_px // token_px)
+        frames = -(-self.latent_frames // self.spec.patch_frames)
+        return frames * (self.height_px // token_px) * (self.width_px // token_px)
+
+    @property
+    def makes_video(self) -> bool:
+        """True where its outputs are videos."""
+        return self.spec.family.makes_video
+
+    @property
+    def latent_frames(self) -> int:
+        """Frames of the latents of one output; 1 of an image."""
+        return 1 if self.num_frames is None else (self.num_frames - 1) // self.spec.frame_factor + 1
 
     @property
     def schedule(self) -> Schedule | None:

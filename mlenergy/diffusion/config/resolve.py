@@ -18,7 +18,7 @@ from mlenergy.diffusion.config.optimizations import (
 )
 from mlenergy.diffusion.config.parallelism import MODES, Parallelism, share_out
 from mlenergy.diffusion.config.plan import Plan
-from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.config.workloads import TextToImage, TextToVideo
 from mlenergy.diffusion.environment.device import DeviceType, detect_device
 from mlenergy.diffusion.environment.platforms import reason_against_xdit
 from mlenergy.diffusion.errors import UserError
@@ -107,7 +107,7 @@ def make_plan(
         max_iters=args.max_iters,
         energy_gpus=args.energy_gpus,
         power_limit_w=args.power_limit_w,
-        use_resolution_binning=work.use_resolution_binning,
+        use_resolution_binning=isinstance(work, TextToImage) and work.use_resolution_binning,
         variant=work.variant,
         lora=work.lora,
         allow_pickle=work.allow_pickle,
@@ -115,15 +115,37 @@ def make_plan(
         optimizations=optimizations,
         weights=work.weights,
         prompt_order=work.prompt_order,
-        class_ids=work.class_ids or None,
-        top_k=_or(work.top_k, None if spec.next_scale is None else spec.next_scale.top_k),
-        top_p=_or(work.top_p, None if spec.next_scale is None else spec.next_scale.top_p),
+        save_latents=args.save_latents,
+        **_of_workload(work, spec),
     )
     check_plan(plan)
     return plan
 
 
-def _default_steps(work: TextToImage, spec: ModelSpec) -> int:
+def _of_workload(work: TextToImage | TextToVideo, spec: ModelSpec) -> dict[str, Any]:
+    """Fields of a plan that images or videos alone have.
+
+    Raises:
+        UserError: the model makes the other of the two.
+    """
+    if spec.family.makes_video != isinstance(work, TextToVideo):
+        made, wanted = ("videos", "text-to-video") if spec.family.makes_video else ("images", "text-to-image")
+        raise UserError(f"{spec.model_id} makes {made}; use workload:{wanted}")
+    if isinstance(work, TextToVideo):
+        return {
+            "num_frames": _or(work.num_frames, spec.default_num_frames),
+            "fps": _or(work.fps, spec.default_fps),
+            "guidance_scale_2": _or(work.guidance_scale_2, spec.default_guidance_scale_2),
+            "boundary_ratio": _or(work.boundary_ratio, spec.default_boundary_ratio),
+        }
+    return {
+        "class_ids": work.class_ids or None,
+        "top_k": _or(work.top_k, None if spec.next_scale is None else spec.next_scale.top_k),
+        "top_p": _or(work.top_p, None if spec.next_scale is None else spec.next_scale.top_p),
+    }
+
+
+def _default_steps(work: TextToImage | TextToVideo, spec: ModelSpec) -> int:
     """The model's steps; of one that predicts scales, as many as an image of that size has."""
     if spec.next_scale is None:
         return spec.default_steps

@@ -32,7 +32,10 @@ _TIME_LIMIT_S = 300
 # What decides a count, beside the configuration and the libraries.
 _HERE = Path(__file__).parent
 COUNTING_CODE = (
-    *(_HERE / f"{name}.py" for name in ("count", "fit", "inputs", "kernels", "kernel_work", "shape")),
+    *(
+        _HERE / f"{name}.py"
+        for name in ("count", "fit", "inputs", "video_inputs", "kernels", "kernel_work", "shape")
+    ),
     _HERE.parent / "weights" / "random" / "modules.py",
 )
 
@@ -51,17 +54,22 @@ class ComponentCosts:
     # By the names of KernelWork; empty where they were not counted.
     kernels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def flops_at(self, rows: float, cells: float, text: float) -> float:
-        """FLOPs of one call with that many rows, latent cells and text tokens."""
-        return rows * _value(self.flops, cells, text)
+    def flops_at(self, rows: float, cells: float, text: float, frame: float = 0) -> float:
+        """FLOPs of one call with that many rows, latent cells and text tokens.
 
-    def kernels_at(self, cells: float, text: float) -> dict[str, float]:
+        frame: latent cells of one frame, which the VAE of a video asks for.
+        """
+        return rows * _value(self.flops, cells, text, frame)
+
+    def kernels_at(self, cells: float, text: float, frame: float = 0) -> dict[str, float]:
         """Work of one row of a call in bfloat16, by the names of `kernel_work.KernelWork`."""
-        return {name: _value(terms, cells, text) for name, terms in self.kernels.items()}
+        return {name: _value(terms, cells, text, frame) for name, terms in self.kernels.items()}
 
-    def activation_bytes_at(self, rows: float, cells: float, text: float, itemsize: int) -> int:
+    def activation_bytes_at(
+        self, rows: float, cells: float, text: float, itemsize: int, frame: float = 0
+    ) -> int:
         """Peak bytes of activations of one call."""
-        return round(rows * _value(self.activations[str(itemsize)], cells, text))
+        return round(rows * _value(self.activations[str(itemsize)], cells, text, frame))
 
     def parameter_bytes(self, dtype: Dtype, block_share: float = 1.0) -> int:
         """Bytes of weights and tables where only `block_share` of the repeated blocks is held."""
@@ -118,7 +126,7 @@ def architecture_from_request(request: Mapping[str, Any]) -> Architecture:
     return Architecture(request["model_id"], request["pipeline"], components, {}, request["options"], {})
 
 
-def _value(terms: Mapping[str, float], cells: float, text: float) -> float:
+def _value(terms: Mapping[str, float], cells: float, text: float, frame: float) -> float:
     known = {
         "1": 1.0,
         "cells": cells,
@@ -126,6 +134,9 @@ def _value(terms: Mapping[str, float], cells: float, text: float) -> float:
         "text": text,
         "text2": text * text,
         "cells*text": cells * text,
+        "frame": frame,
+        "frame2": frame * frame,
+        "cells*frame": cells * frame,
     }
     return sum(factor * known[term] for term, factor in terms.items())
 

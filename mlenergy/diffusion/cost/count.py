@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs, text_tokens
+from mlenergy.diffusion.cost.inputs import LatentSize, denoiser_inputs, text_inputs, text_tokens
 from mlenergy.diffusion.cost.kernels import kernel_work
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
-from mlenergy.diffusion.models.facts import latent_channels
+from mlenergy.diffusion.models.facts import has_frames, latent_channels
 from mlenergy.diffusion.weights.random.modules import empty_module
 
 
@@ -33,9 +33,9 @@ class Counter:
             self._modules[name, dtype] = empty_module(part).to("meta", dtype)
         return self._modules[name, dtype]
 
-    def denoiser(self, rows: int, height_cells: int, width_cells: int, t5: int | None) -> int:
+    def denoiser(self, rows: int, cells: LatentSize, t5: int | None) -> int:
         """FLOPs of one call of the denoiser."""
-        inputs = denoiser_inputs(self.architecture, rows, height_cells, width_cells, t5)
+        inputs = denoiser_inputs(self.architecture, rows, cells, t5)
         module = self.module(self.architecture.denoiser.name)
         return _flops(lambda: module(**inputs))
 
@@ -45,16 +45,14 @@ class Counter:
         module = self.module(encoder.name)
         return _flops(lambda: module(**inputs))
 
-    def decode(self, rows: int, height_cells: int, width_cells: int) -> int:
+    def decode(self, rows: int, cells: LatentSize) -> int:
         """FLOPs of the VAE's decoder."""
-        module, latents = self._latents(rows, height_cells, width_cells, torch.float32)
+        module, latents = self._latents(rows, cells, torch.float32)
         return _flops(lambda: module.decode(latents))
 
-    def denoiser_bytes(
-        self, rows: int, height_cells: int, width_cells: int, t5: int | None, dtype: torch.dtype
-    ) -> int:
+    def denoiser_bytes(self, rows: int, cells: LatentSize, t5: int | None, dtype: torch.dtype) -> int:
         """Peak bytes of activations of one call of the denoiser."""
-        inputs = denoiser_inputs(self.architecture, rows, height_cells, width_cells, t5, "meta", dtype)
+        inputs = denoiser_inputs(self.architecture, rows, cells, t5, "meta", dtype)
         module = self.module(self.architecture.denoiser.name, dtype)
         return peak_bytes(module, lambda: module(**inputs), inputs)
 
@@ -66,17 +64,15 @@ class Counter:
         module = self.module(encoder.name, dtype)
         return peak_bytes(module, lambda: module(**inputs), inputs)
 
-    def decode_bytes(self, rows: int, height_cells: int, width_cells: int, dtype: torch.dtype) -> int:
+    def decode_bytes(self, rows: int, cells: LatentSize, dtype: torch.dtype) -> int:
         """Peak bytes of activations of the VAE's decoder."""
-        module, latents = self._latents(rows, height_cells, width_cells, dtype)
+        module, latents = self._latents(rows, cells, dtype)
         return peak_bytes(module, lambda: module.decode(latents), latents)
 
-    def denoiser_kernels(
-        self, rows: int, height_cells: int, width_cells: int, t5: int | None
-    ) -> dict[str, float]:
+    def denoiser_kernels(self, rows: int, cells: LatentSize, t5: int | None) -> dict[str, float]:
         """Work of one call of the denoiser in bfloat16, by kind of kernel."""
         dtype = torch.bfloat16
-        inputs = denoiser_inputs(self.architecture, rows, height_cells, width_cells, t5, "meta", dtype)
+        inputs = denoiser_inputs(self.architecture, rows, cells, t5, "meta", dtype)
         module = self.module(self.architecture.denoiser.name, dtype)
         return kernel_work(lambda: module(**inputs))
 
@@ -88,18 +84,16 @@ class Counter:
         module = self.module(encoder.name, torch.bfloat16)
         return kernel_work(lambda: module(**inputs))
 
-    def decode_kernels(self, rows: int, height_cells: int, width_cells: int) -> dict[str, float]:
+    def decode_kernels(self, rows: int, cells: LatentSize) -> dict[str, float]:
         """Work of the VAE's decoder in bfloat16, by kind of kernel."""
-        module, latents = self._latents(rows, height_cells, width_cells, torch.bfloat16)
+        module, latents = self._latents(rows, cells, torch.bfloat16)
         return kernel_work(lambda: module.decode(latents))
 
-    def _latents(
-        self, rows: int, height_cells: int, width_cells: int, dtype: torch.dtype
-    ) -> tuple[Any, torch.Tensor]:
+    def _latents(self, rows: int, cells: LatentSize, dtype: torch.dtype) -> tuple[Any, torch.Tensor]:
         config = self.architecture.components["vae"].config
         # VAEs of videos take an image as one frame.
-        frames = (1,) if "temperal_downsample" in config else ()
-        shape = (rows, latent_channels(config) or 0, *frames, height_cells, width_cells)
+        frames = (cells.frames,) if has_frames(config) else ()
+        shape = (rows, latent_channels(config) or 0, *frames, cells.height, cells.width)
         return self.module("vae", dtype), torch.zeros(shape, device="meta", dtype=dtype)
 
 

@@ -8,18 +8,21 @@ activations is linear in both. So a few counts give all sizes; tests compare oth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from mlenergy.diffusion.cost.count import Counter
-from mlenergy.diffusion.cost.inputs import text_tokens
+from mlenergy.diffusion.cost.inputs import LatentSize, text_tokens
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 from mlenergy.diffusion.models.families import FAMILIES
 
 Terms = Sequence[str]
 _SIDES = (32, 64, 96)  # latent cells a side: 256, 512 and 768 pixels where a cell is of 8
+_VIDEO_SIDES = (16, 24, 32)
+_FRAMES = (3, 4, 6)  # latent frames; the first two of a causal decoder differ from all others
 _TEXTS = (64, 128, 256)
 _DTYPES = {"2": torch.bfloat16, "4": torch.float32}
 _BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks", "layers")
@@ -61,73 +64,94 @@ def _sizes(counter: Counter, part: Component) -> dict[str, int]:
 
 
 def _costs(counter: Counter, part: Component) -> dict[str, Any]:
-    if part is counter.architecture.denoiser:
+    if part.name in FAMILIES[counter.architecture.pipeline_class].denoisers:
         return _denoiser_costs(counter)
     if part.name.startswith("text_encoder"):
         return _text_costs(counter, part)
     return _decoder_costs(counter)
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A size to count at."""
+
+    cells: LatentSize
+    text: int = 0
+
+
 def _denoiser_costs(counter: Counter) -> dict[str, Any]:
     architecture = counter.architecture
     free = _text_is_free(architecture)
-    points = [(side, text) for side in _SIDES for text in (_TEXTS if free else (_fixed_t5(architecture),))]
+    texts = _TEXTS if free else (_fixed_t5(architecture),)
+    sizes = _sizes_of(architecture, several_frames=False)
+    points = [_Point(size, text) for size in sizes for text in texts]
     quadratic: Terms = (
         ("1", "cells", "cells2", "text", "text2", "cells*text") if free else ("1", "cells", "cells2")
     )
     linear: Terms = ("1", "cells", "text") if free else ("1", "cells")
 
-    def flops(side: int, text: int) -> int:
-        return counter.denoiser(1, side, side, text)
-
-    def peak(dtype: torch.dtype) -> Callable[[int, int], int]:
-        return lambda side, text: counter.denoiser_bytes(1, side, side, text, dtype)
-
-    def kernels(side: int, text: int) -> dict[str, float]:
-        return counter.denoiser_kernels(1, side, side, text)
+    def peak(dtype: torch.dtype) -> Callable[[_Point], int]:
+        return lambda at: counter.denoiser_bytes(1, at.cells, at.text, dtype)
 
     # The peak's line holds from where activations outgrow the few tensors of fixed size.
-    large = [(side, text) for side, text in points if side > _SIDES[0]]
+    large = [point for point in points if point.cells != sizes[0]]
+    # The six points that settle a polynomial of second degree in two variables.
+    few = [point for point in points if sizes.index(point.cells) + texts.index(point.text) < 3]
     return {
-        "flops": _fit(points, quadratic, flops),
+        "flops": _fit(points, quadratic, lambda at: counter.denoiser(1, at.cells, at.text)),
         "activation_bytes": {size: _fit(large, linear, peak(dtype)) for size, dtype in _DTYPES.items()},
-        "kernels": _fit_kernels(_few(points, free), quadratic, kernels),
+        "kernels": _fit_kernels(
+            few if free else points, quadratic, lambda at: counter.denoiser_kernels(1, at.cells, at.text)
+        ),
     }
 
 
 def _text_costs(counter: Counter, part: Component) -> dict[str, Any]:
     free = text_tokens(counter.architecture, part, _TEXTS[0]) == _TEXTS[0]
-    points = [(0, text) for text in _TEXTS] if free else [(0, text_tokens(counter.architecture, part, None))]
+    texts = _TEXTS if free else (text_tokens(counter.architecture, part, None),)
+    points = [_Point(LatentSize(0, 0), text) for text in texts]
     terms: Terms = ("1", "text", "text2") if free else ("1",)
     return {
-        "flops": _fit(points, terms, lambda _side, text: counter.text(part, 1, text)),
+        "flops": _fit(points, terms, lambda at: counter.text(part, 1, at.text)),
         "activation_bytes": {
             size: _fit(points, terms, _text_peak(counter, part, dtype)) for size, dtype in _DTYPES.items()
         },
-        "kernels": _fit_kernels(points, terms, lambda _side, text: counter.text_kernels(part, 1, text)),
+        "kernels": _fit_kernels(points, terms, lambda at: counter.text_kernels(part, 1, at.text)),
     }
 
 
-def _text_peak(counter: Counter, part: Component, dtype: torch.dtype) -> Callable[[int, int], int]:
-    return lambda _side, text: counter.text_bytes(part, 1, text, dtype)
+def _text_peak(counter: Counter, part: Component, dtype: torch.dtype) -> Callable[[_Point], int]:
+    return lambda at: counter.text_bytes(part, 1, at.text, dtype)
 
 
 def _decoder_costs(counter: Counter) -> dict[str, Any]:
-    points = [(side, 0) for side in _SIDES]
+    """Of videos also by the cells of a frame: causal decoders make the first frame apart, each by itself."""
+    videos = FAMILIES[counter.architecture.pipeline_class].makes_video
+    points = [_Point(size) for size in _sizes_of(counter.architecture, several_frames=videos)]
+    quadratic: Terms = ("1", "cells", "cells2")
+    linear: Terms = ("1", "cells")
+    if videos:
+        quadratic, linear = (*quadratic, "frame", "frame2", "cells*frame"), (*linear, "frame")
+    large = points if videos else points[1:]
     return {
-        "flops": _fit(points, ("1", "cells", "cells2"), lambda side, _text: counter.decode(1, side, side)),
+        "flops": _fit(points, quadratic, lambda at: counter.decode(1, at.cells)),
         "activation_bytes": {
-            size: _fit(points[1:], ("1", "cells"), _decode_peak(counter, dtype))
-            for size, dtype in _DTYPES.items()
+            size: _fit(large, linear, _decode_peak(counter, dtype)) for size, dtype in _DTYPES.items()
         },
-        "kernels": _fit_kernels(
-            points, ("1", "cells", "cells2"), lambda side, _text: counter.decode_kernels(1, side, side)
-        ),
+        "kernels": _fit_kernels(points, quadratic, lambda at: counter.decode_kernels(1, at.cells)),
     }
 
 
-def _decode_peak(counter: Counter, dtype: torch.dtype) -> Callable[[int, int], int]:
-    return lambda side, _text: counter.decode_bytes(1, side, side, dtype)
+def _decode_peak(counter: Counter, dtype: torch.dtype) -> Callable[[_Point], int]:
+    return lambda at: counter.decode_bytes(1, at.cells, dtype)
+
+
+def _sizes_of(architecture: Architecture, *, several_frames: bool) -> list[LatentSize]:
+    """Sizes to count at; of a video's denoiser in one number of frames: its tokens are one sequence."""
+    if not FAMILIES[architecture.pipeline_class].makes_video:
+        return [LatentSize(side, side) for side in _SIDES]
+    frames = _FRAMES if several_frames else _FRAMES[1:2]
+    return [LatentSize(side, side, count) for count in frames for side in _VIDEO_SIDES]
 
 
 def _text_is_free(architecture: Architecture) -> bool:
@@ -139,39 +163,28 @@ def _fixed_t5(architecture: Architecture) -> int:
     return int(architecture.denoiser.config.get("text_len_t5", 0))
 
 
-def _few(points: Sequence[tuple[int, int]], free: bool) -> Sequence[tuple[int, int]]:
-    """The six points that settle a polynomial of second degree in two variables."""
-    return (
-        [(side, text) for side, text in points if _SIDES.index(side) + _TEXTS.index(text) < 3]
-        if free
-        else points
-    )
-
-
 def _fit_kernels(
-    points: Sequence[tuple[int, int]], terms: Terms, count: Callable[[int, int], dict[str, float]]
+    points: Sequence[_Point], terms: Terms, count: Callable[[_Point], dict[str, float]]
 ) -> dict[str, dict[str, float]]:
     """A polynomial for each kind of work; terms whose factor is 0 are left out."""
-    counts = {point: count(*point) for point in points}
+    counts = {point: count(point) for point in points}
 
-    def of(name: str) -> Callable[[int, int], float]:
-        return lambda side, text: counts[side, text][name]
+    def of(name: str) -> Callable[[_Point], float]:
+        return lambda at: counts[at][name]
 
     fits = {name: _fit(points, terms, of(name)) for name in counts[points[0]]}
     return {name: {term: factor for term, factor in fit.items() if factor} for name, fit in fits.items()}
 
 
-def _fit(
-    points: Sequence[tuple[int, int]], terms: Terms, measure: Callable[[int, int], float]
-) -> dict[str, float]:
+def _fit(points: Sequence[_Point], terms: Terms, measure: Callable[[_Point], float]) -> dict[str, float]:
     """Least squares in scaled variables, so that the squares do not swamp the constant."""
-    cell_scale, text_scale = float(_SIDES[-1] ** 2), float(_TEXTS[-1])
-    scales = _values(cell_scale, text_scale, terms)
+    largest = float(max(point.cells.cells for point in points)), float(max(p.cells.frame for p in points))
+    scales = _values(largest[0] or 1.0, float(_TEXTS[-1]), largest[1] or 1.0, terms)
     rows = [
-        [value / scale for value, scale in zip(_values(side * side, text, terms), scales, strict=True)]
-        for side, text in points
+        [value / scale for value, scale in zip(_values_at(point, terms), scales, strict=True)]
+        for point in points
     ]
-    counts = [[float(measure(side, text))] for side, text in points]
+    counts = [[float(measure(point))] for point in points]
     matrix, right = torch.tensor(rows, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64)
     solution = torch.linalg.lstsq(matrix, right).solution.flatten().tolist()
     return {
@@ -179,7 +192,11 @@ def _fit(
     }
 
 
-def _values(cells: float, text: float, terms: Terms) -> list[float]:
+def _values_at(point: _Point, terms: Terms) -> list[float]:
+    return _values(point.cells.cells, point.text, point.cells.frame, terms)
+
+
+def _values(cells: float, text: float, frame: float, terms: Terms) -> list[float]:
     named = {
         "1": 1.0,
         "cells": cells,
@@ -187,6 +204,9 @@ def _values(cells: float, text: float, terms: Terms) -> list[float]:
         "text": text,
         "text2": text * text,
         "cells*text": cells * text,
+        "frame": frame,
+        "frame2": frame * frame,
+        "cells*frame": cells * frame,
     }
     return [named[term] for term in terms]
 

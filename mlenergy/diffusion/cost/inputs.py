@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from mlenergy.diffusion.cost.shape import SHORT_ENCODERS, short_text_tokens
+from mlenergy.diffusion.cost.video_inputs import VIDEO_DENOISERS
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Architecture, Component
 
@@ -16,11 +18,29 @@ _FLUX_CELLS = 2  # latent cells per token and side; FLUX's pipeline packs them b
 Make = Callable[..., torch.Tensor]
 
 
+@dataclass(frozen=True)
+class LatentSize:
+    """Latent cells of one image, or of one video."""
+
+    height: int
+    width: int
+    frames: int = 1
+
+    @property
+    def cells(self) -> int:
+        """Of all frames."""
+        return self.frames * self.frame
+
+    @property
+    def frame(self) -> int:
+        """Of one frame."""
+        return self.height * self.width
+
+
 def denoiser_inputs(
     architecture: Architecture,
     rows: int,
-    height_cells: int,
-    width_cells: int,
+    cells: LatentSize,
     t5_tokens: int | None,
     device: torch.device | str = "meta",
     dtype: torch.dtype = torch.float32,
@@ -30,8 +50,7 @@ def denoiser_inputs(
     Args:
         architecture: the whole pipeline; widths of the text come from its encoders.
         rows: rows of the batch (images × guidance rows).
-        height_cells: latent height.
-        width_cells: latent width.
+        cells: latent height and width, and the frames of a video.
         t5_tokens: padded length of the T5 encoder's output.
         device: where the tensors are made.
         dtype: of the floating tensors.
@@ -40,16 +59,18 @@ def denoiser_inputs(
         UserError: the denoiser's class is not known here.
     """
     part = architecture.denoiser
-    builder = _DENOISERS.get(part.class_name)
+    known: Mapping[str, Callable[..., dict[str, Any]]] = {**_DENOISERS, **VIDEO_DENOISERS}
+    builder = known.get(part.class_name)
     if builder is None:
         raise UserError(
-            f"the work of a {part.class_name} cannot be counted; known: {', '.join(sorted(_DENOISERS))}"
+            f"the work of a {part.class_name} cannot be counted; known: {', '.join(sorted(known))}"
         )
 
     def make(*shape: int) -> torch.Tensor:
         return torch.zeros(shape, device=device, dtype=dtype)
 
-    return builder(architecture, make, rows, height_cells, width_cells, t5_tokens or 0)
+    frames = (cells.frames,) if part.class_name in VIDEO_DENOISERS else ()
+    return builder(architecture, make, rows, *frames, cells.height, cells.width, t5_tokens or 0)
 
 
 def text_tokens(architecture: Architecture, encoder: Component, t5_tokens: int | None) -> int:

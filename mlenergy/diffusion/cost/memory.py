@@ -101,10 +101,10 @@ def _estimate(
 
 def _weights(plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts]) -> dict[str, int]:
     share = 1 / (plan.parallel.pipefusion * plan.parallel.tensor)
-    denoiser = architecture.denoiser.name
+    denoisers = plan.spec.family.denoisers
     return {
         name: part.parameter_bytes(
-            _vae_dtype(plan) if name == "vae" else plan.dtype, share if name == denoiser else 1.0
+            _vae_dtype(plan) if name == "vae" else plan.dtype, share if name in denoisers else 1.0
         )
         for name, part in costs.items()
     }
@@ -166,14 +166,22 @@ def _decode_bytes(
     runs_in: Dtype = "float32" if upcast else held
     item = BYTES[runs_in]
     ranks = plan.parallel.world_size // plan.parallel.data if plan.parallel.parallel_vae else 1
-    peak = vae.activation_bytes_at(shape.images_per_rank, shape.cells / ranks, 0, item)
+    peak = vae.activation_bytes_at(
+        shape.images_per_rank, shape.cells / ranks, 0, item, shape.frame_cells / ranks
+    )
     wider = vae.parameter_bytes(runs_in) - vae.parameter_bytes(held)
     return peak + wider
 
 
 def _text_width(architecture: Architecture) -> int:
     config = architecture.denoiser.config
-    for key in ("joint_attention_dim", "caption_channels", "cross_attention_dim_t5", "cross_attention_dim"):
+    for key in (
+        "joint_attention_dim",
+        "caption_channels",
+        "cross_attention_dim_t5",
+        "cross_attention_dim",
+        "text_dim",
+    ):
         if isinstance(config.get(key), int):
             return int(config[key])
     return 0

@@ -104,7 +104,8 @@ class Shape:
     """The whole call and one rank's share of it."""
 
     workload: Workload
-    cells: int  # of one image
+    cells: int  # of one image, or of all latent frames of one video
+    frame_cells: int  # of one latent frame
     text_tokens: int  # of the denoiser's text input
     images_per_rank: float
     rows_per_rank: float  # of the denoiser's batch
@@ -129,19 +130,21 @@ def shape_of(plan: Plan, architecture: Architecture, text_tokens: float | None =
     workload = workload_of(plan, architecture, text_tokens)
     vae = architecture.components["vae"].config
     factor = latent_factor(vae)
+    area = (plan.height_px // factor) * (plan.width_px // factor)
     patch = patch_size(FAMILIES[architecture.pipeline_class], architecture.denoiser.config)
     parallel = plan.parallel
     images = plan.batch_size / parallel.data
     return Shape(
         workload=workload,
-        cells=(plan.height_px // factor) * (plan.width_px // factor),
+        cells=plan.latent_frames * area,
+        frame_cells=area,
         text_tokens=denoiser_text_tokens(architecture, workload.t5_tokens),
         images_per_rank=images,
         rows_per_rank=images * workload.guidance_rows / parallel.cfg,
         sequence=parallel.sequence,
         attention=attention_of(architecture),
         latent_channels=latent_channels(vae) or 0,
-        cells_per_token=patch * patch,
+        cells_per_token=patch * patch * plan.spec.patch_frames,
     )
 
 

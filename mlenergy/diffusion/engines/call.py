@@ -24,6 +24,12 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
     }
     if plan.guidance_scale is not None:
         arguments[family.guidance_argument] = plan.guidance_scale
+    if plan.num_frames is not None:
+        arguments["num_frames"] = plan.num_frames
+    if family.takes_frame_rate:
+        arguments["frame_rate"] = plan.fps
+    if plan.guidance_scale_2 is not None:
+        arguments["guidance_scale_2"] = plan.guidance_scale_2
     if family.takes_text_length and plan.max_sequence_length is not None:
         arguments["max_sequence_length"] = plan.max_sequence_length
     negative = plan.negative_prompt
@@ -96,6 +102,12 @@ def call_facts(plan: Plan, scheduler: Any) -> dict[str, Any]:
         calls *= plan.denoiser_calls_each_step
     name = type(getattr(scheduler, "module", scheduler)).__name__
     return {"denoiser_calls": calls, "scheduler": name}
+
+
+def outputs_of(plan: Plan, output: Any) -> torch.Tensor:
+    """Images or videos that a pipeline's call returned, as `Generated` has them."""
+    made: torch.Tensor = output.frames if plan.makes_video else output.images
+    return made
 
 
 def denoiser_calls(plan: Plan) -> list[int] | None:

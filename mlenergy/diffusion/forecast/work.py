@@ -77,7 +77,7 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
     return IterationWork(
         text=text,
         step=_step(plan, costs[model.denoiser.name], shape),
-        decode=_calls(costs["vae"], decoded, shape.cells, 0),
+        decode=_calls(costs["vae"], decoded, shape.cells, 0, shape.frame_cells),
         steps=plan.steps,
         images=decoded,
         gpus=parallel.world_size,
@@ -112,6 +112,6 @@ def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> KernelWork:
     return KernelWork(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
 
 
-def _calls(part: ComponentCosts, rows: float, cells: float, text: float) -> KernelWork:
-    one = part.kernels_at(cells, text)
+def _calls(part: ComponentCosts, rows: float, cells: float, text: float, frame: float = 0) -> KernelWork:
+    one = part.kernels_at(cells, text, frame)
     return KernelWork(**{name: value * (1 if name in _OF_CALL else rows) for name, value in one.items()})

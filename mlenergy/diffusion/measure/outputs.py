@@ -13,7 +13,7 @@ from mlenergy.diffusion.engine import Generated
 if TYPE_CHECKING:
     from mlenergy.diffusion.distributed.cluster import Cluster
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (n, height, width, 3)
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (n, height, width, 3), of videos (n, frames, height, width, 3)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def to_host(generated: Generated) -> HostOutput:
     images = generated.images.detach()
     finite = bool(images.isfinite().all())
     scaled = images.float().nan_to_num().clamp(0, 1).mul(255).round()
-    pixels = scaled.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pixels = scaled.byte().movedim(-3, -1).contiguous().cpu().numpy()
     return HostOutput(pixels, generated.first_row, time.monotonic() - begin_s, finite)
 
 

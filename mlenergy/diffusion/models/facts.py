@@ -21,11 +21,15 @@ _PATCH_SIZE = 2  # of the transformers' classes in diffusers, where their config
 def latent_factor(vae: Config) -> int:
     """Pixels per latent cell and side: every block of the VAE but the last halves the image.
 
-    VAEs of videos (Qwen-Image's too) list which of their blocks halve the time as well, one entry a halving.
+    VAEs of videos name the factor, or list which of their blocks halve the time as well, one entry a halving
+    (so does Qwen-Image's).
 
     Raises:
         UserError: the configuration has no blocks.
     """
+    for key in ("scale_factor_spatial", "spatial_compression_ratio"):
+        if isinstance(vae.get(key), int):
+            return int(vae[key])
     halvings = vae.get("temperal_downsample")
     if isinstance(halvings, (list, tuple)):
         return 1 << len(halvings)
@@ -38,6 +42,21 @@ def latent_factor(vae: Config) -> int:
             "the latents; give a model whose VAE has one"
         )
     return 1 << (len(blocks) - 1)
+
+
+def frame_factor(vae: Config) -> int:
+    """Frames per latent frame of a video's VAE, but for the first, which has its own; 1 of images."""
+    for key in ("scale_factor_temporal", "temporal_compression_ratio"):
+        if isinstance(vae.get(key), int | float):
+            return int(vae[key])
+    halvings = vae.get("temperal_downsample")
+    return 1 << sum(map(bool, halvings)) if isinstance(halvings, (list, tuple)) else 1
+
+
+def has_frames(vae: Config) -> bool:
+    """True for a VAE of videos, also one that a pipeline of images uses."""
+    keys = ("temperal_downsample", "temporal_compression_ratio", "scale_factor_temporal")
+    return any(key in vae for key in keys) or "spatio_temporal_scaling" in vae
 
 
 def latent_channels(vae: Config) -> int | None:
@@ -56,7 +75,16 @@ def patch_size(family: Family, denoiser: Config) -> int:
     """Latent cells per token and side; 1 for a U-Net, which takes cells."""
     if family.denoiser == "unet":
         return 1
-    return family.packed_cells or int(denoiser.get("patch_size") or _PATCH_SIZE)
+    size = denoiser.get("patch_size") or _PATCH_SIZE  # of videos also frames, height, width
+    return family.packed_cells or int(size[-1] if isinstance(size, (list, tuple)) else size)
+
+
+def patch_frames(denoiser: Config) -> int:
+    """Latent frames per token of a video's denoiser."""
+    size = denoiser.get("patch_size")
+    if isinstance(size, (list, tuple)):
+        return int(size[0])
+    return int(denoiser.get("patch_size_t") or 1)
 
 
 def clip_tokens(encoder: Config) -> int:

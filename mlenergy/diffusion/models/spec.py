@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from mlenergy.diffusion.models.next_scale import NextScale
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+Output = Literal["image", "video"]
 EngineName = Literal["xdit", "diffusers", "autoregressive"]
 # In the order in which they are preferred where several can do it.
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -77,6 +78,9 @@ class Family:
     # Engine -> modes under which its attention sees the padding of a batch's shorter texts: one row a rank.
     unmasked_modes: Mapping[EngineName, frozenset[Mode]] = field(default_factory=dict)
     sequence_step: int | None = None  # its denoiser pads sequences to multiples of this, which degrees divide
+    output: Output = "image"
+    takes_frame_rate: bool = False  # its call takes frame_rate, which its denoiser reads
+    second_denoiser: str | None = None  # component that takes over at low noise, in models that have one
     # Module and class under xfuser.model_executor.models.transformers that takes the denoiser's place in
     # diffusers' own pipeline; None: xfuser wraps the whole pipeline, if it has it.
     exchanged_transformer: str | None = None
@@ -86,7 +90,18 @@ class Family:
         """Stage that each component works in; one that works in none (a safety checker) is left out."""
         encoders = ("class_embedding",) if self.condition == "class" else self.text_encoders
         stages: dict[str, Stage] = dict.fromkeys(encoders, "text_encode")
-        return stages | {self.denoiser: "denoise", "vae": "vae_decode"}
+        stages |= dict.fromkeys(self.denoisers, "denoise")
+        return stages | {"vae": "vae_decode"}
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """Names of the components that denoise, the one of high noise first."""
+        return (self.denoiser,) if self.second_denoiser is None else (self.denoiser, self.second_denoiser)
+
+    @property
+    def makes_video(self) -> bool:
+        """True where its outputs are videos."""
+        return self.output == "video"
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,12 @@ class ModelSpec:
     gated: bool = False  # the hub asks for a token
     next_scale: NextScale | None = None  # scales, classes and files of an autoregressive model
     source: str = ""  # where the numbers come from
+    default_num_frames: int | None = None  # of a video
+    default_fps: int | None = None
+    frame_factor: int = 1  # frames per latent frame, but for the first of a video, which has one of its own
+    patch_frames: int = 1  # latent frames per token
+    default_guidance_scale_2: float | None = None  # of the second denoiser
+    default_boundary_ratio: float | None = None  # share of the training steps from which it takes over
 
     @property
     def size_multiple_px(self) -> int:
@@ -128,6 +149,8 @@ class ModelSpec:
         """
         if self.family.condition == "class":
             return "classes"
+        if self.family.makes_video:
+            return "bundled-videos" if is_tiny(self.model_id) else "evalcrafter"
         return "bundled" if is_tiny(self.model_id) else "open-image-preferences"
 
 

@@ -7,17 +7,23 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.config.workloads import Request
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.prompts.files import SUFFIXES, read_path
 from mlenergy.diffusion.prompts.hub import HubDataset, read_hub
 from mlenergy.diffusion.prompts.pool import CATEGORY_COLUMN, Pool, make_pool, missing_column
 
 BUNDLED = "bundled"
-BUNDLED_FILE = "prompts.jsonl"
+# Sets that are part of this package: of images, and of videos, whose prompts say what moves.
+BUNDLED_FILES = {BUNDLED: "prompts.jsonl", "bundled-videos": "prompts-video.jsonl"}
 
 # Short names of sets on the hub: id and split.
-ALIASES = {"open-image-preferences": "data-is-better-together/open-image-preferences-v1:cleaned"}
+ALIASES = {
+    "open-image-preferences": "data-is-better-together/open-image-preferences-v1:cleaned",
+    "evalcrafter": "RaphaelLiu/EvalCrafter_T2V_Dataset",
+}
+# Where a set on the hub names its prompts otherwise than by default.
+COLUMNS = {"evalcrafter": "text"}
 
 # ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION]
 _HUB_ID = re.compile(
@@ -25,19 +31,21 @@ _HUB_ID = re.compile(
 )
 
 
-def load_pool(dataset: str, column: str = TextToImage.prompt_column) -> Pool:
+def load_pool(dataset: str, column: str = Request.prompt_column) -> Pool:
     """Read all prompts of a source.
 
     Args:
-        dataset: `bundled`, `open-image-preferences`, a file or folder, or a hub id with what may follow it:
-            ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION].
+        dataset: one of the bundled sets, a short name of a set on the hub, a file or folder, or a hub id with
+            what may follow it: ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION].
         column: the column that holds prompts; text files have none and ignore it.
 
     Raises:
         UserError: one line that says what is missing or wrong and what to do.
     """
-    if dataset == BUNDLED:
-        return _bundled_pool(column)
+    if dataset in BUNDLED_FILES:
+        return _bundled_pool(dataset, column)
+    if column == Request.prompt_column:
+        column = COLUMNS.get(dataset, column)
     if dataset not in ALIASES and _is_path(dataset):
         return read_path(Path(dataset).expanduser(), column)
     return read_hub(parse_hub_dataset(dataset), column)
@@ -53,7 +61,7 @@ def parse_hub_dataset(dataset: str) -> HubDataset:
     if found is None:
         raise UserError(
             f"--workload.dataset {dataset!r} is neither a file, a folder nor the name of a known set; "
-            f"use {', '.join((BUNDLED, *ALIASES))}, a path, or a hub id "
+            f"use {', '.join((*BUNDLED_FILES, *ALIASES))}, a path, or a hub id "
             "ORG/NAME[/CONFIGURATION][:SPLIT][@REVISION]"
         )
     return found
@@ -67,12 +75,13 @@ def hub_dataset(text: str) -> HubDataset | None:
     return HubDataset(match["id"], match["configuration"], match["split"], match["revision"])
 
 
-def _bundled_pool(column: str) -> Pool:
-    text = (resources.files("mlenergy.diffusion") / "data" / BUNDLED_FILE).read_text(encoding="utf-8")
+def _bundled_pool(dataset: str, column: str) -> Pool:
+    file = resources.files("mlenergy.diffusion") / "data" / BUNDLED_FILES[dataset]
+    text = file.read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     if column not in rows[0]:
         raise missing_column("the bundled set", column, rows[0])
-    provenance = {"source": BUNDLED, "dataset": BUNDLED, "column": column}
+    provenance = {"source": BUNDLED, "dataset": dataset, "column": column}
     return make_pool(
         "the bundled set", [r[column] for r in rows], [r[CATEGORY_COLUMN] for r in rows], provenance
     )

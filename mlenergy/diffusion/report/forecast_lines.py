@@ -10,6 +10,7 @@ from mlenergy.diffusion.forecast.own_runs import plan_of_result
 from mlenergy.diffusion.forecast.predict import Forecast, forecast_of
 from mlenergy.diffusion.forecast.published import nearest_published
 from mlenergy.diffusion.report.lines import number
+from mlenergy.diffusion.results.units import unit_of
 
 _STAGES = {"text_encode": "text encoding", "denoise": "denoising", "vae_decode": "the VAE"}
 
@@ -23,7 +24,7 @@ def forecast_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = forecast_of(plan, plan.device_name, may_count=False)
     except UserError:
         return []
-    measured = result["avg_time_per_image"] * plan.batch_size
+    measured = result[unit_of(result).mean_time] * plan.batch_size
     text = f"{_verdict(measured, found)}; {number(found.duration_s.value)} s were forecast for an iteration"
     text += f" ({number(found.duration_s.low)} to {number(found.duration_s.high)})"
     if found.basis == "gpus":

@@ -15,6 +15,7 @@ from mlenergy.diffusion.report.forecast_lines import forecast_rows
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.optimization_lines import effect_rows, lossy_rows
 from mlenergy.diffusion.results.digest import is_as_written
+from mlenergy.diffusion.results.units import unit_of
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.results.paths import RunPaths
@@ -58,6 +59,7 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
 
     `render_effects` goes on where this ends.
     """
+    unit = unit_of(result)
     rows = [
         ("model", _model(result)),
         ("ran on", _devices(result)),
@@ -65,8 +67,9 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         ("parallelism", _parallelism(result)),
         ("work", _work(result)),
         ("measured", _measured(result)),
-        ("images/s", number(result["throughput_images_per_sec"])),
-        ("seconds/image", _seconds(result)),
+        (f"{unit.count}/s", number(result[unit.throughput])),
+        (f"seconds/{unit.name}", _seconds(result)),
+        *_video_rates(result),
         ("energy", _energy(result)),
         *_cpu_energy(result),
         *_arithmetic(result),
@@ -74,10 +77,11 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         ("stages", _stages(result)),
         *forecast_rows(result),
         *lossy_rows(result),
-        ("images", _images(result, folder)),
+        (unit.count, _outputs(result, folder)),
         ("results", str(folder / "results.json")),
     ]
-    heading = title(f"{number(result['avg_time_per_image'])} s per image{_per_image_energy(result)}")
+    each = f"{number(result[unit.mean_time])} s per {unit.name}"
+    heading = title(f"{each}{_energy_each(result)}")
     return Group(heading, *labelled(rows), *_warnings(result["warnings"]))
 
 
@@ -88,9 +92,10 @@ def render_effects(result: Result, warnings: Sequence[Mapping[str, Any]] = ()) -
     return Group(*labelled([*effect_rows(result), *work]), *_warnings(warnings))
 
 
-def _per_image_energy(result: Result) -> str:
-    joules = result["energy_per_image_j"]
-    return ", energy not known" if joules is None else f", {energy(joules)} per image"
+def _energy_each(result: Result) -> str:
+    unit = unit_of(result)
+    joules = result[unit.energy]
+    return ", energy not known" if joules is None else f", {energy(joules)} per {unit.name}"
 
 
 def _model(result: Result) -> str:
@@ -124,9 +129,11 @@ def _work(result: Result) -> str:
     scale = plan["guidance_scale"]
     guidance = "no guidance" if scale is None else f"guidance {number(scale)}"
     size = f"{plan['width_px']}x{plan['height_px']}"
-    images = "1 image" if plan["batch_size"] == 1 else f"{plan['batch_size']} images"
+    outputs = unit_of(result).counted(plan["batch_size"])
+    if plan.get("num_frames") is not None:
+        size = f"{size}, {plan['num_frames']} frames at {plan['fps']} fps"
     calls = "scales" if plan["engine"] == "autoregressive" else "steps"
-    return f"{images} of {size} per iteration, {plan['steps']} {calls}, {guidance}"
+    return f"{outputs} of {size} per iteration, {plan['steps']} {calls}, {guidance}"
 
 
 def _measured(result: Result) -> str:
@@ -134,12 +141,12 @@ def _measured(result: Result) -> str:
     warm = "no warm-up" if first is None else f"first call {number(first)} s"
     iterations = len(result["iterations"])
     many = "1 iteration" if iterations == 1 else f"{iterations} iterations"
-    images = "1 image" if result["completed"] == 1 else f"{result['completed']} images"
-    return f"{images} in {many}, {number(result['generation_time'])} s ({warm})"
+    outputs = unit_of(result).counted(result["completed"])
+    return f"{outputs} in {many}, {number(result['generation_time'])} s ({warm})"
 
 
 def _seconds(result: Result) -> str:
-    spread = result["statistics"]["time_per_image_s"]
+    spread = result["statistics"][unit_of(result).time]
     mean = number(spread["mean"])
     if spread["ci95_half_width"] is None:
         return f"{mean} ({spread['ci95_reason']})"
@@ -151,9 +158,10 @@ def _energy(result: Result) -> str:
     measured = result["energy_measurement"]
     if measured["total_energy_j"] is None:
         return f"not known: {measured['reason']}"
-    per_image, total = energy(measured["energy_per_image_j"]), energy(measured["total_energy_j"])
+    unit = unit_of(result)
+    each, total = energy(measured[unit.energy]), energy(measured["total_energy_j"])
     source = _SOURCES[measured["energy_source"]]
-    return f"{per_image} per image, {total} in all, {number(measured['mean_power_w'])} W (by {source})"
+    return f"{each} per {unit.name}, {total} in all, {number(measured['mean_power_w'])} W (by {source})"
 
 
 def _cpu_energy(result: Result) -> list[tuple[str, str]]:
@@ -172,7 +180,8 @@ def _arithmetic(result: Result) -> list[tuple[str, str]]:
         return []
     if found["reason"] is not None:
         return [("arithmetic", f"not known: {found['reason']}")]
-    parts = [f"{number(found['tflops_per_image'])} TFLOPs per image"]
+    unit = unit_of(result)
+    parts = [f"{number(found[unit.tflops])} TFLOPs per {unit.name}"]
     if found["tflops_per_gpu"] is None:
         parts.append(f"{number(found['tflop_per_s'])} TFLOP/s")
     else:
@@ -207,8 +216,22 @@ def _stages(result: Result) -> str:
     return ", ".join(f"{labels[part]} {number(mean_s)} s" for part, mean_s in means_s.items())
 
 
-def _images(result: Result, folder: Path) -> str:
-    saved = [image["image"] for image in result["generation_results"] if image["image"] is not None]
+def _video_rates(result: Result) -> list[tuple[str, str]]:
+    """Figures per frame and per second of a video; none of images."""
+    if "real_time_factor" not in result:
+        return []
+    frames = number(result["throughput_frames_per_sec"])
+    speed = f"{frames} frames/s, {number(result['real_time_factor'])} s per second of video"
+    joules = result["energy_per_frame_j"]
+    if joules is not None:
+        second = energy(result["energy_per_video_second_j"])
+        speed = f"{speed}, {energy(joules)} per frame, {second} per second of video"
+    return [("frames", speed)]
+
+
+def _outputs(result: Result, folder: Path) -> str:
+    key = unit_of(result).file
+    saved = [output[key] for output in result["generation_results"] if output[key] is not None]
     if not saved:
         return "not saved"
     return f"{(folder / saved[0]).parent} ({len(saved)} files)"

@@ -19,6 +19,7 @@ from mlenergy.diffusion.results.sections import (
     statistics_section,
     total_energy_j,
 )
+from mlenergy.diffusion.results.units import IMAGE, unit_made
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.prompts.sampling import PromptSet, Request
 
 _EFFICIENCY_AT_THE_TOP = ("tflops_per_gpu", "mfu", "j_per_tflop")
-SCHEMA_VERSION = 1  # schema/results-v1.json describes it; a key that changes its meaning makes it 2
+# Of results of images; schema/results-v1.json describes them, results-v2.json those of videos.
+SCHEMA_VERSION = IMAGE.schema_version
 SCHEMA_MINOR_VERSION = 3  # counts added keys; docs/results.md lists them
+VIDEO_SCHEMA_MINOR_VERSION = 0
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,30 @@ def build_result(
     energy_j = total_energy_j(iterations)
     memory = memory_section(measurement.memory)
     peak_bytes = memory["peak_memory_bytes"]
+    unit = unit_made(plan.spec.family.output)
+    energy_each_j = None if energy_j is None else energy_j / completed
     result = {
-        "schema_version": SCHEMA_VERSION,
-        "schema_minor_version": SCHEMA_MINOR_VERSION,
+        "schema_version": unit.schema_version,
+        "schema_minor_version": VIDEO_SCHEMA_MINOR_VERSION if plan.makes_video else SCHEMA_MINOR_VERSION,
+        **({"unit": unit.name} if plan.makes_video else {}),
         "date": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         "model_id": plan.spec.model_id,
         "weights": plan.weights_kind,
         "batch_size": plan.batch_size,
         "completed": completed,
         "generation_time": duration_s,
-        "throughput_images_per_sec": completed / duration_s,
-        "avg_time_per_image": duration_s / completed,
+        unit.throughput: completed / duration_s,
+        unit.mean_time: duration_s / completed,
         "total_energy_j": energy_j,
-        "energy_per_image_j": None if energy_j is None else energy_j / completed,
+        unit.energy: energy_each_j,
+        **(video_figures(plan, duration_s / completed, energy_each_j) if plan.makes_video else {}),
         "peak_memory_gb": None if peak_bytes is None else peak_bytes / 1e9,
         **({} if efficiency is None else {key: efficiency[key] for key in _EFFICIENCY_AT_THE_TOP}),
         "first_call_s": measurement.first_call_s,
         "warmup_s": list(measurement.warmup_s),
-        "statistics": statistics_section(iterations),
+        "statistics": statistics_section(iterations, unit),
         "stages": stage_section(iterations),
-        "energy_measurement": energy_section(measurement, completed),
+        "energy_measurement": energy_section(measurement, completed, unit),
         "memory": memory,
         "executed": executed_section(plan, record.planned, iterations),
         "executed_failed": work_that_differs(record.planned, iterations),
@@ -102,12 +109,36 @@ def build_result(
         "provenance": record.prompts.provenance,
         **({} if record.load is None else {"load": [dict(rank) for rank in record.load]}),
         "environment": dict(record.environment),
-        "iterations": [iteration_section(iteration) for iteration in iterations],
+        "iterations": [iteration_section(iteration, unit) for iteration in iterations],
         "prompts": [request.prompt for request in requests],
-        "generation_results": _images(iterations, requests, images),
+        "generation_results": _outputs(iterations, requests, images, unit.file),
     }
     warnings = [*result["warnings"], *_repeated_prompts(record), *implausible(result)]
     return {**result, "warnings": warnings}
+
+
+def video_figures(plan: Plan, seconds: float, energy_j: float | None) -> dict[str, Any]:
+    """Figures that videos alone have.
+
+    Args:
+        plan: of the run; its frames and their rate are known.
+        seconds: per video.
+        energy_j: per video; None: not known.
+    """
+    frames, rate = plan.num_frames, plan.fps
+    if frames is None or rate is None:
+        raise ValueError("a video has a number of frames and a rate")
+    length_s = frames / rate
+    return {
+        "num_frames": frames,
+        "fps": rate,
+        "video_length_s": length_s,
+        "throughput_frames_per_sec": frames / seconds,
+        "video_seconds_per_sec": length_s / seconds,
+        "real_time_factor": seconds / length_s,
+        "energy_per_frame_j": None if energy_j is None else energy_j / frames,
+        "energy_per_video_second_j": None if energy_j is None else energy_j / length_s,
+    }
 
 
 def efficiency_keys(efficiency: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,16 +196,16 @@ def _repeated_prompts(record: RunRecord) -> list[dict[str, str]]:
     return [{"code": "repeated_prompts", "message": text}]
 
 
-def _images(
-    iterations: Sequence[Iteration], requests: Sequence[Request], files: Sequence[str | None]
+def _outputs(
+    iterations: Sequence[Iteration], requests: Sequence[Request], files: Sequence[str | None], key: str
 ) -> list[dict[str, Any]]:
-    """One entry an image, in order; its time and energy are its share of its batch."""
+    """One entry an image or video, in order; its time and energy are its share of its batch."""
     of_image = [iteration for iteration in iterations for _ in range(iteration.images)]
     return [
         {
             **asdict(request),
             "iteration": iteration.index,
-            "image": file,
+            key: file,
             "time_s": iteration.duration_s / iteration.images,
             "energy_j": _share(iteration),
         }

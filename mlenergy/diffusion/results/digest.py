@@ -33,8 +33,9 @@ def file_digest(file: Path) -> str:
 
 def digests_of_files(paths: RunPaths) -> dict[str, Any]:
     """The `digests` of a result whose other files are written: of requests.json, images and timeline."""
-    images = sorted(paths.images.iterdir()) if paths.images.is_dir() else []
-    files = [*images, *([paths.timeline] if paths.timeline.is_file() else [])]
+    folders = [folder for folder in (paths.images, paths.videos, paths.latents) if folder.is_dir()]
+    outputs = [file for folder in folders for file in sorted(folder.iterdir())]
+    files = [*outputs, *([paths.timeline] if paths.timeline.is_file() else [])]
     return {
         "algorithm": ALGORITHM,
         "requests": content_digest(json.loads(paths.requests.read_bytes())),

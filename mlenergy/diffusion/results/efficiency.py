@@ -10,6 +10,7 @@ from mlenergy.diffusion.cost.efficiency import Efficiency, efficiency
 from mlenergy.diffusion.cost.flops import StageFlops
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.executed import PlannedWork, calls_that_ran, text_that_ran, work_that_differs
+from mlenergy.diffusion.results.units import unit_made
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -92,7 +93,8 @@ def efficiency_section(
         except Exception as error:  # a figure beside the measurement is not worth losing it
             reason = f"counting failed ({type(error).__name__}: {' '.join(str(error).split())})"
     if reason is not None:
-        return dict.fromkeys(_KEYS) | dict.fromkeys(_REASONS, reason)
+        keys = (*_KEYS, unit_made(plan.spec.family.output).tflops)
+        return dict.fromkeys(keys) | dict.fromkeys(_REASONS, reason)
     seconds = sum(iteration.duration_s for iteration in iterations) / len(iterations)
     plain = "tfloat32" if tf32 and plan.dtype == "float32" else plan.dtype
     dtype = plan.optimizations.computes_in or plain  # products in fewer bits have a peak of their own
@@ -106,7 +108,7 @@ def efficiency_section(
 
 _REASONS = ("reason", "mfu_reason", "j_per_tflop_reason")
 _KEYS = (
-    *("tflops_per_iteration", "tflops_per_image", "stage_tflops", "tflop_per_s", "tflops_per_gpu"),
+    *("tflops_per_iteration", "stage_tflops", "tflop_per_s", "tflops_per_gpu"),
     *("mfu", "peak_tflops", "peak_dtype", "peak_source", "j_per_tflop"),
 )
 
@@ -181,7 +183,7 @@ def _of_flops(plan: Plan, flops: StageFlops, seconds: float) -> dict[str, Any]:
     return {
         "reason": None,
         "tflops_per_iteration": total,
-        "tflops_per_image": total / plan.batch_size,
+        unit_made(plan.spec.family.output).tflops: total / plan.batch_size,
         "stage_tflops": {name: count / _TERA for name, count in stages.items()},
         "tflop_per_s": total / seconds,
     }

@@ -143,4 +143,5 @@ def _elements(plan: Plan) -> int | None:
     if channels is None:
         return None
     rows //= plan.denoiser_calls_each_step
-    return int(rows * channels * (plan.height_px // cell) * (plan.width_px // cell))
+    area = (plan.height_px // cell) * (plan.width_px // cell)
+    return int(rows * channels * plan.latent_frames * area)

@@ -1,8 +1,10 @@
-"""Images from the host's memory to files, after the last window has closed."""
+"""Images and videos from the host's memory to files, after the last window has closed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.results.atomic import written_aside
@@ -15,19 +17,26 @@ if TYPE_CHECKING:
 
     Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-
-def image_names(paths: RunPaths, requests: Sequence[Request]) -> list[str]:
-    """Names of the files that `save_images` writes, relative to the result folder."""
-    return [paths.relative(paths.image(request.index, request.prompt)) for request in requests]
+# Visually lossless, so that a saved video shows what was generated; smaller numbers mostly cost space.
+_CONSTANT_RATE_FACTOR = "12"
 
 
-def save_images(paths: RunPaths, requests: Sequence[Request], pixels: Pixels) -> list[str]:
-    """Write PNG files, each aside and then renamed.
+def output_names(paths: RunPaths, requests: Sequence[Request], *, videos: bool = False) -> list[str]:
+    """Names of the files that `save_outputs` writes, relative to the result folder."""
+    place = paths.video if videos else paths.image
+    return [paths.relative(place(request.index, request.prompt)) for request in requests]
+
+
+def save_outputs(
+    paths: RunPaths, requests: Sequence[Request], pixels: Pixels, fps: int | None = None
+) -> list[str]:
+    """Write PNG or MP4 files, each aside and then renamed.
 
     Args:
         paths: names the files.
-        requests: the images' requests, in the order of the images.
-        pixels: uint8, (n, height, width, 3).
+        requests: the outputs' requests, in their order.
+        pixels: uint8, images (n, height, width, 3) or videos (n, frames, height, width, 3).
+        fps: frames per second of the videos; None: images.
 
     Returns:
         The files' names relative to the result folder, in order.
@@ -36,13 +45,35 @@ def save_images(paths: RunPaths, requests: Sequence[Request], pixels: Pixels) ->
         ValueError: the array is not of that shape and type, or its length is not that of the requests.
         UserError: a file cannot be written.
     """
+    sides = 4 if fps is None else 5
+    if pixels.dtype != "uint8" or pixels.ndim != sides or pixels.shape[-1] != 3:
+        shape = "(n, height, width, 3)" if fps is None else "(n, frames, height, width, 3)"
+        raise ValueError(f"outputs have to be uint8 {shape}, not {pixels.dtype} {pixels.shape}")
+    if len(requests) != len(pixels):
+        raise ValueError(f"{len(pixels)} outputs for {len(requests)} requests")
+    for request, output in zip(requests, pixels, strict=True):
+        place = paths.image if fps is None else paths.video
+        with written_aside(place(request.index, request.prompt)) as aside:
+            _save_image(aside, output) if fps is None else _save_video(aside, output, fps)
+    return output_names(paths, requests, videos=fps is not None)
+
+
+def _save_image(file: Path, image: Pixels) -> None:
     from PIL import Image
 
-    if pixels.dtype != "uint8" or pixels.ndim != 4 or pixels.shape[3] != 3:
-        raise ValueError(f"images have to be uint8 (n, height, width, 3), not {pixels.dtype} {pixels.shape}")
-    if len(requests) != len(pixels):
-        raise ValueError(f"{len(pixels)} images for {len(requests)} requests")
-    for request, image in zip(requests, pixels, strict=True):
-        with written_aside(paths.image(request.index, request.prompt)) as aside:
-            Image.fromarray(image).save(aside, format="PNG")
-    return image_names(paths, requests)
+    Image.fromarray(image).save(file, format="PNG")
+
+
+def _save_video(file: Path, frames: Pixels, fps: int) -> None:
+    """H.264 in an MP4, which every browser plays; one thread, so that the same frames give the same file."""
+    import av
+
+    height, width = frames.shape[1:3]
+    with av.open(str(file), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": _CONSTANT_RATE_FACTOR, "preset": "fast"}
+        for array in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())

@@ -123,6 +123,10 @@ def _differing(plan: Plan) -> list[_Part]:
         ("engine", plan.engine, UNNAMED["engine"], str),
         ("warmup", plan.warmup_iters, UNNAMED["warmup_iters"], str),
         ("iters", plan.benchmark_iters, UNNAMED["benchmark_iters"], str),
+        ("frames", plan.num_frames, None, str),
+        ("fps", plan.fps, None, str),
+        ("guidance-2", plan.guidance_scale_2, plan.spec.default_guidance_scale_2, _number),
+        ("boundary", plan.boundary_ratio, plan.spec.default_boundary_ratio, _number),
         ("top-k", plan.top_k, None if spec.next_scale is None else spec.next_scale.top_k, str),
         ("top-p", plan.top_p, None if spec.next_scale is None else spec.next_scale.top_p, _number),
         ("images", plan.save_images, UNNAMED["save_images"], lambda saved: "saved" if saved else "none"),
@@ -130,7 +134,7 @@ def _differing(plan: Plan) -> list[_Part]:
     exact: list[_Part] = [(key, show(value), True) for key, value, unnamed, show in shown if value != unnamed]
     texts: list[tuple[str, str | None, Any]] = [
         ("revision", plan.revision, None),
-        ("dataset", plan.dataset, "classes" if plan.is_class_conditional else UNNAMED["dataset"]),
+        ("dataset", plan.dataset, _unnamed_dataset(plan)),
         ("column", plan.prompt_column, UNNAMED["prompt_column"]),
     ]
     named = [_text(key, value) for key, value, unnamed in texts if value is not None and value != unnamed]
@@ -140,6 +144,12 @@ def _differing(plan: Plan) -> list[_Part]:
         *named,
         *[(k, _digest(v), True) for k, v, unnamed in hashed if v != unnamed and v is not None],
     ]
+
+
+def _unnamed_dataset(plan: Plan) -> Any:
+    if plan.is_class_conditional:
+        return "classes"
+    return "evalcrafter" if plan.makes_video else UNNAMED["dataset"]
 
 
 def _later_fields(plan: Plan) -> list[_Part]:
@@ -184,6 +194,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
 
 
+# Named, and younger than the digest.
+_YOUNG_FIELDS = {"top_k", "top_p", "num_frames", "fps", "guidance_scale_2", "boundary_ratio"}
 # Every field of a Plan and of its degrees that the parts above name.
 KNOWN_DEGREES = {
     "data",
@@ -218,13 +230,12 @@ KNOWN_FIELDS = _SAID_ELSEWHERE | {
     "benchmark_iters",
     "save_images",
     "optimizations",
-    "top_k",
-    "top_p",
+    *_YOUNG_FIELDS,
 }
 # Fields that every digest holds. One that is added later joins it where it is not at its default, so that
 # folders written before keep their names.
 _IN_EVERY_DIGEST = (
-    (KNOWN_FIELDS - {"top_k", "top_p"})
+    (KNOWN_FIELDS - _YOUNG_FIELDS)
     | KNOWN_DEGREES
     | {
         "target_ci",

@@ -65,6 +65,16 @@ class RunPaths:
         return self.folder / "image_outputs"
 
     @property
+    def videos(self) -> Path:
+        """Folder of the generated videos."""
+        return self.folder / "video_outputs"
+
+    @property
+    def latents(self) -> Path:
+        """Folder of the final latents."""
+        return self.folder / "latent_outputs"
+
+    @property
     def new(self) -> RunPaths:
         """Paths of a new result before it takes the place of the one here."""
         return RunPaths(self.folder / ".new", self.model_slug)
@@ -77,6 +87,10 @@ class RunPaths:
     def image(self, index: int, prompt: str) -> Path:
         """The file of image `index` (from 0); its name counts from 1 and ends in the prompt's first words."""
         return self.images / f"{self.model_slug}_{index + 1:04d}_{prompt_slug(prompt)}.png"
+
+    def video(self, index: int, prompt: str) -> Path:
+        """The file of video `index` (from 0), named like an image's."""
+        return self.videos / self.image(index, prompt).with_suffix(".mp4").name
 
     def relative(self, path: Path) -> str:
         """A file of this run as written into its results, so that the folder can be moved."""

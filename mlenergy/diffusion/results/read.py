@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.build import SCHEMA_VERSION
 from mlenergy.diffusion.results.find import Found
 from mlenergy.diffusion.results.flatten import NotAResultError, flatten, plain_text
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.record import ResultRecord, State
+from mlenergy.diffusion.results.units import SCHEMA_VERSIONS, unit_of
 
 # A results.json of this program always has these; one of another program, or a torn one, has not.
 _NEEDED = ("schema_version", "completed", "generation_time", "prompts", "generation_results", "configuration")
@@ -41,10 +41,10 @@ def read_result(file: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(result, dict) or any(key not in result for key in _NEEDED):
         return None
-    if result["schema_version"] != SCHEMA_VERSION:
+    if result["schema_version"] not in SCHEMA_VERSIONS:
         raise UserError(
             f"{file} has schema version {result['schema_version']}, this program writes "
-            f"{SCHEMA_VERSION}; add --overwrite_results, or choose another --workload.base_dir"
+            f"{SCHEMA_VERSIONS[-1]} and older; add --overwrite_results, or choose another --workload.base_dir"
         )
     return result
 
@@ -85,8 +85,9 @@ def _gap(paths: RunPaths, result: Mapping[str, Any]) -> str | None:
     count = result["completed"]
     images = result["generation_results"]
     if not count or count != len(images) or count != len(result["prompts"]):
-        return f"results.json names {len(images)} images of {count}"
-    names = [image.get("image") for image in images]
+        return f"results.json names {len(images)} {unit_of(result).count} of {count}"
+    unit = unit_of(result)
+    names = [image.get(unit.file) for image in images]
     missing = [name for name in names if name is not None and not _has_content(paths.folder / name)]
     more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"{missing[0]} is missing or empty{more}" if missing else None
@@ -187,11 +188,11 @@ def _state_of(content: Mapping[str, Any]) -> tuple[State, str | None]:
 
 def _image_counts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Files that a result names, and how many of them are not there."""
-    images = content.get("generation_results")
+    images, key = content.get("generation_results"), unit_of(content).file
     names = [
-        image["image"]
+        image[key]
         for image in (images if isinstance(images, list) else [])
-        if isinstance(image, dict) and isinstance(image.get("image"), str)
+        if isinstance(image, dict) and isinstance(image.get(key), str)
     ]
     present: dict[str, set[str]] = {}
     missing = 0

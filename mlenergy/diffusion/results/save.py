@@ -15,10 +15,11 @@ from mlenergy.diffusion.results.atomic import write_json, written_aside
 from mlenergy.diffusion.results.build import SCHEMA_VERSION
 from mlenergy.diffusion.results.digest import ALGORITHM, digests_of_files, is_as_written, sealed
 from mlenergy.diffusion.results.lock import check_held
-from mlenergy.diffusion.results.media import save_images
+from mlenergy.diffusion.results.media import save_outputs
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_whole, read_result
 from mlenergy.diffusion.results.swap import replaced_result
+from mlenergy.diffusion.results.units import unit_of
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.measure.outputs import Pixels
@@ -37,7 +38,8 @@ def save_run(
     Args:
         paths: of the run; its lock has to be held.
         record: what the result was built from.
-        pixels: each window's images, uint8 (n, height, width, 3); empty where they are not saved.
+        pixels: each window's outputs, uint8, images (n, height, width, 3) or videos (n, frames, height,
+            width, 3); empty where they are not saved.
         result: the content of results.json, without its digests.
 
     Returns:
@@ -47,14 +49,15 @@ def save_run(
         UserError: a file cannot be written. The earlier result is untouched.
     """
     with suppress(UserError):  # images take a while: whatever ends the run meanwhile, its numbers are here
-        without = [{**image, "image": None} for image in result["generation_results"]]
+        key = unit_of(result).file
+        without = [{**output, key: None} for output in result["generation_results"]]
         save_interrupted(paths, {**result, "generation_results": without})
     with replaced_result(paths) as new:
         save_requests(new, record.prompts)
         if pixels:
             import numpy as np
 
-            save_images(new, record.measured_requests, np.concatenate(list(pixels)))
+            save_outputs(new, record.measured_requests, np.concatenate(list(pixels)), record.plan.fps)
         if record.measurement.timeline is not None:
             save_timeline(new, record.measurement.timeline)
         digests = digests_of_files(new)
@@ -94,15 +97,15 @@ def save_stopped(
     save_interrupted(paths, result)
     if not pixels or paths.results.exists():
         return
-    images = [dict(image) for image in result["generation_results"]]
+    outputs, key = [dict(output) for output in result["generation_results"]], unit_of(result).file
     begin_s = time.monotonic()
-    in_order = zip(images, requests, itertools.chain.from_iterable(pixels), strict=True)
+    in_order = zip(outputs, requests, itertools.chain.from_iterable(pixels), strict=True)
     with suppress(UserError):  # the numbers are safe
-        for image, request, array in in_order:
+        for output, request, array in in_order:
             if time.monotonic() - begin_s > limit_s:
                 break
-            [image["image"]] = save_images(paths, [request], array[None])
-    save_interrupted(paths, {**result, "generation_results": images})
+            [output[key]] = save_outputs(paths, [request], array[None], result["configuration"].get("fps"))
+    save_interrupted(paths, {**result, "generation_results": outputs})
 
 
 def save_requests(paths: RunPaths, prompts: PromptSet) -> None:

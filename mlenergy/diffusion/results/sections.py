@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.measure.samples import WINDOW_PARTS, sum_or_none
 from mlenergy.diffusion.measure.statistics import Summary, drift, outliers, summarize
+from mlenergy.diffusion.results.units import IMAGE, Unit
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.parallelism import Parallelism
@@ -22,16 +23,16 @@ def total_energy_j(iterations: Sequence[Iteration]) -> float | None:
     return sum_or_none(iteration.energy.gpu_energy_j for iteration in iterations)
 
 
-def statistics_section(iterations: Sequence[Iteration]) -> dict[str, Any]:
-    """Summaries over the iterations: time and energy, of a window and of an image."""
+def statistics_section(iterations: Sequence[Iteration], unit: Unit = IMAGE) -> dict[str, Any]:
+    """Summaries over the iterations: time and energy, of a window and of an output."""
     durations = [i.duration_s for i in iterations]
     energies = [i.energy.gpu_energy_j for i in iterations]
     change = drift(durations)
     return {
         "duration_s": _summary(durations),
-        "time_per_image_s": _summary([i.duration_s / i.images for i in iterations]),
+        unit.time: _summary([i.duration_s / i.images for i in iterations]),
         "energy_j": _summary(energies),
-        "energy_per_image_j": _summary(
+        unit.energy: _summary(
             [None if e is None else e / i.images for i, e in zip(iterations, energies, strict=True)]
         ),
         "drift": None if change is None else asdict(change),
@@ -54,12 +55,12 @@ def stage_section(iterations: Sequence[Iteration]) -> dict[str, Any]:
     }
 
 
-def iteration_section(iteration: Iteration) -> dict[str, Any]:
+def iteration_section(iteration: Iteration, unit: Unit = IMAGE) -> dict[str, Any]:
     """All that is known of one window."""
     reading = iteration.energy
     return {
         "index": iteration.index,
-        "images": iteration.images,
+        unit.count: iteration.images,
         "duration_s": iteration.duration_s,
         "energy_j": reading.gpu_energy_j,
         "energy_above_idle_j": iteration.energy_above_idle_j,
@@ -74,7 +75,7 @@ def iteration_section(iteration: Iteration) -> dict[str, Any]:
     }
 
 
-def energy_section(measurement: Measurement, images: int) -> dict[str, Any]:
+def energy_section(measurement: Measurement, images: int, unit: Unit = IMAGE) -> dict[str, Any]:
     """Energy over all windows: the total, and per GPU, node and stage; beside it the CPUs'."""
     readings = [iteration.energy for iteration in measurement.iterations]
     missing = next((reading for reading in readings if reading.source == "none"), None)
@@ -84,9 +85,9 @@ def energy_section(measurement: Measurement, images: int) -> dict[str, Any]:
         "energy_source": _source(readings),
         "reason": None if missing is None else missing.reason or "not known",
         "total_energy_j": total_j,
-        "energy_per_image_j": None if total_j is None else total_j / images,
+        unit.energy: None if total_j is None else total_j / images,
         "energy_above_idle_j": above_idle_j,
-        "energy_above_idle_per_image_j": None if above_idle_j is None else above_idle_j / images,
+        unit.energy_above_idle: None if above_idle_j is None else above_idle_j / images,
         "mean_power_w": None
         if total_j is None
         else total_j / sum(i.duration_s for i in measurement.iterations),

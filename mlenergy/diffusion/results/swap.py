@@ -85,7 +85,15 @@ def _swap(paths: RunPaths) -> None:
 
 
 def _files(paths: RunPaths) -> tuple[Path, ...]:
-    return (paths.results, paths.interrupted, paths.requests, paths.timeline, paths.images)
+    return (
+        paths.results,
+        paths.interrupted,
+        paths.requests,
+        paths.timeline,
+        paths.images,
+        paths.videos,
+        paths.latents,
+    )
 
 
 def _move(file: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from mlenergy.diffusion.results.digest import content_digest, file_digest, is_as_written
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import read_result
+from mlenergy.diffusion.results.units import unit_of
 
 _CLOSE = 1e-9  # relative: sums in another order
 
@@ -64,26 +65,27 @@ def _files(paths: RunPaths, result: Mapping[str, Any], digests: Mapping[str, Any
         else:
             if not is_same:
                 yield f"{name} was changed after it was written"
-    for image in result["generation_results"]:
-        if image.get("image") is not None and image["image"] not in known:
-            yield f"{image['image']} is named by results.json, which has no digest of it"
+    key = unit_of(result).file
+    for output in result["generation_results"]:
+        if output.get(key) is not None and output[key] not in known:
+            yield f"{output[key]} is named by results.json, which has no digest of it"
 
 
 def _figures(result: Mapping[str, Any]) -> Iterator[str]:
     """Figures at the top that do not follow from the windows that they sum up."""
     try:
-        windows = result["iterations"]
-        images = sum(window["images"] for window in windows)
+        windows, unit = result["iterations"], unit_of(result)
+        count = sum(window[unit.count] for window in windows)
         seconds = math.fsum(window["duration_s"] for window in windows)
         energies = [window["energy_j"] for window in windows]
         joules = None if None in energies else math.fsum(energies)
         expected = {
-            "completed": images,
+            "completed": count,
             "generation_time": seconds,
-            "throughput_images_per_sec": images / seconds,
-            "avg_time_per_image": seconds / images,
+            unit.throughput: count / seconds,
+            unit.mean_time: seconds / count,
             "total_energy_j": joules,
-            "energy_per_image_j": None if joules is None else joules / images,
+            unit.energy: None if joules is None else joules / count,
         }
         for name, value in expected.items():
             if not _agrees(result[name], value):

@@ -17,6 +17,7 @@ from mlenergy.diffusion.engines.call import (
     call_facts,
     group_rows,
     noise_generators,
+    outputs_of,
 )
 from mlenergy.diffusion.engines.counted import flops_as_run
 from mlenergy.diffusion.engines.diffusers.cfg_calls import share_guidance_calls
@@ -121,7 +122,9 @@ class DiffusersEngine:
         output = self.pipeline(prompt=list(batch.prompts[rows]), generator=generators, **arguments)
         if self.plan.spec.family.is_generic:
             _check_images(self.plan, getattr(output, "images", None))
-        return Generated(output.images, rows.start) if self._position.is_output_rank else Generated(None)
+        if not self._position.is_output_rank:
+            return Generated(None)
+        return Generated(outputs_of(self.plan, output), rows.start)
 
 
 def _check_images(plan: Plan, images: Any) -> None:

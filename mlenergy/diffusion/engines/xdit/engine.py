@@ -15,6 +15,7 @@ from mlenergy.diffusion.engines.call import (
     call_facts,
     group_rows,
     noise_generators,
+    outputs_of,
 )
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
@@ -109,7 +110,7 @@ class XditEngine:
         )
         if output is None or not self._is_output_rank():
             return Generated(None)
-        return Generated(output.images, rows.start)
+        return Generated(outputs_of(self.plan, output), rows.start)
 
     def _is_output_rank(self) -> bool:
         """True where images are taken from this rank, of several in a group that hold the same ones.
