@@ -38,7 +38,7 @@ def text_of(report: RenderableType) -> str:
 
 
 def test_a_front_with_everything_around_it(space: SearchSpace, golden) -> None:  # type: ignore[no-untyped-def]
-    truth = {1: (1.0, 300.0), 2: (1.01, 302.0), 4: (2.0, 200.0), 5: (5.0, 900.0), 6: (0.8, 450.0)}
+    truth = {1: (0.5, 300.0), 2: (0.505, 302.0), 4: (1.0, 200.0), 5: (2.5, 900.0), 6: (0.4, 450.0)}
     bench, trials = Bench(truth, scatter=0.004), [Trial(one) for one in space.candidates]
     ended = search(trials, LIMITS, bench.start, bench.elapsed_s)
     assert ended == "budget"

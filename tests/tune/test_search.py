@@ -112,10 +112,11 @@ def test_expected_seconds_come_from_earlier_starts(five: tuple[Candidate, ...]) 
     outcome = bench.start(five[0], 1, 3)
     assert isinstance(outcome, Measured)
     trials[0].starts.append(outcome)
-    assert pace(trials)(five[0], 6) == pytest.approx(10 + 6 * 2.0, abs=1.0)
+    batch = five[0].plan.batch_size
+    assert pace(trials)(five[0], 6) == pytest.approx(10 + 6 * 2.0 * batch, abs=1.0)
     # Another candidate's: the same overhead, its own share of the plan's relative cost.
-    other = next(one for one in five if one.plan.batch_size > five[0].plan.batch_size)
-    assert pace(trials)(other, 6) > pace(trials)(five[0], 6)
+    other = next(one for one in five if one.plan.batch_size < batch)
+    assert 10 < pace(trials)(other, 6) < pace(trials)(five[0], 6)
 
 
 def test_earlier_starts_are_taken_up(five: tuple[Candidate, ...]) -> None:

@@ -32,7 +32,10 @@ def test_all_degrees_of_all_devices_and_of_fewer() -> None:
     assert len(set(ways)) == len(ways)
     assert {one.plan.parallel.world_size for one in found.candidates} == {1, 2, 4}
     assert {(1, 1, 1, 1, 4, 1), (1, 1, 1, 2, 2, 1), (1, 1, 1, 1, 2, 1), (1, 1, 1, 1, 1, 1)} <= set(ways)
-    # Most devices first, by the plan's guess; one step on the axis of devices is as far as one of degrees.
+    # Without a forecast, most devices first, by the plan's guess; one step on the axis of devices is as far
+    # as one of degrees.
+    found = space_of(NARROW, Machine("cuda", "NVIDIA X1000", 4, 141.0))
+    assert "no data sheet of a GPU 'NVIDIA X1000' is known" in str(found.forecast_reason)
     assert found.candidates[0].plan.parallel.world_size == 4
     guesses = {one.plan.parallel: one.guess for one in found.candidates}
     assert guesses[found.candidates[0].plan.parallel] == min(g for g in guesses.values() if g is not None)
@@ -48,7 +51,7 @@ def test_every_axis_is_met_early() -> None:
     found = space_of(["--attention_backends", "sdpa", "cudnn", "--compile", "off", "on"])
     early = [one.plan for one in found.candidates[:6]]
     assert {plan.parallel.world_size for plan in early} == {1, 2}
-    assert {plan.batch_size for plan in early} >= {1, 2}
+    assert len({plan.batch_size for plan in early}) > 1
     assert {plan.optimizations.attention for plan in early} == {"sdpa", "cudnn"}
     assert {plan.optimizations.compile_mode for plan in early} == {None, "regional"}
 

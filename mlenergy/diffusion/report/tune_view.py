@@ -14,6 +14,7 @@ from mlenergy.diffusion.report.lines import number, title
 Entry = Mapping[str, Any]
 
 _SHOWN_NUMBERS = 3
+_SHOWN_FORECASTS = 10
 _SHOWN = 5  # of a long list; tune.json has all
 _ENERGY = {"gpu": "GPU joules", "cpu_packages": "joules of the CPU packages", None: None}
 _ENDINGS = {
@@ -43,6 +44,7 @@ def render(record: Mapping[str, Any]) -> RenderableType:
         *_pruned(record),
         *_warnings(front),
         *_spread(record),
+        *_forecast_lines(record),
         *_ending(record),
     )
 
@@ -52,8 +54,9 @@ def render_space(record: Mapping[str, Any]) -> RenderableType:
     counts = record["counts"]
     return Group(
         title(f"{record['model_id']}: {counts['candidates']} candidates, {counts['pruned']} cannot work"),
-        *[_line(f"#{entry['number']}", entry["label"]) for entry in record["candidates"]],
+        *[_line(f"#{entry['number']}", _expected(entry)) for entry in record["candidates"]],
         *_pruned(record),
+        *_no_forecast(record),
     )
 
 
@@ -196,6 +199,68 @@ def _spread(record: Mapping[str, Any]) -> list[Text]:
     text = f"{', '.join(shares)} of the mean (standard deviation, over all candidates"
     text += f" but {', '.join(alone)}, which scatter more)" if alone else ")"
     return [_line("start to start", text)] if shares else []
+
+
+def _expected(entry: Entry) -> str:
+    """The settings with their forecast, where there is one."""
+    found = entry["forecast"]
+    if found is None:
+        return str(entry["label"])
+    joules = found["joules_per_image"]
+    energy = "" if joules is None else f", {number(joules['value'])} J"
+    note = f" without {', '.join(found['differs'])}" if found["differs"] else ""
+    return (
+        f"{entry['label']}; forecast {number(found['seconds_per_image']['value'])} s{energy} an image{note}"
+    )
+
+
+def _no_forecast(record: Mapping[str, Any]) -> list[Text]:
+    reason = record["forecast_reason"]
+    return [] if reason is None else [_line("forecast", f"none, so guesses make the order: {reason}")]
+
+
+def _forecast_lines(record: Mapping[str, Any]) -> list[Text]:
+    """How far off the forecasts were, over all candidates and for each; the reason where there are none."""
+    found = record["forecast"]
+    if found is None:
+        return _no_forecast(record)
+    lines = [
+        _line("forecast", _errors(quantity, found[quantity]))
+        for quantity in ("seconds", "joules")
+        if found[quantity] is not None
+    ]
+    lines += [_line("", reason) for reason in found["extrapolated"]] if lines else []
+    measured = [
+        entry
+        for entry in record["candidates"]
+        if entry["forecast"] is not None and entry["forecast"]["seconds_ratio"] is not None
+    ]
+    lines += [_line("", _one_error(entry)) for entry in measured[:_SHOWN_FORECASTS]]
+    more = len(measured) - _SHOWN_FORECASTS
+    return [*lines, *([_line("", f"and {more} more, see tune.json")] if more > 0 else [])]
+
+
+def _errors(quantity: str, errors: Mapping[str, Any]) -> str:
+    count, correlation = errors["count"], errors["rank_correlation"]
+    ends = f"{number(errors['least_ratio'])} to {number(errors['most_ratio'])}"
+    ratios = f" in the median of {count} candidates ({ends})" if count > 1 else ""
+    ranks = f"none: {errors['rank_correlation_reason']}" if correlation is None else _two_digits(correlation)
+    return (
+        f"{quantity}: measured {number(errors['median_ratio'])} times the forecast{ratios}, "
+        f"{errors['within']} of {count} within its 90 % interval; rank correlation {ranks}"
+    )
+
+
+def _one_error(entry: Entry) -> str:
+    """Forecast, measured and ratio of one candidate."""
+    found, parts = entry["forecast"], []
+    for key, unit in (("seconds", "s"), ("joules", "J")):
+        if found[f"{key}_ratio"] is not None:
+            forecast, measured = found[f"{key}_per_image"]["value"], entry[f"{key}_per_image"]["mean"]
+            ratio = number(found[f"{key}_ratio"])
+            parts.append(f"{number(forecast)} {unit} forecast, {number(measured)} measured ({ratio})")
+    note = f"; not counted, with {', '.join(found['differs'])}" if found["differs"] else ""
+    return f"#{entry['number']} {'; '.join(parts)}{note}"
 
 
 def _line(label: str, text: str, style: str = "") -> Text:

@@ -121,6 +121,8 @@ class _TuneLog(LogFile):
             self.write(f"cannot work: {one.label}: {one.reason}")
         if space.guess_reason is not None:
             self._print(f"the plan has no guess of times and memory: {space.guess_reason}")
+        if space.forecast_reason is not None:
+            self._print(f"no forecast orders the candidates: {space.forecast_reason}")
         self._print(
             f"{len(space.candidates)} candidates, {known} of them measured before; "
             f"{len(space.pruned)} combinations cannot work"

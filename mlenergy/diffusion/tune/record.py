@@ -9,6 +9,7 @@ from typing import Any
 
 from mlenergy.diffusion.executors.ledger import now
 from mlenergy.diffusion.measure.starts import Interval, Spread
+from mlenergy.diffusion.tune.forecasts import Compared, errors_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.pareto import Verdict, judge
 from mlenergy.diffusion.tune.search import LEAST_STARTS, Limits
@@ -53,6 +54,7 @@ def record(setup: SearchSetup, trials: Sequence[Trial], spent_s: float, ended: s
         for number in (trial.candidate.number,)
     ]
     states = [entry["state"] for entry in entries]
+    compared = [one for trial in trials if (one := _compared(trial, objectives)) is not None]
     return {
         "schema_version": SCHEMA_VERSION,
         "date": now(),
@@ -77,6 +79,8 @@ def record(setup: SearchSetup, trials: Sequence[Trial], spent_s: float, ended: s
         },
         "front": _front(entries),
         "guess_reason": setup.space.guess_reason,
+        "forecast": _forecast(setup.space, compared),
+        "forecast_reason": setup.space.forecast_reason,
         "candidates": entries,
         "pruned": _grouped(setup.space.pruned),
     }
@@ -118,9 +122,49 @@ def _entry(
         "peak_memory_reason": next((s.peak_memory_reason for s in trial.starts), None),
         "command": _command(setup, trial),
         "guess": trial.candidate.guess,
+        **_forecast_of(trial, objectives),
         "failure": None if trial.failure is None else trial.failure.message,
         "warnings": list(dict.fromkeys(line for start in trial.starts for line in start.warnings)),
         "starts": [asdict(start) for start in trial.starts],
+    }
+
+
+def _compared(trial: Trial, objectives: Objectives) -> Compared | None:
+    """A measured candidate with its forecast; joules of the processors are not those of a forecast."""
+    expected = trial.candidate.expected
+    if isinstance(expected, str) or not trial.starts:
+        return None
+    joules = objectives.joules(trial) if objectives.energy_of == "gpu" else None
+    return Compared(expected, objectives.seconds(trial), joules)
+
+
+def _forecast_of(trial: Trial, objectives: Objectives) -> dict[str, Any]:
+    """A candidate's forecast, and measured ÷ forecast."""
+    expected, compared = trial.candidate.expected, _compared(trial, objectives)
+    if isinstance(expected, str):
+        return {"forecast": None, "forecast_reason": expected}
+    known = {
+        "seconds_per_image": asdict(expected.seconds),
+        "joules_per_image": None if expected.joules is None else asdict(expected.joules),
+        "differs": list(expected.differs),
+        "seconds_ratio": None if compared is None else compared.seconds_ratio,
+        "joules_ratio": None if compared is None else compared.joules_ratio,
+    }
+    return {"forecast": known, "forecast_reason": None}
+
+
+def _forecast(space: SearchSpace, compared: Sequence[Compared]) -> dict[str, Any] | None:
+    """What the forecasts are based on, and how far off they were; None where no candidate has one."""
+    known = [one.expected for one in space.candidates if not isinstance(one.expected, str)]
+    if not known:
+        return None
+    basis = known[0].forecast
+    return {
+        "gpu": basis.gpu,
+        "basis": basis.basis,
+        "extrapolated": list(basis.extrapolated),
+        "source": basis.source,
+        **errors_of(compared),
     }
 
 

@@ -17,6 +17,7 @@ from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.spec import ModelSpec
 from mlenergy.diffusion.results.names import identity_digest
+from mlenergy.diffusion.tune.forecasts import Expected, expected_of, places_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.options import TuneArgs
 from mlenergy.diffusion.tune.settings import label_of, layout_of
@@ -48,6 +49,7 @@ class Candidate:
     args: BenchmarkArgs
     plan: Plan
     guess: float | None  # the plan's cost per image, in no unit; None where it has none
+    expected: Expected | str  # the forecast, or the reason why there is none
 
     @property
     def label(self) -> str:
@@ -71,6 +73,12 @@ class SearchSpace:
     pruned: tuple[Pruned, ...]
     guess_reason: str | None  # the reason why the plans have no guess
 
+    @property
+    def forecast_reason(self) -> str | None:
+        """The reason why no candidate has a forecast, so that guesses order them; None where one has."""
+        reasons = [one.expected for one in self.candidates if isinstance(one.expected, str)]
+        return reasons[0] if len(reasons) == len(self.candidates) else None
+
 
 @dataclass(frozen=True)
 class _Combination:
@@ -78,6 +86,7 @@ class _Combination:
     plan: Plan
     guess: float | None
     places: int  # sum of its places on the axes
+    expected_s: float = 0.0  # forecast seconds of an image; infinite without a forecast, 0 where none has one
 
 
 def axes_of(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> Axes:
@@ -118,9 +127,10 @@ def axes_of(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> Axes:
 def search_space(args: BenchmarkArgs, axes: Axes, planner: Planner) -> SearchSpace:
     """Plan every combination of the axes.
 
-    Order: by the sum of a combination's places on its axes, degrees standing in the order of the
-    plan's guess, approximate ones last. The best guess comes first, then what differs from it by one
-    step on one axis. So a budget that ends early has seen something of every axis.
+    Order: by the sum of a combination's places on its axes. Degrees and batch sizes have one place together,
+    by their forecasts (`forecasts.places_of`); where no forecast can be made, degrees stand in the order of
+    the plan's guess, approximate ones last. The best comes first, then what differs from it by one step on
+    one axis. So a budget that ends early has seen something of every axis.
 
     Args:
         args: the run's own options.
@@ -131,15 +141,19 @@ def search_space(args: BenchmarkArgs, axes: Axes, planner: Planner) -> SearchSpa
         UserError: nothing can.
     """
     found = [
-        one for layout in _layouts(args, axes, planner) for one in _with_optimizations(layout, axes, planner)
+        one
+        for layout in _by_forecast(list(_layouts(args, axes, planner)))
+        for one in _with_optimizations(layout, axes, planner)
     ]
     if not found:
         raise UserError(f"nothing can be measured: {planner.pruned[0].reason}")
-    found.sort(key=lambda one: (one.places, one.guess or 0.0))
+    found.sort(key=lambda one: (one.places, one.expected_s, one.guess or 0.0))
     # Of combinations that come to the same run, the first.
     distinct = {identity_digest(one.plan): one for one in reversed(found)}
     kept = [one for one in found if distinct[identity_digest(one.plan)] is one]
-    candidates = [Candidate(n, one.args, one.plan, one.guess) for n, one in enumerate(kept, 1)]
+    candidates = [
+        Candidate(n, one.args, one.plan, one.guess, expected_of(one.plan)) for n, one in enumerate(kept, 1)
+    ]
     return SearchSpace(tuple(candidates), tuple(planner.pruned), planner.guess_reason)
 
 
@@ -255,6 +269,18 @@ def _layouts(args: BenchmarkArgs, axes: Axes, planner: Planner) -> Iterator[_Com
                 yield replace(layout, places=at_batch + at_count + at_degrees)
 
 
+def _by_forecast(layouts: list[_Combination]) -> list[_Combination]:
+    """Layouts with their places by forecast; unchanged where none has one."""
+    layouts.sort(key=lambda one: (one.places, one.guess or 0.0))
+    found = [one if isinstance(one := expected_of(layout.plan), Expected) else None for layout in layouts]
+    if not any(found):
+        return layouts
+    return [
+        replace(layout, places=place, expected_s=math.inf if one is None else one.seconds.value)
+        for layout, one, place in zip(layouts, found, places_of(found), strict=True)
+    ]
+
+
 def _with_optimizations(layout: _Combination, axes: Axes, planner: Planner) -> list[_Combination]:
     """A layout with every attention backend, compilation and power limit that can work."""
     found = [
@@ -277,4 +303,5 @@ def _with_attention(
             compiled = ", compiled" if compiling["use_torch_compile"] else ""
             plan = planner.plan(args, f"{layout_of(layout.plan)}, {attention} attention{compiled}")
             if plan is not None:
-                yield _Combination(args, plan, layout.guess, layout.places + place + at_compile + at_watts)
+                places = layout.places + place + at_compile + at_watts
+                yield _Combination(args, plan, layout.guess, places, layout.expected_s)
