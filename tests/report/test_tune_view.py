@@ -71,6 +71,17 @@ def test_what_has_no_joules_is_not_compared_with_what_has(space: SearchSpace) ->
     assert "a GPU was lost" in text_of(render(known))
 
 
+def test_what_is_not_exact_is_named(space: SearchSpace) -> None:
+    trial = next(Trial(one) for one in space.candidates if one.plan.parallel.pipefusion == 2)
+    trial.starts = [measured(SECONDS, None, 2.0, 12.0, reason="a GPU was lost")]
+    known = record(setup_of(space), [trial], 24.0, "settled")
+    report = text_of(render(known))
+    assert "not exact: PipeFusion with 2 patches: 27 of 28 steps use activations of the step before" in report
+    assert "2 patches" not in known["candidates"][0]["label"]
+    reason = "no time can be forecast with PipeFusion parallelism: no run behind it uses it"
+    assert known["candidates"][0]["forecast_reason"] == reason
+
+
 def test_many_that_are_alike_are_counted(space: SearchSpace) -> None:
     trials = [Trial(one) for one in space.candidates[:5]]
     for one in trials:
