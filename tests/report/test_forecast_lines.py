@@ -7,6 +7,7 @@ from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, gpu_measureme
 
 from mlenergy.diffusion.forecast.predict import forecast_of
 from mlenergy.diffusion.report.forecast_lines import forecast_rows
+from mlenergy.diffusion.report.lines import number
 from mlenergy.diffusion.results.build import RunRecord, build_result
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -30,18 +31,36 @@ def plan():
 
 def test_as_forecast(plan):
     ((label, text),) = forecast_rows(result_of(plan, 1.05))
-    assert label == "forecast" and text.startswith("as forecast; ")
+    found = forecast_of(plan, H100).duration_s
+    assert label == "forecast" and text.startswith(
+        f"as forecast: {number(1.05 * found.value)} s an iteration, {number(found.value)} were forecast "
+        f"({number(found.low)} to {number(found.high)})"
+    )
 
 
 def test_slower_names_the_stage_and_the_published_run(plan):
     rows = forecast_rows(result_of(plan, 1.5, decode=8))
-    assert rows[0][1].startswith("1.5 x the forecast; ") and "most of it in the VAE: " in rows[0][1]
+    assert rows[0][1].startswith("1.5 times the forecast: ") and "most of it in the VAE: " in rows[0][1]
     assert rows[1][0] == "published" and "ML.ENERGY leaderboard v3" in rows[1][1]
 
 
 def test_faster(plan):
     ((_, text),) = forecast_rows(result_of(plan, 0.5))
-    assert text.startswith("faster than forecast, 0.5 x; ")
+    assert text.startswith("faster than forecast, 0.5 times: ")
+
+
+def test_joules_beside_their_forecast(plan):
+    joules = forecast_of(plan, H100).energy_per_output_j
+    for factor, verdict in (
+        (1.02, "as forecast"),
+        (2.0, "2 times the forecast"),
+        (0.5, "0.5 times the forecast"),
+    ):
+        ((_, text),) = forecast_rows(result_of(plan) | {"energy_per_image_j": factor * joules.value})
+        interval = f"{number(joules.low)} to {number(joules.high)}"
+        assert text.endswith(f"; joules {verdict} ({number(joules.value)} per image, {interval})")
+    ((_, text),) = forecast_rows(result_of(plan) | {"energy_per_image_j": None})
+    assert "joules" not in text
 
 
 def test_no_line_where_no_forecast_can_be_made(plan):

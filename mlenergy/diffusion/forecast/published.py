@@ -27,7 +27,7 @@ class Published:
     """
 
     duration_s: float  # of an iteration
-    energy_per_image_j: float
+    energy_per_output_j: float
     differs: tuple[str, ...]
     source: str = SOURCE
 
@@ -36,7 +36,7 @@ def nearest_published(plan: Plan, gpu: str) -> Published | None:
     """The published run of the same model and GPU that is nearest in GPUs, degrees and batch, or None."""
     same = [
         one
-        for one in read_published("text-to-image")
+        for one in read_published("text-to-video" if plan.makes_video else "text-to-image")
         if one.model_id == plan.spec.model_id and one.gpu == gpu
     ]
     if not same:
@@ -52,6 +52,8 @@ def nearest_published(plan: Plan, gpu: str) -> Published | None:
     differs = []
     if (one.width_px, one.height_px) != (plan.width_px, plan.height_px):
         differs.append(f"{one.width_px}x{one.height_px} px")
+    if plan.makes_video and one.num_frames != plan.num_frames:
+        differs.append(f"{one.num_frames} frames")
     if one.steps != plan.steps:
         differs.append(f"{one.steps} steps")
     if one.gpus != parallel.world_size:

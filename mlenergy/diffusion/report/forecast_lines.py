@@ -10,7 +10,7 @@ from mlenergy.diffusion.forecast.own_runs import plan_of_result
 from mlenergy.diffusion.forecast.predict import Forecast, forecast_of
 from mlenergy.diffusion.forecast.published import nearest_published
 from mlenergy.diffusion.report.lines import number
-from mlenergy.diffusion.results.units import unit_of
+from mlenergy.diffusion.results.units import Unit, unit_of
 
 _STAGES = {"text_encode": "text encoding", "denoise": "denoising", "vae_decode": "the VAE"}
 
@@ -24,12 +24,15 @@ def forecast_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = forecast_of(plan, plan.device_name, may_count=False)
     except UserError:
         return []
-    measured = result[unit_of(result).mean_time] * plan.batch_size
-    text = f"{_verdict(measured, found)}; {number(found.duration_s.value)} s were forecast for an iteration"
-    text += f" ({number(found.duration_s.low)} to {number(found.duration_s.high)})"
+    unit = unit_of(result)
+    measured = result[unit.mean_time] * plan.batch_size
+    seconds = found.duration_s
+    text = f"{_verdict(measured, found)}: {number(measured)} s an iteration, {number(seconds.value)} were"
+    text += f" forecast ({number(seconds.low)} to {number(seconds.high)})"
     if found.basis == "gpus":
         text += f", {found.extrapolated[0]}"
-    rows = [("forecast", text + _where(result, measured, found))]
+    text += _where(result, measured, found)
+    rows = [("forecast", text + _joules(result[unit.energy], unit, found))]
     published = nearest_published(plan, found.gpu)
     if published is not None and measured > found.duration_s.high:
         differs = f" ({', '.join(published.differs)})" if published.differs else ""
@@ -41,7 +44,21 @@ def _verdict(measured: float, found: Forecast) -> str:
     ratio = measured / found.duration_s.value
     if found.duration_s.low <= measured <= found.duration_s.high:
         return "as forecast"
-    return f"{number(ratio)} x the forecast" if ratio > 1 else f"faster than forecast, {number(ratio)} x"
+    return (
+        f"{number(ratio)} times the forecast" if ratio > 1 else f"faster than forecast, {number(ratio)} times"
+    )
+
+
+def _joules(measured: float | None, unit: Unit, found: Forecast) -> str:
+    """Joules of an output against their forecast; nothing where one of both is not known."""
+    forecast = found.energy_per_output_j
+    if measured is None or forecast is None:
+        return ""
+    ratio = "as forecast"
+    if not forecast.low <= measured <= forecast.high:
+        ratio = f"{number(measured / forecast.value)} times the forecast"
+    interval = f"{number(forecast.low)} to {number(forecast.high)}"
+    return f"; joules {ratio} ({number(forecast.value)} per {unit.name}, {interval})"
 
 
 def _where(result: Mapping[str, Any], measured: float, found: Forecast) -> str:

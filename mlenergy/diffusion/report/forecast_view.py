@@ -16,6 +16,7 @@ from mlenergy.diffusion.forecast.predict import Forecast, Interval, forecast_of,
 from mlenergy.diffusion.forecast.published import Published, nearest_published
 from mlenergy.diffusion.models.spec import EngineName
 from mlenergy.diffusion.report.lines import number
+from mlenergy.diffusion.results.units import Unit, unit_made
 
 
 class Forecasts:
@@ -35,7 +36,7 @@ class Forecasts:
     @property
     def headings(self) -> tuple[str, ...]:
         """Of the columns that `cells` fills."""
-        return () if self.gpu is None else ("s", "90 % interval", "J/image")
+        return () if self.gpu is None else ("s", "90 % interval", f"J/{self.plan.spec.family.output}")
 
     def cells(self, way: ShareOut) -> tuple[str, ...]:
         """Seconds with interval, and joules, of a way to share the work."""
@@ -65,10 +66,11 @@ class Forecasts:
         if isinstance(found, str):
             return [("forecast", f"none: {found}")]
         seconds, joules = found.duration_s, found.energy_per_output_j
-        images = "1 image" if self.plan.batch_size == 1 else f"{self.plan.batch_size} images"
-        text = f"{number(seconds.value)} s for {images} on {found.gpu} ({_range(seconds)})"
+        unit = unit_made(self.plan.spec.family.output)
+        outputs = unit.counted(self.plan.batch_size)
+        text = f"{number(seconds.value)} s for {outputs} on {found.gpu} ({_range(seconds)})"
         energy = (
-            f"{number(joules.value)} J an image ({_range(joules)})"
+            f"{number(joules.value)} J per {unit.name} ({_range(joules)})"
             if joules is not None
             else f"joules unknown: {found.energy_reason}"
         )
@@ -76,7 +78,7 @@ class Forecasts:
         lines += [("", reason) for reason in found.extrapolated]
         published = nearest_published(self.plan, found.gpu)
         if published is not None:
-            lines.append(("published", _published_text(published)))
+            lines.append(("published", _published_text(published, unit)))
         return lines
 
     def as_dict(self, way: ShareOut | None = None) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def _range(interval: Interval) -> str:
     return f"{number(interval.low)} to {number(interval.high)}"
 
 
-def _published_text(run: Published) -> str:
+def _published_text(run: Published, unit: Unit) -> str:
     differs = f" ({', '.join(run.differs)})" if run.differs else ""
-    return f"{number(run.duration_s)} s, {number(run.energy_per_image_j)} J an image{differs}: {run.source}"
+    joules = f"{number(run.energy_per_output_j)} J per {unit.name}"
+    return f"{number(run.duration_s)} s, {joules}{differs}: {run.source}"
