@@ -40,6 +40,19 @@ CHANGED = {
     "--use_teacache --cache_threshold 0.25": Optimizations(cache="teacache", cache_threshold=0.25),
     "--cache_method magcache": Optimizations(cache="magcache", cache_threshold=0.06),
     "--cache_method pab": Optimizations(cache="pab"),
+    "--use_torch_compile --inductor_mode max-autotune-no-cudagraphs --compile_fullgraph": Optimizations(
+        compile_mode="regional", inductor_mode="max-autotune-no-cudagraphs", compile_fullgraph=True
+    ),
+    "--compile_vae --compile_text_encoders --no_compile_cache --no_inductor_epilogue_fusion": Optimizations(
+        compile_vae=True, compile_text_encoders=True, compile_cache=False, inductor_epilogue_fusion=False
+    ),
+    "--compile_vae --inductor_coordinate_descent --inductor_conv_1x1_as_mm": Optimizations(
+        compile_vae=True, inductor_coordinate_descent=True, inductor_conv_1x1_as_mm=True
+    ),
+    "--compile_vae --compile_static_shapes": Optimizations(compile_vae=True, compile_static_shapes=True),
+    "--fuse_qkv": Optimizations(fuse_qkv=True),
+    "--vae_channels_last --cudnn_benchmark": Optimizations(vae_channels_last=True, cudnn_benchmark=True),
+    "--tf32 --workload.dtype float32": Optimizations(tf32=True),
     "--scheduler unipc": Optimizations(scheduler="unipc"),
     "--use_fbcache --use_torch_compile --attention_backend flash --use_fp8_t5_encoder": Optimizations(
         compile_mode="regional", attention="flash", fp8_t5_encoder=True, cache="fbcache", cache_threshold=0.12
@@ -112,7 +125,18 @@ def test_a_vae_in_the_type_that_it_has_anyway_is_no_other_set_up(model, dtype, a
 
 def test_what_is_lossy_is_said_and_what_is_not_is_not():
     exact = Optimizations(
-        compile_mode="whole", attention="fa3", offload="group", attention_slicing=True, vae_slicing=True
+        compile_mode="whole",
+        attention="fa3",
+        offload="group",
+        attention_slicing=True,
+        vae_slicing=True,
+        fuse_qkv=True,
+        vae_channels_last=True,
+        unet_channels_last=True,
+        cudnn_benchmark=True,
+        compile_vae=True,
+        compile_text_encoders=True,
+        inductor_mode="max-autotune-no-cudagraphs",
     )
     assert exact.lossy == Optimizations().lossy == []
     every = Optimizations(
@@ -123,5 +147,6 @@ def test_what_is_lossy_is_said_and_what_is_not_is_not():
         cache_threshold=0.1,
         scheduler="ddim",
         attention="sage",
+        tf32=True,
     )
-    assert len(every.lossy) == 6 and "cache fbcache at 0.1" in every.lossy
+    assert len(every.lossy) == 7 and "cache fbcache at 0.1" in every.lossy

@@ -40,6 +40,8 @@ def test_every_attention_backend_is_in_the_one_table_and_is_told_by_its_operator
         "cudnn": "aten._scaled_dot_product_cudnn_attention.default",
         "fa2": "flash_attn._flash_attn_forward.default",
         "fa3": "_diffusers_flash_attn_3._flash_attn_forward.default",
+        "fa2-hub": "_flash_attn2_1a2b3c4._flash_attn_forward.default",
+        "fa3-hub": "_flash_attn3_1a2b3c4.fwd.default",
     }
     assert {name: kernel_names({operator: 1}) for name, operator in operators.items()} == {
         name: name for name in operators
@@ -59,6 +61,9 @@ def test_an_optimization_is_in_use_where_it_is_not_at_its_default(name):
         "offload": "group",
         "cache": "pab",
         "scheduler": "ddim",
+        "inductor_mode": "reduce-overhead",
+        "inductor_epilogue_fusion": False,
+        "compile_cache": False,
     }
     changed = Optimizations(**{name: values.get(name, True)})
     assert list(changed.in_use) == [name]

@@ -14,6 +14,7 @@ from result_samples import make_plan
 from mlenergy.diffusion.config.optimizations import (
     AttentionName,
     CompileMode,
+    InductorMode,
     Offload,
     Optimizations,
     Quantization,
@@ -90,6 +91,7 @@ OF_OPTIMIZATIONS: dict[str, st.SearchStrategy[Any]] = {
     "cache": st.none() | one_of(CacheMethod),
     "cache_threshold": st.none() | FIGURE,
     "vae_dtype": one_of(VaeDtype),
+    "inductor_mode": one_of(InductorMode),
     "scheduler": one_of(SchedulerName),
 }
 for one in fields(Optimizations):  # switches need no strategy of their own

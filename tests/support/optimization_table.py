@@ -29,7 +29,10 @@ DEGREES = {
 }
 ATTENTION = {
     name: f"--attention_backend {name}"
-    for name in ("sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage")
+    for name in (
+        *("sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "fa4"),
+        *("fa2-hub", "fa3-hub", "fa4-hub", "sage"),
+    )
 }
 OTHERS = {
     "cache fbcache": "--use_fbcache --cache_threshold 0.9",
@@ -51,6 +54,13 @@ OTHERS = {
     "scheduler unipc": "--scheduler unipc",
     "scheduler euler": "--scheduler euler",
     "compile": "--use_torch_compile",
+    "compile_vae": "--compile_vae",
+    "compile_text_encoders": "--compile_text_encoders",
+    "fuse_qkv": "--fuse_qkv",
+    "vae_channels_last": "--vae_channels_last",
+    "unet_channels_last": "--unet_channels_last",
+    "cudnn_benchmark": "--cudnn_benchmark",
+    "tf32": "--tf32",
 }
 
 

@@ -12,6 +12,7 @@ import tyro
 from mlenergy.diffusion.config.optimizations import (
     AttentionName,
     CompileMode,
+    InductorMode,
     Quantization,
     SchedulerName,
     VaeDtype,
@@ -117,12 +118,44 @@ class OptimizationOptions:
     compile_mode: CompileMode | None = None
     """whole: the denoiser at once; regional: its repeated blocks, compiled once. Default: regional, or
     whole for UNets."""
+    compile_vae: bool = False
+    """Compile the VAE's decoder by torch.compile."""
+    compile_text_encoders: bool = False
+    """Compile the text encoders by torch.compile."""
+    inductor_mode: InductorMode = "default"
+    """Effort of the compiler, in all that is compiled. max-autotune-no-cudagraphs: time several kernels for
+    each product and take the fastest, which compiles for minutes; reduce-overhead: record the whole
+    denoiser's kernels as CUDA graphs and replay them; max-autotune: both."""
+    inductor_coordinate_descent: bool = False
+    """Let the compiler tune each kernel's settings by timing them. The autotuning modes do it anyway."""
+    inductor_conv_1x1_as_mm: bool = False
+    """Let the compiler treat 1x1 convolutions as matrix products."""
+    inductor_epilogue_fusion: bool = True
+    """Let the compiler fuse what follows a matrix product into its kernel."""
+    compile_fullgraph: bool = False
+    """End with an error where compiling the denoiser (or its blocks) breaks into several graphs."""
+    compile_static_shapes: bool = False
+    """Compile for each shape anew; by default a shape that changes gets code for any shape."""
+    compile_cache: bool = True
+    """Keep compiled code in ~/.cache/mlenergy/compiled for later runs; off: compile everything anew, for a
+    compile time that no earlier run has shortened."""
+    fuse_qkv: bool = False
+    """Compute the denoiser's queries, keys and values by one matrix product a layer instead of three."""
+    vae_channels_last: bool = False
+    """Hold the VAE with channels last in memory, the layout of tensor cores' convolutions."""
+    unet_channels_last: bool = False
+    """The same for the UNet. For UNets."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN time its convolution algorithms for each shape, in the first call, and take the fastest."""
+    tf32: bool = False
+    """Compute float32 products and convolutions on tensor cores, with TF32's 10 bits of mantissa. Lossy."""
     use_cuda_graphs: bool = False
     """Record the kernels of every scale once and replay them, which spares the host their launches. For
     models that predict scales, on NVIDIA GPUs."""
     attention_backend: AttentionName = "auto"
     """The denoiser's attention: sdpa (torch chooses its kernel), math, flash, efficient or cudnn (torch's own
-    kernels), fa2, fa3 or sage (separate packages). auto: the engine's own."""
+    kernels), fa2, fa3, fa4 or sage (separate packages), fa2-hub, fa3-hub or fa4-hub (built kernels, which the
+    package kernels fetches from the hub). auto: the engine's own."""
     quantization: Quantization | None = None
     """Weights of the denoiser's blocks in 8 bits by torchao; dynamic also computes in 8 bits. Lossy.
     Default: off."""

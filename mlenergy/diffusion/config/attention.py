@@ -18,19 +18,21 @@ AttentionLibrary = Literal["diffusers", "xfuser"]
 class AttentionKernel:
     """One value of --attention_backend.
 
-    diffusers, xfuser: the name by which each library's dispatcher knows it.
+    diffusers, xfuser: the name by which each library's dispatcher knows it; None: that one has it not.
     operators: parts of the names of torch's operators that show that it ran, as str(operator) writes
         them; empty where the choice is torch's, or where torch sees no operator at all.
-    package: to be imported; None: torch has it.
+    package: to be imported; None: torch has it. `kernels` fetches built kernels from the hub.
+    capabilities: first numbers of the compute capabilities that it is built for; empty: of all.
     gives_log_sum_exp: returned in xfuser, so that the parts of a ring can be merged.
     shares_in_diffusers: works in diffusers' context parallelism on a GPU.
     is_searched: `mlenergy tune` tries it unasked: exact, and no slow reference.
     """
 
-    diffusers: str
-    xfuser: str
+    diffusers: str | None
+    xfuser: str | None
     operators: tuple[str, ...] = ()
     package: str | None = None
+    capabilities: frozenset[int] = frozenset()
     runs_on_cpu: bool = False
     half_precision_only: bool = False
     gives_log_sum_exp: bool = True
@@ -38,6 +40,7 @@ class AttentionKernel:
     is_searched: bool = True
 
 
+_HOPPER, _BLACKWELL = frozenset({9}), frozenset({10})
 # In the order in which `mlenergy tune` tries them.
 ATTENTION: dict[AttentionName, AttentionKernel] = {
     "sdpa": AttentionKernel("native", "sdpa", runs_on_cpu=True, gives_log_sum_exp=False),
@@ -74,7 +77,34 @@ ATTENTION: dict[AttentionName, AttentionKernel] = {
         *("_flash_3", "flash_3"),
         operators=("flash_attn_3.",),
         package="flash_attn_interface",
+        capabilities=_HOPPER,
         half_precision_only=True,
+        shares_in_diffusers=False,
+    ),
+    # Written in CuTe's Python, which no operator of torch's shows.
+    "fa4": AttentionKernel(
+        *(None, "flash_4"),
+        package="flash_attn.cute",
+        capabilities=_HOPPER | _BLACKWELL,
+        half_precision_only=True,
+        gives_log_sum_exp=False,
+    ),
+    "fa2-hub": AttentionKernel(
+        *("flash_hub", None), operators=("flash_attn2",), package="kernels", half_precision_only=True
+    ),
+    "fa3-hub": AttentionKernel(
+        *("_flash_3_hub", None),
+        operators=("flash_attn3",),
+        package="kernels",
+        capabilities=_HOPPER,
+        half_precision_only=True,
+    ),
+    "fa4-hub": AttentionKernel(
+        *("flash_4_hub", None),
+        package="kernels",
+        capabilities=_HOPPER | _BLACKWELL,
+        half_precision_only=True,
+        gives_log_sum_exp=False,
         shares_in_diffusers=False,
     ),
     "sage": AttentionKernel(

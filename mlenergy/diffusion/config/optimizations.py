@@ -13,7 +13,13 @@ from typing import Any, Literal
 from mlenergy.diffusion.models.spec import CacheMethod
 
 CompileMode = Literal["whole", "regional"]
-AttentionName = Literal["auto", "sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "sage"]
+InductorMode = Literal["default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune"]
+# fmt: off
+AttentionName = Literal[
+    "auto", "sdpa", "math", "flash", "efficient", "cudnn", "fa2", "fa3", "fa4", "fa2-hub", "fa3-hub",
+    "fa4-hub", "sage",
+]
+# fmt: on
 Quantization = Literal["int8-weight-only", "int8-dynamic", "fp8-weight-only", "fp8-dynamic"]
 Offload = Literal["model", "sequential", "group"]
 VaeDtype = Literal["own", "float32", "float16", "bfloat16"]
@@ -21,6 +27,12 @@ SchedulerName = Literal["own", "ddim", "dpmsolver++", "unipc", "euler"]
 
 # The thresholds of the libraries' own defaults; the other methods have none.
 DEFAULT_THRESHOLDS: dict[CacheMethod, float] = {"fbcache": 0.12, "teacache": 0.12, "magcache": 0.06}
+# These record the denoiser's kernels once and replay them. What else is compiled takes the mode beside: a
+# part that runs once an image gains nothing by it.
+CUDA_GRAPH_MODES: dict[InductorMode, InductorMode] = {
+    "reduce-overhead": "default",
+    "max-autotune": "max-autotune-no-cudagraphs",
+}
 # These skip whole steps (all blocks but perhaps the first); the others skip attention within a step.
 STEP_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "teacache", "magcache"})
 
@@ -43,6 +55,20 @@ class Optimizations:
     cache_threshold: float | None = None
     scheduler: SchedulerName = "own"
     cuda_graphs: bool = False  # kernels of every scale recorded once and replayed
+    compile_vae: bool = False  # the VAE's decoder by torch.compile
+    compile_text_encoders: bool = False
+    inductor_mode: InductorMode = "default"  # of everything that is compiled
+    inductor_coordinate_descent: bool = False  # kernels' settings tuned by measuring, one at a time
+    inductor_conv_1x1_as_mm: bool = False  # convolutions of one pixel as matrix products
+    inductor_epilogue_fusion: bool = True  # what follows a matrix product done within its kernel
+    compile_fullgraph: bool = False  # a graph break in the denoiser is an error
+    compile_static_shapes: bool = False  # no code for shapes that vary
+    compile_cache: bool = True  # compiled code is kept for later runs
+    fuse_qkv: bool = False  # one matrix product for queries, keys and values
+    vae_channels_last: bool = False  # weights and activations of the VAE as (n, h, w, channels)
+    unet_channels_last: bool = False
+    cudnn_benchmark: bool = False  # cuDNN times its algorithms for each shape and takes the fastest
+    tf32: bool = False  # float32 products on tensor cores, with 10 bits of mantissa
 
     @property
     def in_use(self) -> dict[str, Optimization]:
@@ -76,6 +102,12 @@ class Optimizations:
         """Differences from the exact run's images beyond rounding, in a few words each."""
         found = [record.lossy(self) for record in self.in_use.values() if record.lossy is not None]
         return [words for words in found if words is not None]
+
+    @property
+    def compiled_parts(self) -> tuple[str, ...]:
+        """Options in use that have something compiled."""
+        names = ("compile_mode", "compile_vae", "compile_text_encoders")
+        return tuple(f"--{self.in_use[name].option}" for name in names if name in self.in_use)
 
     @property
     def computes_in(self) -> str | None:
@@ -187,5 +219,19 @@ OPTIMIZATIONS: dict[str, Optimization] = {
         lossy=lambda o: None if o.vae_dtype == "float32" else f"VAE in {o.vae_dtype}",
     ),
     "cuda_graphs": Optimization("use_cuda_graphs", hooks_layers=True, tried_on_mps=False),
+    "compile_vae": Optimization("compile_vae", hooks_layers=True, tried_on_mps=False),
+    "compile_text_encoders": Optimization("compile_text_encoders", hooks_layers=True, tried_on_mps=False),
+    "inductor_mode": Optimization("inductor_mode", tried_on_mps=False),
+    "inductor_coordinate_descent": Optimization("inductor_coordinate_descent", tried_on_mps=False),
+    "inductor_conv_1x1_as_mm": Optimization("inductor_conv_1x1_as_mm", tried_on_mps=False),
+    "inductor_epilogue_fusion": Optimization("inductor_epilogue_fusion", tried_on_mps=False),
+    "compile_fullgraph": Optimization("compile_fullgraph", tried_on_mps=False),
+    "compile_static_shapes": Optimization("compile_static_shapes", tried_on_mps=False),
+    "compile_cache": Optimization("compile_cache", tried_on_mps=False),
+    "fuse_qkv": Optimization("fuse_qkv", tried_on_mps=False),
+    "vae_channels_last": Optimization("vae_channels_last", tried_on_mps=False),
+    "unet_channels_last": Optimization("unet_channels_last", tried_on_mps=False),
+    "cudnn_benchmark": Optimization("cudnn_benchmark", tried_on_mps=False),
+    "tf32": Optimization("tf32", lossy=lambda _: "float32 products in TF32", tried_on_mps=False),
     "scheduler": Optimization("scheduler", lossy=lambda o: f"scheduler {o.scheduler} instead of the model's"),
 }

@@ -24,13 +24,14 @@ from mlenergy.diffusion.models.spec import Family
 _TWO_TEXTS = ("text_encoder", "text_encoder_2")
 _THREE_TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
-_transformer = partial(Family, denoiser="transformer", has_t5=True)
+_transformer = partial(Family, denoiser="transformer", has_t5=True, fuses_qkv=True)
 _unet = partial(
     Family,
     denoiser="unet",
     predicts="noise",
     caches={"diffusers": UNET_CACHES},
     has_t5=False,
+    fuses_qkv=True,
 )
 
 FLUX = _transformer(

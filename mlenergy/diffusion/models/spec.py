@@ -63,6 +63,7 @@ class Family:
     counts_as_run: bool = (
         False  # FLOPs are known only once a text has run: no file says what its denoiser reads
     )
+    fuses_qkv: bool = False  # its denoiser in diffusers computes queries, keys and values by one product
     takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
     template_tokens: tuple[int, int] = (0, 0)

@@ -31,19 +31,21 @@ def effect_rows(result: Result) -> list[tuple[str, str]]:
 
 
 def _compile(optimizations: Optimizations, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    if optimizations.compile_mode is None:
+    if not optimizations.compiled_parts:
         return []
+    asked = [] if optimizations.compile_mode is None else [str(optimizations.compile_mode)]
+    asked += ["VAE"] if optimizations.compile_vae else []
+    asked += ["text encoders"] if optimizations.compile_text_encoders else []
+    what = ", ".join(asked)
     slowest = max((rank["compile"] for rank in ranks), key=lambda part: part["compile_s"], default=None)
     if slowest is None:
-        return [("compiled", optimizations.compile_mode)]
+        return [("compiled", what)]
     late = slowest["compile_in_windows_s"]
     beside = f", {number(late)} s of it in measured windows" if late else ""
+    found = slowest.get("cache", {}).get("hits")
+    kept = f", {found} of them kept from an earlier run" if found else ""
     return [
-        (
-            "compiled",
-            f"{optimizations.compile_mode}: {slowest['graphs']} graphs "
-            f"in {number(slowest['compile_s'])} s{beside}",
-        )
+        ("compiled", f"{what}: {slowest['graphs']} graphs in {number(slowest['compile_s'])} s{kept}{beside}")
     ]
 
 

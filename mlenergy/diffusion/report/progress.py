@@ -47,7 +47,7 @@ class RunProgress:
     def __init__(self, stream: TextIO, plan: Plan, *, enabled: bool) -> None:
         self._console = Console(file=stream, quiet=not enabled, highlight=False)
         self._totals = {"warmup": plan.warmup_iters, "measured": plan.most_iters}
-        self._compiles = plan.optimizations.compile_mode is not None
+        self._compiles = bool(plan.optimizations.compiled_parts)
         self._shown: Progress | None = None
         self._task = TaskID(0)
         self._threads: set[threading.Thread] = set()

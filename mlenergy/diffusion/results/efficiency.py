@@ -158,7 +158,7 @@ def flops_of_ranks(plan: Plan, ranks: Sequence[Mapping[str, Any]]) -> StageFlops
 def _changed_work(plan: Plan) -> str | None:
     """The reason why what torch's counter sees is not the exact computation, None where it is."""
     optimizations = plan.optimizations
-    if optimizations.compile_mode is not None:
+    if optimizations.compiled_parts:
         return "the operators of compiled code cannot be counted as they run"
     if optimizations.quantization is not None:
         return "the operators of quantized weights cannot be counted as they run"

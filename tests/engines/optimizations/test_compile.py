@@ -67,7 +67,7 @@ def test_attention_that_is_led_elsewhere_is_compiled_once_too(run, exact):
 def test_blocks_are_traced_whole(run, monkeypatch, model, engine):
     """Graphs alone, without the code that is made of them."""
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda part: compile_(part, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda part, **_: compile_(part, backend="eager"))
     words = ["--engine", engine, "--use_torch_compile", "--compile_mode", "regional"]
     compiled = run(model, *words, steps=2, counted=False).effects["compile"]
     assert compiled["graphs"] >= 1 and compiled["graph_breaks"] == 0

@@ -24,6 +24,8 @@ QUICK = {
     SetUp("math", "tiny/flux", "diffusers", "tensor"),
     SetUp("attention_slicing", "tiny/sdxl", "xdit", "cfg"),
     SetUp("vae_slicing", "tiny/sd3", "xdit", "data"),
+    SetUp("fuse_qkv", "tiny/pixart-alpha", "diffusers", "ulysses"),
+    SetUp("unet_channels_last", "tiny/sdxl", "xdit", "cfg"),
 }
 OFFERED, REFUSALS = [], []
 for one in (*set_ups(ATTENTION), *set_ups(OTHERS)):
@@ -40,7 +42,9 @@ def few(offered):
     Compiling takes half a minute a set-up and has tests of its own (test_compile.py).
     """
     pairs = {
-        one: set(combinations(enumerate(astuple(one)), 2)) for one in offered if one.optimization != "compile"
+        one: set(combinations(enumerate(astuple(one)), 2))
+        for one in offered
+        if not one.optimization.startswith("compile")
     }
     left, chosen = set().union(*pairs.values()), set()
     while left:
@@ -109,8 +113,9 @@ def test_what_is_refused_has_a_reason_that_names_the_option_and_what_fits():
 def test_every_optimization_is_in_the_table():
     words = {"attention", *(name.split()[0] for name in OTHERS)}
     of_another_engine = {"cuda_graphs"}  # tests/engines/autoregressive
+    of_compiling = {name for name in OPTIMIZATIONS if name.startswith(("inductor_", "compile_"))}
     found = {"compile_mode" if word == "compile" else word for word in words}
-    assert found | of_another_engine == set(OPTIMIZATIONS)
+    assert found | of_another_engine | of_compiling == set(OPTIMIZATIONS)
 
 
 @pytest.mark.parametrize(

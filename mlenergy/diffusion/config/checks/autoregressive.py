@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
+from mlenergy.diffusion.config.optimizations import CUDA_GRAPH_MODES, OPTIMIZATIONS
 from mlenergy.diffusion.models.next_scale import nearest_size
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
 
 # Optimizations that act on the engine's own modules; the others act on diffusers' or on steps.
-_OFFERED = {"compile_mode", "cuda_graphs"}
+_OFFERED = {
+    *("compile_mode", "cuda_graphs", "compile_fullgraph", "compile_static_shapes", "compile_cache"),
+    *("inductor_mode", "inductor_coordinate_descent", "inductor_conv_1x1_as_mm", "inductor_epilogue_fusion"),
+    *("cudnn_benchmark", "tf32"),
+}
 
 _MOST_SIZES = 6  # that a line lists
 
@@ -119,6 +123,12 @@ def _optimizations(plan: Plan) -> str | None:
 
 
 def _cuda_graphs(plan: Plan) -> str | None:
+    mode = plan.optimizations.inductor_mode
+    if mode in CUDA_GRAPH_MODES:
+        return (
+            f"--inductor_mode {mode} records one length of a sequence, and every scale has another; use "
+            f"--use_cuda_graphs without --use_torch_compile, or {CUDA_GRAPH_MODES[mode]}"
+        )
     if not plan.optimizations.cuda_graphs:
         return None
     if plan.device != "cuda":

@@ -11,7 +11,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.attention import ATTENTION, attention_library
-from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, STEP_CACHES, AttentionName
+from mlenergy.diffusion.config.checks import compiling, layouts
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, AttentionName
+from mlenergy.diffusion.environment.capability import capability_of
 from mlenergy.diffusion.environment.extras import missing_extra
 from mlenergy.diffusion.models.spec import CacheMethod
 
@@ -40,9 +42,19 @@ def _attention(plan: Plan) -> str | None:
         return f"{option} runs on NVIDIA GPUs only; on the CPU use one of {', '.join(sorted(_on_cpu()))}"
     if plan.device == "cuda" and dtype == "float32" and kernel.half_precision_only:
         return f"{option} has no float32; use --workload.dtype bfloat16, or --attention_backend efficient"
-    package = kernel.package
-    if package is not None and find_spec(package) is None:
+    package, major = kernel.package, capability_of(plan.device_name)
+    if kernel.capabilities and major is not None and major not in kernel.capabilities:
+        return (
+            f"{option} is built for other GPUs than {plan.device_name} (compute capability "
+            f"{' and '.join(f'{one}.x' for one in sorted(kernel.capabilities))}); use flash or cudnn"
+        )
+    if package is not None and not _is_installed(package):
         return f"{option} needs the package {package}; install it, or use flash or cudnn, which torch brings"
+    library = attention_library(plan)
+    if getattr(kernel, library) is None:
+        brings = "these degrees bring" if library == "xfuser" else "this run has"
+        others = sorted(one for one, known in ATTENTION.items() if getattr(known, library) is not None)
+        return f"{option}: {library}, whose attention {brings}, has it not; use one of {', '.join(others)}"
     fits = _fitting_kernels(plan)
     if name in fits:
         return None
@@ -53,11 +65,20 @@ def _attention(plan: Plan) -> str | None:
     )
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of a package's package
+        return False
+
+
 def _fitting_kernels(plan: Plan) -> set[AttentionName]:
     """Kernels that the plan's attention layers can run; rings need the log-sum-exp of each part."""
     parallel, names = plan.parallel, _on_cpu() if plan.device == "cpu" else set(ATTENTION)
     if attention_library(plan) == "xfuser":
+        names = {name for name in names if ATTENTION[name].xfuser is not None}
         return {name for name in names if parallel.ring == 1 or ATTENTION[name].gives_log_sum_exp}
+    names = {name for name in names if ATTENTION[name].diffusers is not None}
     if parallel.sequence == 1:
         return names
     if plan.device == "cpu":
@@ -83,10 +104,11 @@ def _attention_slicing(plan: Plan) -> str | None:
         optimizations.attention != "auto"
         or optimizations.compile_mode is not None
         or optimizations.cache is not None
+        or optimizations.fuse_qkv
     ):
         return (
             "--attention_slicing brings its own attention, in a Python loop; use it without "
-            "--attention_backend, --use_torch_compile and caches"
+            "--attention_backend, --use_torch_compile, --fuse_qkv and caches"
         )
     return None
 
@@ -198,34 +220,6 @@ def _cache_modes(plan: Plan) -> str | None:
     )
 
 
-def _compile(plan: Plan) -> str | None:
-    optimizations, parallel = plan.optimizations, plan.parallel
-    if optimizations.compile_mode is None:
-        return None
-    if parallel.pipefusion * parallel.tensor > 1:
-        mode = "--pipefusion_parallel_degree" if parallel.pipefusion > 1 else "--tensor_parallel_degree"
-        return f"--use_torch_compile was not tried with {mode} and is not offered; use --ulysses_degree"
-    text = plan.text_tokens_in_sequence
-    if plan.engine == "diffusers" and text % parallel.sequence:
-        length = plan.max_sequence_length or 0
-        fits = length - text % parallel.sequence
-        return (
-            f"--use_torch_compile: {parallel.sequence} processes cannot share {text} text tokens evenly, and "
-            "what diffusers does then cannot be compiled; use --workload.max_sequence_length "
-            f"{fits if fits > 0 else fits + parallel.sequence}"
-        )
-    if optimizations.cache is None:
-        return None
-    if optimizations.cache not in STEP_CACHES:
-        return (
-            f"cache {optimizations.cache} works inside of the blocks that --use_torch_compile would compile; "
-            f"use one of {', '.join(sorted(STEP_CACHES))}, or leave one out"
-        )
-    if optimizations.compile_mode == "whole":
-        return f"cache {optimizations.cache} skips blocks of the denoiser; use --compile_mode regional"
-    return None
-
-
 def _scheduler(plan: Plan) -> str | None:
     name, family, parallel = plan.optimizations.scheduler, plan.spec.family, plan.parallel
     if name == "own":
@@ -263,6 +257,7 @@ CHECKS = (
     _parallel_vae,
     _cache_offered,
     _cache_modes,
-    _compile,
     _scheduler,
+    *compiling.CHECKS,
+    *layouts.CHECKS,
 )

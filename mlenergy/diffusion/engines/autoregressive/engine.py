@@ -33,6 +33,7 @@ from mlenergy.diffusion.engines.autoregressive.var_model import build_var
 from mlenergy.diffusion.engines.call import group_rows
 from mlenergy.diffusion.engines.loading import free_memory
 from mlenergy.diffusion.engines.optimizations.attention_seen import attention_of_parts, watched_parts
+from mlenergy.diffusion.engines.optimizations.backends import backends_record, set_backends
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
@@ -64,7 +65,10 @@ class AutoregressiveEngine:
         self._last: Batch | None = None
         mode = plan.optimizations.compile_mode
         transformer = model.components["transformer"]
-        self._compile = None if mode is None else CompileWork(transformer, mode)
+        self._compile = None
+        if mode is not None:
+            self._compile = CompileWork(plan.optimizations, plan.device_name, transformer)
+        set_backends(plan.optimizations)
         self._graphs: GraphWork | None = None
         if plan.optimizations.cuda_graphs:
             decoder = model.components["vae"].get_submodule("decoder")
@@ -110,6 +114,8 @@ class AutoregressiveEngine:
         found: dict[str, Any] = {"scheduler": scheduler}
         if self._compile is not None:
             found["compile"] = self._compile.record(warmup_calls)
+        if self.plan.device == "cuda":
+            found["backends"] = backends_record()
         if self._graphs is not None:
             found["cuda_graphs"] = self._graphs.record()
             self._graphs.turn(is_on=False)  # nobody sees the kernels of a replay

@@ -82,8 +82,10 @@ def _is_uneven(plan: Plan) -> bool:
 
 
 def _backend(plan: Plan) -> str:
-    if plan.optimizations.attention != "auto":
-        return ATTENTION[plan.optimizations.attention].diffusers
+    name = plan.optimizations.attention
+    asked = None if name == "auto" else ATTENTION[name].diffusers
+    if asked is not None:
+        return asked
     if plan.parallel.ring == 1 or plan.device == "cpu":
         return "native"
     return "_native_flash"  # part of torch, and it returns the log-sum-exp that "native" keeps

@@ -12,12 +12,16 @@ from mlenergy.diffusion.engines.optimizations import precision
 from mlenergy.diffusion.engines.optimizations.attention import (
     backend_told,
     bare_denoiser,
+    check_gpu,
     layers_that_obey,
     set_attention,
 )
 from mlenergy.diffusion.engines.optimizations.attention_seen import attention_of_parts, watched_parts
+from mlenergy.diffusion.engines.optimizations.backends import backends_record, set_backends
 from mlenergy.diffusion.engines.optimizations.caches import CacheWork
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork
+from mlenergy.diffusion.engines.optimizations.fused_qkv import fuse_qkv
+from mlenergy.diffusion.engines.optimizations.layouts import layouts_seen, turn_channels_last
 from mlenergy.diffusion.engines.optimizations.memory import VaeCalls, offload, resident_bytes
 from mlenergy.diffusion.engines.optimizations.schedulers import replace_scheduler, scheduler_record
 from mlenergy.diffusion.engines.optimizations.vae_dtype import DecodeDtype, hold_vae_in
@@ -40,6 +44,7 @@ class AppliedOptimizations:
     """
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
+        check_gpu(plan)
         self.plan = plan
         self.device = device
         self._pipeline: Any = None
@@ -48,6 +53,7 @@ class AppliedOptimizations:
         self._compile: CompileWork | None = None
         self._vae: VaeCalls | None = None
         self._decode_dtype: DecodeDtype | None = None
+        self._fused: dict[str, int] | None = None
         self._last: Batch | None = None
 
     @property
@@ -68,6 +74,8 @@ class AppliedOptimizations:
             hold_vae_in(pipeline.vae, getattr(torch, optimizations.vae_dtype))
         denoiser_name = self.plan.spec.family.denoiser
         denoiser = getattr(pipeline, denoiser_name)
+        if optimizations.fuse_qkv:
+            self._fused = fuse_qkv(denoiser)
         if optimizations.quantization is not None:
             self._weights[denoiser_name] = precision.quantize(denoiser, optimizations.quantization)
         if optimizations.layerwise_fp8:
@@ -80,11 +88,12 @@ class AppliedOptimizations:
         """Change what runs on this rank: attention, compilation, caches, the VAE, offloading."""
         plan, optimizations = self.plan, self.plan.optimizations
         self._pipeline = pipeline
+        set_backends(optimizations)
         set_attention(pipeline, plan)
-        if optimizations.compile_mode is not None:
-            self._compile = CompileWork(
-                getattr(pipeline, plan.spec.family.denoiser), optimizations.compile_mode
-            )
+        for name, part in self._channels_last_parts().items():
+            turn_channels_last(part, f"--{name}_channels_last")
+        if optimizations.compiled_parts:
+            self._compile = self._compiled(pipeline)
         if optimizations.cache is not None:
             self._cache = CacheWork(pipeline, plan)
         if optimizations.attention_slicing:
@@ -119,12 +128,39 @@ class AppliedOptimizations:
             found["vae"] = self._vae.record(warmup_calls)
         if self._decode_dtype is not None:
             found["vae_dtype"] = self._decode_dtype.record()
+        if self._fused is not None:
+            found["fused_qkv"] = self._fused
+        if self.plan.device == "cuda":
+            found["backends"] = backends_record()
         if self._weights:
             found["weights"] = self._weights
         if self.plan.optimizations.offload is not None:
             found["resident_bytes"] = resident_bytes(self._pipeline, self.device)
         found["attention"] = self._attention(run)
+        if (batch := self._last) is not None and (parts := self._channels_last_parts()):
+            parts = {name: getattr(part, "decoder", part) for name, part in parts.items()}
+            found["channels_last"] = layouts_seen(parts, lambda: run(batch, self._few_steps))
         return found
+
+    @property
+    def _few_steps(self) -> int:
+        return min(self.plan.steps, _FEWEST_STEPS)
+
+    def _channels_last_parts(self) -> dict[str, torch.nn.Module]:
+        """Components that are to be held with channels last."""
+        optimizations = self.plan.optimizations
+        asked = {"vae": optimizations.vae_channels_last, "unet": optimizations.unet_channels_last}
+        return {name: getattr(self._pipeline, name) for name, is_asked in asked.items() if is_asked}
+
+    def _compiled(self, pipeline: Any) -> CompileWork:
+        family, optimizations = self.plan.spec.family, self.plan.optimizations
+        others = {}
+        if optimizations.compile_vae:
+            others["vae"] = pipeline.vae.decoder  # called for each tile and slice, too
+        if optimizations.compile_text_encoders:
+            encoders = {name: getattr(pipeline, name, None) for name in family.text_encoders}
+            others |= {name: part for name, part in encoders.items() if isinstance(part, torch.nn.Module)}
+        return CompileWork(optimizations, self.plan.device_name, getattr(pipeline, family.denoiser), others)
 
     def _attention(self, run: _Run) -> dict[str, Any]:
         plan, pipeline, batch = self.plan, self._pipeline, self._last
@@ -140,8 +176,8 @@ class AppliedOptimizations:
         if batch is None:
             unseen = {"kernels": None, "in_layers": None, "reason": "nothing was generated"}
             return {**known, **unseen, "parts": {}}
-        steps = min(plan.steps, _FEWEST_STEPS)
-        parts = attention_of_parts(watched_parts(pipeline, family.stages), layers, lambda: run(batch, steps))
+        watched = watched_parts(pipeline, family.stages)
+        parts = attention_of_parts(watched, layers, lambda: run(batch, self._few_steps))
         own = parts[family.denoiser]
         return {
             **known,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from diffusers.models import attention_dispatch
 
 from mlenergy.diffusion.config.attention import ATTENTION, attention_library
@@ -35,7 +36,7 @@ def set_attention(pipeline: Any, plan: Plan) -> None:
     """Give the denoiser the plan's attention, where the engine has not done so when it split the work.
 
     Raises:
-        UserError: the kernel cannot be used here.
+        UserError: the kernel cannot be had here.
     """
     name = plan.optimizations.attention
     if name == "auto" or attention_library(plan) == "xfuser":
@@ -46,19 +47,43 @@ def set_attention(pipeline: Any, plan: Plan) -> None:
     names = _ROUTED.get(type(denoiser).__name__)
     if names is not None:
         route_self_attention(denoiser, names)
-    try:
-        use_backend(denoiser, ATTENTION[name].diffusers)
-    except (RuntimeError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"--attention_backend {name} cannot be used: {reason}") from error
+    backend = ATTENTION[name].diffusers
+    assert backend is not None  # config/checks/optimizations.py
+    use_backend(denoiser, backend)
+
+
+def check_gpu(plan: Plan) -> None:
+    """Refuse a kernel that is not built for this rank's GPU, before anything loads.
+
+    Raises:
+        UserError: with the GPUs that it is built for.
+    """
+    name = plan.optimizations.attention
+    built_for = frozenset() if name == "auto" else ATTENTION[name].capabilities
+    if plan.device != "cuda" or not built_for:
+        return
+    major, minor = torch.cuda.get_device_capability()
+    if major not in built_for:
+        raise UserError(
+            f"--attention_backend {name} is built for GPUs of compute capability "
+            f"{' and '.join(f'{one}.x' for one in sorted(built_for))}, and this one has {major}.{minor}; use "
+            "flash or cudnn"
+        )
 
 
 def use_backend(denoiser: Any, backend: str) -> None:
-    """Set a backend of diffusers' dispatcher on the attention layers of one model."""
+    """Set a backend of diffusers' dispatcher on the attention layers of one model.
+
+    Raises:
+        UserError: a package is missing or too old, or the hub's kernel cannot be fetched.
+    """
     registry = attention_dispatch._AttentionBackendRegistry
     active = registry._active_backend
     try:
         denoiser.set_attention_backend(backend)
+    except (RuntimeError, ValueError, ImportError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"diffusers' attention {backend} cannot be used: {reason}") from error
     finally:
         # Diffusers also makes it the process's own, for other models too.
         registry.set_active_backend(active)

@@ -1,30 +1,57 @@
-"""torch.compile on a denoiser: whole, or its repeated blocks; and what compiling took."""
+"""torch.compile on a denoiser (whole, or its repeated blocks) and on other parts; and what compiling took."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._dynamo import convert_frame
 from torch._dynamo.utils import calculate_time_spent, counters
+from torch.utils import _pytree
 
-from mlenergy.diffusion.config.optimizations import CompileMode
+from mlenergy.diffusion.config.optimizations import CUDA_GRAPH_MODES, CompileMode, Optimizations
 from mlenergy.diffusion.engines.optimizations.blocks import computing_blocks
+from mlenergy.diffusion.engines.optimizations.compile_cache import CompileCache
 
 
 class CompileWork:
-    """Compiles when the denoiser first runs.
+    """Compiles when each part first runs.
 
-    regional: each repeated block by itself; blocks of one class share their code, which is
-    compiled once. Forwards are replaced, not hooked, so that a cache's hook stays outside.
+    A regional denoiser has each repeated block compiled by itself; blocks of one class share their code,
+    which is compiled once. Forwards are replaced, not hooked, so that a cache's hook stays outside.
+
+    Args:
+        optimizations: how to compile.
+        device_name: part of the name of the folder that compiled code is kept in.
+        denoiser: None: it is not compiled.
+        others: name -> module that is compiled as a whole.
     """
 
-    def __init__(self, denoiser: Any, mode: CompileMode) -> None:
-        self._mode = mode
-        self._regions = computing_blocks(denoiser) if mode == "regional" else [denoiser]
+    def __init__(
+        self,
+        optimizations: Optimizations,
+        device_name: str,
+        denoiser: Any | None,
+        others: Mapping[str, torch.nn.Module] | None = None,
+    ) -> None:
+        self._optimizations = optimizations
+        self._cache = CompileCache(device_name, is_kept=optimizations.compile_cache)
+        mode = optimizations.compile_mode
+        self._regions: Sequence[Any] = () if denoiser is None or mode is None else regions_of(denoiser, mode)
+        own = compile_arguments(optimizations)
+        self._arguments: dict[str, Any] = own
         for region in self._regions:
-            region.forward = torch.compile(region.forward)
+            region.forward = torch.compile(region.forward, **own)
+            if optimizations.inductor_mode in CUDA_GRAPH_MODES:
+                region.forward = _with_own_outputs(region.forward)
+        self._others = dict.fromkeys(others or {}, 0)  # graphs of each
+        whole = compile_arguments(optimizations, is_denoiser=False)
+        for name, part in (others or {}).items():
+            part.forward = self._counted(name, torch.compile(part.forward, **whole))
         self._compile_s: list[float] = []  # the process's total at the begin of each call
-        self._graphs, self._breaks = _graphs(), _breaks()
+        self._begin = {name: count() for name, count in _COUNTS.items()}
         self._begin_s = _total_s()
 
     def begin_call(self) -> None:
@@ -35,14 +62,67 @@ class CompileWork:
         """Seconds of compiling in all and in the calls after warm-up; graphs and breaks between them."""
         now = _total_s()
         starts = [*self._compile_s, now]
+        counts = {name: count() - self._begin[name] for name, count in _COUNTS.items()}
         return {
-            "mode": self._mode,
+            "mode": self._optimizations.compile_mode,
             "regions": len(self._regions),
             "compile_s": now - self._begin_s,
             "compile_in_windows_s": now - starts[min(warmup_calls, len(starts) - 1)],
-            "graphs": _graphs() - self._graphs,
-            "graph_breaks": _breaks() - self._breaks,
+            **counts,
+            "graphs_of_others": dict(self._others),
+            "fullgraph": self._arguments["fullgraph"],
+            "dynamic": self._arguments["dynamic"],
+            "inductor": {"mode": self._optimizations.inductor_mode, "options": self._arguments["options"]},
+            "cache": self._cache.record(),
         }
+
+    def _counted(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The same forward, with the graphs that are compiled while it runs counted as its own."""
+
+        @functools.wraps(forward)
+        def counting(*args: Any, **options: Any) -> Any:
+            before = _graphs()
+            try:
+                return forward(*args, **options)
+            finally:
+                self._others[name] += _graphs() - before
+
+        return counting
+
+
+def regions_of(denoiser: Any, mode: CompileMode) -> list[Any]:
+    """The modules that are compiled, each by itself."""
+    return computing_blocks(denoiser) if mode == "regional" else [denoiser]
+
+
+def compile_arguments(optimizations: Optimizations, *, is_denoiser: bool = True) -> dict[str, Any]:
+    """Arguments of torch.compile. Torch takes a mode or options, so that a mode is written as its options."""
+    mode = optimizations.inductor_mode
+    if not is_denoiser:
+        mode = CUDA_GRAPH_MODES.get(mode, mode)
+    options = dict(torch._inductor.list_mode_options(mode))
+    if optimizations.inductor_coordinate_descent:
+        options["coordinate_descent_tuning"] = True
+    if optimizations.inductor_conv_1x1_as_mm:
+        options["conv_1x1_as_mm"] = True
+    if not optimizations.inductor_epilogue_fusion:
+        options["epilogue_fusion"] = False
+    return {
+        "fullgraph": optimizations.compile_fullgraph and is_denoiser,
+        "dynamic": False if optimizations.compile_static_shapes else None,
+        "options": options,
+    }
+
+
+def _with_own_outputs(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward whose outputs stay when it runs again: a replay writes to the recording's addresses."""
+
+    @functools.wraps(forward)
+    def owning(*args: Any, **options: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return _pytree.tree_map_only(torch.Tensor, torch.clone, forward(*args, **options))
+
+    return owning
 
 
 def _total_s() -> float:
@@ -56,3 +136,16 @@ def _graphs() -> int:
 
 def _breaks() -> int:
     return sum(counters["graph_break"].values())
+
+
+def _recompilations() -> int:
+    """Compilations of code that had been compiled before, for other shapes or settings."""
+    return sum(compiled - 1 for compiled in convert_frame.FRAME_COMPILE_COUNTER.values())
+
+
+_COUNTS: dict[str, Callable[[], int]] = {
+    "graphs": _graphs,
+    "graph_breaks": _breaks,
+    "recompilations": _recompilations,
+    "cuda_graph_skips": lambda: int(counters["inductor"]["cudagraph_skips"]),
+}

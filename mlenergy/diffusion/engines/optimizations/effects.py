@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlenergy.diffusion.config.attention import ATTENTION
-from mlenergy.diffusion.config.optimizations import Optimizations, SchedulerName
+from mlenergy.diffusion.config.optimizations import CUDA_GRAPH_MODES, Optimizations, SchedulerName
 
 Effects = Mapping[str, Any]  # one rank's record, as an engine's `effects` gives it
 
@@ -17,19 +17,26 @@ _SCHEDULER_WORDS: dict[SchedulerName, str] = {
     "unipc": "UniPC",
     "euler": "Euler",
 }
+# Settings of libraries are as they were set, and say nothing of what they changed.
+_NOT_JUDGED = {
+    *("attention", "offload", "cudnn_benchmark", "tf32", "compile_cache", "compile_static_shapes"),
+    *("compile_fullgraph", "inductor_coordinate_descent", "inductor_conv_1x1_as_mm"),
+    *("inductor_epilogue_fusion",),
+}
 
 
 def has_checked_effect(optimizations: Optimizations) -> bool:
     """True where `optimizations_without_effect` can judge at least one of these."""
     # Offloading cannot be judged: where little memory is needed, all of it may lie on the GPU rightly.
-    judged = set(optimizations.in_use) - {"attention", "offload"}
+    judged = set(optimizations.in_use) - _NOT_JUDGED
     return bool(judged) or bool(_operators(optimizations))
 
 
 def optimizations_without_effect(optimizations: Optimizations, ranks: Sequence[Effects]) -> list[str]:
     """One line for every optimization that changed nothing on any rank; what cannot be seen is not blamed."""
     checks = (
-        *(_cache, _compile, _attention, _attention_slicing),
+        *(_cache, _compile, _compiled_vae, _compiled_encoders, _cuda_graphs_of_compiler, _fused_qkv),
+        *(_vae_channels_last, _unet_channels_last, _attention, _attention_slicing),
         *(_weights, _vae_slicing, _tiling, _vae_dtype, _scheduler, _cuda_graphs),
     )
     return [line for line in (check(optimizations, ranks) for check in checks) if line]
@@ -50,9 +57,78 @@ def _cache(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None
 
 
 def _compile(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
-    if optimizations.compile_mode is None or any(rank["compile"]["graphs"] for rank in ranks):
+    if optimizations.compile_mode is None:
         return None
-    return "--use_torch_compile compiled no graph; leave it out"
+    # Graphs are counted for the whole process, those of the other parts by themselves.
+    own = [
+        rank["compile"]["graphs"] - sum(rank["compile"].get("graphs_of_others", {}).values())
+        for rank in ranks
+    ]
+    return None if any(count > 0 for count in own) else "--use_torch_compile compiled no graph; leave it out"
+
+
+def _graphs_of_others(ranks: Sequence[Effects], of_vae: bool) -> int:
+    return sum(
+        graphs
+        for rank in ranks
+        for name, graphs in rank["compile"]["graphs_of_others"].items()
+        if (name == "vae") == of_vae
+    )
+
+
+def _compiled_vae(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.compile_vae or _graphs_of_others(ranks, of_vae=True):
+        return None
+    return "--compile_vae compiled no graph; leave it out"
+
+
+def _compiled_encoders(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.compile_text_encoders or _graphs_of_others(ranks, of_vae=False):
+        return None
+    return "--compile_text_encoders compiled no graph; leave it out"
+
+
+def _cuda_graphs_of_compiler(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    mode = optimizations.inductor_mode
+    if mode not in CUDA_GRAPH_MODES:
+        return None
+    skipped = sum(rank["compile"]["cuda_graph_skips"] for rank in ranks)
+    if not skipped:
+        return None
+    return (
+        f"--inductor_mode {mode}: torch recorded no CUDA graph for {skipped} of the compiled graphs; use "
+        f"{CUDA_GRAPH_MODES[mode]}"
+    )
+
+
+def _fused_qkv(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.fuse_qkv:
+        return None
+    fused = [rank["fused_qkv"] for rank in ranks]
+    if all(one["linear_layers"] < one["linear_layers_before"] for one in fused):
+        return None
+    return "--fuse_qkv fused no layer; leave it out"
+
+
+def _vae_channels_last(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    return _channels_last("vae", ranks) if optimizations.vae_channels_last else None
+
+
+def _unet_channels_last(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    return _channels_last("unet", ranks) if optimizations.unet_channels_last else None
+
+
+def _channels_last(part: str, ranks: Sequence[Effects]) -> str | None:
+    """More than half of a part's convolutions on every rank that ran them; what did not run is not blamed."""
+    seen = [rank["channels_last"][part] for rank in ranks if "channels_last" in rank]
+    few = [one for one in seen if one["channels_last"] * 2 <= one["convolutions"] > 0]
+    if not few:
+        return None
+    one = few[0]
+    return (
+        f"--{part}_channels_last: {one['channels_last']} of {one['convolutions']} convolutions gave channels "
+        "last; leave it out"
+    )
 
 
 def _operators(optimizations: Optimizations) -> tuple[str, ...]:

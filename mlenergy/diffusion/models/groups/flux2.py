@@ -19,6 +19,7 @@ _flux2 = partial(
     size_step_px=1,
     takes_text_length=True,
     takes_negative_prompt=False,
+    fuses_qkv=True,
     caches={},
 )
 DEV = _flux2(
