@@ -44,8 +44,15 @@ class CompileCache:
 
     def record(self) -> dict[str, Any]:
         """Folder, None where it is not kept; graphs that were found in it, and that were not."""
-        hits, misses = (now - begin for now, begin in zip(_counted(), self._begin, strict=True))
-        return {"folder": self.folder if self._is_kept else None, "hits": hits, "misses": misses}
+        new = {name: count - self._begin[name] for name, count in _counted().items()}
+        return {
+            "folder": self.folder if self._is_kept else None,
+            "hits": max(new["autograd_cache_hit"], new["fxgraph_cache_hit"]),
+            "misses": max(
+                new["autograd_cache_miss"] + new["autograd_cache_bypass"],
+                new["fxgraph_cache_miss"] + new["fxgraph_cache_bypass"],
+            ),
+        }
 
 
 def key_of(device_name: str) -> str:
@@ -61,15 +68,13 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _counted() -> tuple[int, int]:
-    """Graphs found and not found by this process so far.
+def _counted() -> dict[str, int]:
+    """Lookups of this process so far.
 
-    The cache of whole graphs (AOTAutograd's) asks first, and what it has never comes to inductor's own.
+    The cache of whole graphs (AOTAutograd's) asks first, and inductor's own inside: a graph counts in both.
     """
-    whole, parts = counters["aot_autograd"], counters["inductor"]
-    hits = max(whole["autograd_cache_hit"], parts["fxgraph_cache_hit"])
-    misses = max(
-        whole["autograd_cache_miss"] + whole["autograd_cache_bypass"],
-        parts["fxgraph_cache_miss"] + parts["fxgraph_cache_bypass"],
-    )
-    return int(hits), int(misses)
+    return {
+        f"{cache}_cache_{outcome}": int(counters[group][f"{cache}_cache_{outcome}"])
+        for group, cache in (("aot_autograd", "autograd"), ("inductor", "fxgraph"))
+        for outcome in ("hit", "miss", "bypass")
+    }
