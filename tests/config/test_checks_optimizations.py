@@ -166,8 +166,9 @@ def test_kernels_of_the_hub_are_diffusers_own(monkeypatch, words, world, complai
 )
 def test_a_kernel_for_other_gpus_is_refused_where_the_gpu_is_known(monkeypatch, name, gpu, fits):
     monkeypatch.setattr(optimizations, "find_spec", lambda _: object())
-    args = parse_args(["workload:t2i", "--workload.model_id", "tiny/flux", "--attention_backend", name])
-    make = functools.partial(make_plan, args, resolve_model("tiny/flux"), 1, "cuda")
+    words = ["workload:t2i", "--workload.model_id", IDS["flux"], "--attention_backend", name]
+    args = parse_args(words)
+    make = functools.partial(make_plan, args, resolve_model(IDS["flux"]), 1, "cuda")
     if fits:
         assert make(gpu).optimizations.attention == name
     else:

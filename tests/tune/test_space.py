@@ -179,3 +179,22 @@ def test_options_are_parted() -> None:
     assert asked.words == ("--device", "cpu", *FLUX)
     assert (asked.json, asked.batch_sizes, asked.rounds, asked.degrees) == (True, (1, 2), 2, None)
     assert asked.given == {"device", "workload.model_id"}
+
+
+def test_exact_options_are_turned_on_where_the_run_takes_them() -> None:
+    """xfuser's own attention, under Ulysses, takes no fused projections; the VAE's options stay."""
+    found = space_of([*NARROW, "--degrees", "auto", "--exact_options", "off", "on"])
+    by_degrees: dict[tuple[int, ...], list[set[str]]] = {}
+    for one in found.candidates:
+        by_degrees.setdefault(degrees(one.plan), []).append(
+            set(one.plan.optimizations.in_use) - {"attention"}
+        )
+    of_vae = {"vae_channels_last", "cudnn_benchmark"}
+    assert by_degrees[1, 1, 1, 1, 1, 1] == [set(), {"fuse_qkv", *of_vae}]
+    assert by_degrees[1, 1, 1, 1, 2, 1] == [set(), of_vae]
+    turned = next(one for one in found.candidates if one.plan.optimizations.fuse_qkv)
+    assert turned.label.endswith("not compiled, fuse_qkv, vae_channels_last, cudnn_benchmark")
+    assert turned.plan.optimizations.lossy == [] and not isinstance(turned.expected, str)
+    assert set(turned.expected.differs) == {"fuse_qkv", *of_vae}
+    again = parse_args(to_argv(options_of(turned.args, turned.plan)))
+    assert again.fuse_qkv and again.vae_channels_last

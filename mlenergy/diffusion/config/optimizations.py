@@ -141,6 +141,7 @@ class Optimization:
     changes_memory: bool = False  # makes weights or activations smaller
     hooks_layers: bool = False  # changes the layers that offloading hooks
     tried_on_mps: bool = True
+    is_searched: bool = False  # `mlenergy tune` can turn it on: exact, at little cost before the first image
     computes_in: Mapping[str, str] = field(default_factory=dict)  # value -> type of the denoiser's products
     remedy: Remedy | None = None
 
@@ -228,10 +229,10 @@ OPTIMIZATIONS: dict[str, Optimization] = {
     "compile_fullgraph": Optimization("compile_fullgraph", tried_on_mps=False),
     "compile_static_shapes": Optimization("compile_static_shapes", tried_on_mps=False),
     "compile_cache": Optimization("compile_cache", tried_on_mps=False),
-    "fuse_qkv": Optimization("fuse_qkv", tried_on_mps=False),
-    "vae_channels_last": Optimization("vae_channels_last", tried_on_mps=False),
-    "unet_channels_last": Optimization("unet_channels_last", tried_on_mps=False),
-    "cudnn_benchmark": Optimization("cudnn_benchmark", tried_on_mps=False),
+    "fuse_qkv": Optimization("fuse_qkv", tried_on_mps=False, is_searched=True),
+    "vae_channels_last": Optimization("vae_channels_last", tried_on_mps=False, is_searched=True),
+    "unet_channels_last": Optimization("unet_channels_last", tried_on_mps=False, is_searched=True),
+    "cudnn_benchmark": Optimization("cudnn_benchmark", tried_on_mps=False, is_searched=True),
     "tf32": Optimization("tf32", lossy=lambda _: "float32 products in TF32", tried_on_mps=False),
     "scheduler": Optimization("scheduler", lossy=lambda o: f"scheduler {o.scheduler} instead of the model's"),
 }

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mlenergy.diffusion.config.attention import ATTENTION
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.predict import Forecast, Interval, forecast_of
@@ -39,7 +40,8 @@ def expected_of(plan: Plan) -> Expected | str:
     """
     if plan.device != "cuda":
         return f"forecasts are of GPUs, and this is {plan.device_name}"
-    plain = replace(plan.optimizations, compile_mode=None, attention="auto")
+    exact: dict[str, Any] = {name: False for name, record in OPTIMIZATIONS.items() if record.is_searched}
+    plain = replace(plan.optimizations, compile_mode=None, attention="auto", **exact)
     try:
         found = forecast_of(replace(plan, optimizations=plain), plan.device_name)
     except UserError as error:
@@ -52,6 +54,9 @@ def _differs(plan: Plan) -> Iterable[str]:
     optimizations = plan.optimizations
     if optimizations.compile_mode is not None:
         yield f"compilation ({optimizations.compile_mode})"
+    for record in optimizations.in_use.values():
+        if record.is_searched:
+            yield record.option
     if optimizations.attention != "auto" and not ATTENTION[optimizations.attention].is_searched:
         yield f"{optimizations.attention} attention"
     if plan.power_limit_w is not None:

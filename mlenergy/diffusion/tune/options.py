@@ -62,6 +62,9 @@ class SearchOptions:
     """Attention backends, by the names of --attention_backend. Default: all exact ones that run here."""
     compile: tuple[Literal["off", "on", "regional", "whole"], ...] = ()
     """Ways to compile. Default: off on."""
+    exact_options: tuple[Literal["off", "on"], ...] = ()
+    """on: --fuse_qkv, --vae_channels_last, --unet_channels_last and --cudnn_benchmark, each where the model
+    and the degrees take it. Default: off."""
     power_limits_w: Annotated[tuple[str, ...], tyro.conf.arg(metavar="W [W ...]")] = ()
     """Power limits of each GPU in watts; none: as it is. Default: none."""
     approximate: bool = False
@@ -96,6 +99,7 @@ class TuneArgs:
     batch_sizes: tuple[int, ...] | None
     attention_backends: tuple[str, ...] | None
     compile: tuple[str, ...] | None
+    exact_options: tuple[str, ...] | None
     power_limits_w: tuple[float | None, ...] | None
     approximate: bool
     gpu_memory_gib: float | None

@@ -21,8 +21,9 @@ def label_of(plan: Plan) -> str:
     compiled = (
         "not compiled" if optimizations.compile_mode is None else f"compiled ({optimizations.compile_mode})"
     )
+    exact = "".join(f", {record.option}" for record in optimizations.in_use.values() if record.is_searched)
     limit = "" if plan.power_limit_w is None else f", {plan.power_limit_w:g} W"
-    return f"{layout_of(plan)}, {optimizations.attention} attention, {compiled}{limit}"
+    return f"{layout_of(plan)}, {optimizations.attention} attention, {compiled}{exact}{limit}"
 
 
 def layout_of(plan: Plan) -> str:
@@ -42,6 +43,9 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "attention_backend": plan.optimizations.attention,
         "compile": plan.optimizations.compile_mode or "off",
+        "exact_options": [
+            record.option for record in plan.optimizations.in_use.values() if record.is_searched
+        ],
         "power_limit_w": plan.power_limit_w,
         "lossy": [*([] if inexact is None else [inexact]), *plan.optimizations.lossy],
     }

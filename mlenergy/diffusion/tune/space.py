@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.attention import ATTENTION
+from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
 from mlenergy.diffusion.config.parallelism import AXES, MODES
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
@@ -24,6 +26,7 @@ from mlenergy.diffusion.tune.settings import label_of, layout_of
 
 # Images an iteration, where none are named: as a GPU fills up, more of them gain little.
 _BATCH_SIZES = (1, 2, 4, 8)
+_EXACT = tuple(record.option for record in OPTIMIZATIONS.values() if record.is_searched)
 _ATTENTION = tuple(name for name, kernel in ATTENTION.items() if kernel.is_searched)
 
 _OPTION_OF: dict[str, str] = {mode: MODES[mode].option for mode in MODES if mode in AXES}
@@ -38,6 +41,7 @@ class Axes:
     attention: tuple[str, ...]
     attention_fallback: str | None  # where none of `attention` can work: the engine's own choice
     compile: tuple[Mapping[str, Any], ...]  # options of the run
+    exact_options: tuple[str, ...]  # off, on
     power_limits_w: tuple[float | None, ...]
 
 
@@ -120,6 +124,7 @@ def axes_of(asked: TuneArgs, args: BenchmarkArgs, processes: int) -> Axes:
         attention=_ATTENTION if is_open else attention or (args.attention_backend,),
         attention_fallback="auto" if is_open else None,
         compile=compiling,
+        exact_options=asked.exact_options or ("off",),
         power_limits_w=asked.power_limits_w or (args.power_limit_w,),
     )
 
@@ -180,6 +185,19 @@ class Planner:
         except UserError as error:
             self.pruned.append(Pruned(label, str(error)))
             return None
+
+    def exact_options(self, args: BenchmarkArgs) -> dict[str, Any]:
+        """The exact options that a run takes, each by itself."""
+        taken: dict[str, Any] = {}
+        for option in _EXACT:
+            change: dict[str, Any] = {option: True}
+            asked = replace(args, **change)
+            try:
+                make_plan(asked, self._model, None, self._machine.device, self._machine.device_name)
+            except UserError:
+                continue
+            taken |= change
+        return taken
 
     def layout(self, args: BenchmarkArgs, degrees: Mapping[str, int]) -> tuple[Plan, float | None] | None:
         """The plan of degrees and a batch size that work, fit, and are exact; with its guess, in no unit."""
@@ -296,12 +314,16 @@ def _with_optimizations(layout: _Combination, axes: Axes, planner: Planner) -> l
 def _with_attention(
     layout: _Combination, place: int, attention: str, axes: Axes, planner: Planner
 ) -> Iterator[_Combination]:
+    exacts, limits = enumerate(axes.exact_options), enumerate(axes.power_limits_w)
+    beside = list(itertools.product(exacts, limits))
     for at_compile, compiling in enumerate(axes.compile):
-        for at_watts, watts in enumerate(axes.power_limits_w):
+        for (at_exact, exact), (at_watts, watts) in beside:
             changes: dict[str, Any] = {**compiling, "attention_backend": attention, "power_limit_w": watts}
             args = replace(layout.args, **changes)
+            if exact == "on":
+                args = replace(args, **planner.exact_options(args))
             compiled = ", compiled" if compiling["use_torch_compile"] else ""
             plan = planner.plan(args, f"{layout_of(layout.plan)}, {attention} attention{compiled}")
             if plan is not None:
-                places = layout.places + place + at_compile + at_watts
+                places = layout.places + place + at_compile + at_exact + at_watts
                 yield _Combination(args, plan, layout.guess, places, layout.expected_s)

@@ -129,6 +129,22 @@ def test_a_decoder_over_time_has_no_such_layout():
     assert "--vae_channels_last: Sequential convolves over time too" in str(error.value)
 
 
+@pytest.fixture
+def plain_backends():
+    settings = [
+        (torch.backends.cudnn, "benchmark"),
+        (torch.backends.cudnn, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_tf32"),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name in settings]
+    for owner, name in settings:
+        setattr(owner, name, False)
+    yield
+    for owner, name, value in before:
+        setattr(owner, name, value)
+
+
+@pytest.mark.usefixtures("plain_backends")
 @pytest.mark.parametrize(
     ("optimizations", "changed"),
     [
@@ -137,10 +153,7 @@ def test_a_decoder_over_time_has_no_such_layout():
         (Optimizations(tf32=True), {"tf32_products", "tf32_convolutions"}),
     ],
 )
-def test_settings_of_torchs_libraries_are_those_that_were_asked_for(monkeypatch, optimizations, changed):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+def test_settings_of_torchs_libraries_are_those_that_were_asked_for(optimizations, changed):
     before = backends_record()
     assert before == dict.fromkeys(before, False)
     set_backends(optimizations)
