@@ -135,7 +135,11 @@ def test_the_package_is_the_same_command():
             "plan workload:text-to-imgae",
             "there is no workload:text-to-imgae; did you mean workload:text-to-image?",
         ),
-        ("run workload:sound", "there is no workload:sound; use one of workload:text-to-image, workload:t2i"),
+        (
+            "run workload:sound",
+            "there is no workload:sound; use one of workload:text-to-image, workload:t2i, "
+            "workload:text-to-video, workload:t2v",
+        ),
         ("run t2i", "'t2i' is neither an option nor an option's value; did you mean workload:t2i?"),
         ("models flu", "'flu' is neither an option nor an option's value"),
         ("sweep a.yaml b.yaml", "'b.yaml' is neither an option nor an option's value"),

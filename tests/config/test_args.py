@@ -34,7 +34,7 @@ def test_what_the_user_does_not_say_stays_open_for_the_model():
     [
         ([], "workload:text-to-image"),
         (["workload:text-to-image"], "required: --workload.model_id"),
-        (["workload:text-to-video"], "workload:text-to-video"),
+        (["workload:text-to-sound"], "workload:text-to-sound"),
         ([*T2I, "--workload.heigt", "64"], "--workload.heigt"),
         ([*T2I, "--workload.height", "tall"], "--workload.height"),
         (["--engine", "vllm", *T2I], "xdit"),

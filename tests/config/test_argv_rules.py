@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from mlenergy.diffusion.config.command_line import CommandLine
 from mlenergy.diffusion.config.option import Option
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
+from mlenergy.diffusion.config.workloads import TextToImage, TextToVideo
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.resolve import resolve_model
 
@@ -23,6 +25,7 @@ OPTIONS = CommandLine.of(BenchmarkArgs).options
 MODELS = (
     "tiny/flux",
     "tiny/var",
+    "tiny/wan",
     "tiny/sd3",
     "tiny/pixart-alpha",
     "tiny/sdxl",
@@ -62,19 +65,25 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
 
 @st.composite
 def some_options(draw: st.DrawFn) -> dict[str, Any]:
-    names = draw(st.lists(st.sampled_from(sorted(OPTIONS)), max_size=6, unique=True))
-    return {"workload.model_id": "tiny/flux"} | {name: draw(values_of(OPTIONS[name])) for name in names}
+    workload, kind = draw(st.sampled_from([("text-to-image", TextToImage), ("text-to-video", TextToVideo)]))
+    own = {f"workload.{one.name}" for one in fields(kind)}
+    known = sorted(name for name in OPTIONS if "." not in name or name in own)
+    names = draw(st.lists(st.sampled_from(known), max_size=6, unique=True))
+    given = {name: draw(values_of(OPTIONS[name])) for name in names}
+    return {"workload": workload, "workload.model_id": "tiny/flux"} | given
 
 
 @settings(max_examples=50)
 @given(options=some_options())
 def test_options_are_the_same_after_writing_and_reading(options: dict[str, Any]) -> None:
     args = parse_args(to_argv(options))
-    for name, option in OPTIONS.items():
+    workload = {f"workload.{one.name}": one.default for one in fields(args.workload)}
+    defaults = {name: one.default for name, one in OPTIONS.items() if "." not in name} | workload
+    for name, default in defaults.items():
         group, _, own = name.rpartition(".")
         value = getattr(getattr(args, group) if group else args, own)
-        assert value == options.get(name, option.default), name
-        assert type(value) is type(options.get(name, option.default)), name
+        assert value == options.get(name, default), name
+        assert type(value) is type(options.get(name, default)), name
 
 
 @given(words=st.lists(st.sampled_from([*(f"--{name}" for name in OPTIONS), "1", "x", "--", "=", "-z", ""])))
@@ -115,7 +124,8 @@ def some_plans(draw: st.DrawFn) -> Plan:
     common, all_names = st.sampled_from(sorted(USUAL)), st.sampled_from(sorted({*OPTIONS} - NOT_IN_A_PLAN))
     names = draw(st.lists(common, max_size=3, unique=True) | st.lists(all_names, max_size=4, unique=True))
     options = {name: draw(USUAL.get(name, values_of(OPTIONS[name]))) for name in names}
-    options["workload.model_id"] = draw(st.sampled_from(MODELS))
+    model_id = options["workload.model_id"] = draw(st.sampled_from(MODELS))
+    options["workload"] = "text-to-video" if resolve_model(model_id).family.makes_video else "text-to-image"
     planned = plan_of(options)
     assume(planned is not None)
     assert planned is not None
@@ -123,8 +133,8 @@ def some_plans(draw: st.DrawFn) -> Plan:
 
 
 def plan_of(options: dict[str, Any]) -> Plan | None:
-    args = parse_args(to_argv(options))
     try:
+        args = parse_args(to_argv(options))
         return make_plan(args, resolve_model(args.workload.model_id), None, "cuda", "NVIDIA H200")
     except UserError:
         return None

@@ -76,6 +76,11 @@ OF_PLAN: dict[str, st.SearchStrategy[Any]] = {
     "class_ids": st.none() | st.lists(COUNT, min_size=1, max_size=3).map(tuple),
     "top_k": st.none() | COUNT,
     "top_p": st.none() | SHARE,
+    "num_frames": st.none() | COUNT,
+    "fps": st.none() | COUNT,
+    "guidance_scale_2": st.none() | FIGURE,
+    "boundary_ratio": st.none() | SHARE,
+    "save_latents": SWITCH,
 }
 OF_DEGREES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("data", "cfg", "pipefusion", "ring", "ulysses", "tensor"), COUNT),

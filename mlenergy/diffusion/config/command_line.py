@@ -6,7 +6,7 @@ import functools
 import itertools
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any
 
@@ -57,7 +57,7 @@ class CommandLine:
                     workloads[f"{one.name}:{subcommand.name}"] = workload
                     for option in cls.of(workload).options.values():
                         full_name = f"{one.name}.{option.name}"
-                        options[full_name] = replace(option, name=full_name)
+                        options.setdefault(full_name, replace(option, name=full_name))
             elif tyro.conf.Positional in metadata:
                 positionals += (_option(one.name.upper(), hint, metadata, one.default),)
             else:
@@ -144,7 +144,7 @@ class CommandLine:
             texts = positionals[number:] if many else positionals[number : number + 1]
             values = tuple(option.value_of(text) for text in texts)
             found[option.name.lower()] = values if many else values[0]
-        return self._with_workload(found, workload)
+        return self._with_workload(found, workload or self._workload_of(found))
 
     def in_order(self, argv: Sequence[str]) -> list[str]:
         """A checked command line as tyro takes it: the workload's name first, each flag at most once.
@@ -154,9 +154,12 @@ class CommandLine:
         flags: dict[str, list[str]] = {}
         others: list[str] = []
         free: list[str] = []
+        given: set[str] = set()
         before_end = _before_end(argv)
         for word in self.read(before_end):
             option = word.option
+            if option is not None:
+                given.add(option.name)
             if option is None:
                 free.append(word.text)
             elif option.takes == "no value":
@@ -166,15 +169,26 @@ class CommandLine:
             else:
                 others.append(word.text)
         workload, positionals = self._placed([*free, *argv[len(before_end) + 1 :]])
-        first = [workload or next(iter(self.workloads))] if self.workloads else []
+        workload = workload or self._workload_of(given)
+        first = [] if workload is None else [workload]
         last = ["--", *positionals] if positionals else []
         return [*first, *itertools.chain.from_iterable(flags.values()), *others, *last]
+
+    def _workload_of(self, given: Collection[str]) -> str | None:
+        """The workload where none is named: the first that has all options of a workload that are given."""
+        for name, kind in self.workloads.items():
+            at = f"{name.partition(':')[0]}."
+            if {one.removeprefix(at) for one in given if one.startswith(at)} <= {
+                f.name for f in fields(kind)
+            }:
+                return name
+        return next(iter(self.workloads), None)
 
     def _with_workload(self, found: Mapping[str, Any], name: str | None) -> dict[str, Any]:
         """The same values, with those of the workload in an object of their own."""
         own = {name: value for name, value in found.items() if "." not in name}
         for workload, kind in self.workloads.items():
-            if workload == (name or next(iter(self.workloads))):
+            if workload == name:
                 at = f"{workload.partition(':')[0]}."
                 parts = {n.removeprefix(at): value for n, value in found.items() if n.startswith(at)}
                 self._check_belong(workload, kind, parts)
