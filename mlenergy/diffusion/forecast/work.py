@@ -26,9 +26,9 @@ class IterationWork:
 
     Attributes:
         text: of all text encoders, which every rank of a group runs.
-        step: of one call of the denoiser.
+        step: of all calls of the denoiser in a step: guidance may be a second one.
         decode: of the VAE's decoder.
-        steps: calls of the denoiser.
+        steps: of denoising.
         images: that the busiest rank decodes.
         gpus: ranks.
         attentions: attention calls of a step that exchange tokens between ranks.
@@ -81,7 +81,7 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
         steps=plan.steps,
         images=decoded,
         gpus=parallel.world_size,
-        attentions=layers if shape.sequence > 1 else 0.0,
+        attentions=layers * plan.denoiser_calls_each_step if shape.sequence > 1 else 0.0,
         query_bytes=2 * query_elements,
         ulysses=parallel.ulysses,
         ring=parallel.ring,
@@ -100,8 +100,9 @@ def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> KernelWork:
     ranks, text = shape.sequence, shape.workload.t5_tokens or 0
     joins = shape.attention is not None and shape.attention.joint_layers > 0
     own_text = text / ranks if joins and shape.text_tokens % ranks == 0 else text
-    whole = _calls(denoiser, shape.rows_per_rank, shape.cells, text)
-    own = _calls(denoiser, shape.rows_per_rank, shape.cells / ranks, own_text)
+    calls = plan.denoiser_calls_each_step
+    whole = _calls(denoiser, shape.rows_per_rank, shape.cells, text, calls=calls)
+    own = _calls(denoiser, shape.rows_per_rank, shape.cells / ranks, own_text, calls=calls)
     layers = plan.parallel.pipefusion * plan.parallel.tensor
     shared = asdict(own) | {
         "attention_flops": whole.attention_flops / ranks,
@@ -112,6 +113,9 @@ def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> KernelWork:
     return KernelWork(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
 
 
-def _calls(part: ComponentCosts, rows: float, cells: float, text: float, frame: float = 0) -> KernelWork:
+def _calls(
+    part: ComponentCosts, rows: float, cells: float, text: float, frame: float = 0, calls: int = 1
+) -> KernelWork:
+    """Work of some calls with so many rows together."""
     one = part.kernels_at(cells, text, frame)
-    return KernelWork(**{name: value * (1 if name in _OF_CALL else rows) for name, value in one.items()})
+    return KernelWork(**{name: value * (calls if name in _OF_CALL else rows) for name, value in one.items()})

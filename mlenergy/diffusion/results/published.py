@@ -11,6 +11,9 @@ from typing import Literal
 
 Task = Literal["text-to-image", "text-to-video"]
 
+# Published ids of models whose files for diffusers lie at another one.
+_HUB_IDS = {"tencent/HunyuanVideo": "hunyuanvideo-community/HunyuanVideo"}
+
 SOURCE = "ML.ENERGY leaderboard v3 (xDiT 0.4.5, eager, bfloat16)"
 XDIT_VERSION = "0.4.5"
 
@@ -20,6 +23,7 @@ class PublishedRun:
     """One published configuration.
 
     Attributes:
+        model_id: of the files that diffusers loads.
         gpu: short name (H100).
         dtype: of the denoiser's weights.
         num_frames, fps: of a video; None of an image.
@@ -60,7 +64,7 @@ def _run(task: Task, line: Mapping[str, str]) -> PublishedRun:
     is_video = task == "text-to-video"
     return PublishedRun(
         task=task,
-        model_id=line["model_id"],
+        model_id=_HUB_IDS.get(line["model_id"], line["model_id"]),
         gpu=line["gpu_model"],
         gpus=int(line["num_gpus"]),
         ulysses=int(line["ulysses_degree"]),

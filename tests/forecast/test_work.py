@@ -1,0 +1,39 @@
+"""Work of a step, by what shares it out and how guidance is computed."""
+
+from dataclasses import replace
+
+import pytest
+
+from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.cost.costs import costs_of
+from mlenergy.diffusion.forecast.work import work_of
+from mlenergy.diffusion.models.architectures.reader import find_architecture
+
+QWEN, SD35 = "Qwen/Qwen-Image", "stabilityai/stable-diffusion-3.5-medium"
+
+
+def work(plan):
+    model = find_architecture(plan.spec.model_id, None)
+    return work_of(plan, model, costs_of(model))
+
+
+@pytest.mark.parametrize(("model", "calls"), [(QWEN, 2), (SD35, 1)])
+def test_guidance_is_a_second_call_or_a_second_half_of_the_batch(plan_of, model, calls):
+    """Launches, and the time to read a product's weight, are of each call; all else is of its rows."""
+    guided = plan_of(model, guidance_scale=4.0)
+    alone = work(replace(guided, guidance_scale=1.0))
+    both = work(guided)
+    assert both.step.kernels == pytest.approx(calls * alone.step.kernels)
+    assert both.step.matmul_flops_a_row == pytest.approx(calls * alone.step.matmul_flops_a_row)
+    assert both.step.matmul_flops == pytest.approx(2 * alone.step.matmul_flops)
+    assert both.step.attention_scores == pytest.approx(2 * alone.step.attention_scores)
+    shared = work(replace(guided, parallel=Parallelism(cfg=2)))
+    assert shared.step.kernels == pytest.approx(alone.step.kernels)
+    assert shared.step.matmul_flops == pytest.approx(alone.step.matmul_flops)
+
+
+@pytest.mark.parametrize(("model", "calls"), [(QWEN, 2), (SD35, 1)])
+def test_ranks_exchange_in_every_call(plan_of, model, calls):
+    two = replace(plan_of(model, guidance_scale=4.0), parallel=Parallelism(ulysses=2))
+    unguided = replace(two, guidance_scale=1.0)
+    assert work(two).attentions == calls * work(unguided).attentions > 0
