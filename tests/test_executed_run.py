@@ -34,7 +34,9 @@ def run(tmp_path, monkeypatch, capfd):
     def start(model, *options):
         words = ["--engine", "diffusers", "--device", "cpu", "--benchmark_iters", "2", "--warmup_iters", "0"]
         words += ["workload:t2i", "--workload.model_id", model, "--workload.dataset", "bundled"]
-        words += ["--workload.height", "64", "--workload.width", "96", "--workload.batch_size", "2"]
+        height, width = SIZES.get(model, (64, 96))
+        words += ["--workload.height", str(height), "--workload.width", str(width)]
+        words += ["--workload.batch_size", "2"]
         words += ["--workload.inference_steps", str(STEPS), "--workload.base_dir", str(tmp_path / "base")]
         monkeypatch.setattr(sys, "argv", ["benchmark", *words, *options])
         try:
@@ -50,7 +52,11 @@ def run(tmp_path, monkeypatch, capfd):
     return start
 
 
-TWO_CALLS = ("tiny/flux2-klein", "tiny/lumina2", "tiny/qwen-image")  # a step: with the prompt, and without
+TWO_CALLS = (  # a step: with the prompt, and without
+    *("tiny/flux2-klein", "tiny/lumina2", "tiny/qwen-image"),
+    *("tiny/chroma", "tiny/cogview4", "tiny/hunyuanimage"),
+)
+SIZES = {"tiny/hidream": (256, 256), "tiny/hunyuanimage": (64, 128)}  # that they make; the others: 64 x 96
 EMBEDDED = ("tiny/flux", "tiny/flux2")  # the guidance scale is an input
 
 

@@ -8,6 +8,7 @@ import parity_of_z_image
 from parity_group import Group
 from parity_lumina2 import LUMINA2
 from parity_sana import SANA
+from parity_unsplit import UNSPLIT
 
 GROUPS: tuple[Group, ...] = (
     parity_of_flux2.GROUP,
@@ -15,4 +16,5 @@ GROUPS: tuple[Group, ...] = (
     parity_of_z_image.GROUP,
     SANA,
     LUMINA2,
+    UNSPLIT,
 )

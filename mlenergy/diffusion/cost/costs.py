@@ -108,7 +108,13 @@ def check_predictable(plan: Plan) -> None:
     Raises:
         UserError: it is one of the generic family.
     """
-    if plan.spec.family.is_generic:
+    family = plan.spec.family
+    if not family.has_cost_model and not family.is_generic:
+        raise UserError(
+            f"the memory and the work of {family.name} models are not predicted; a run measures the one and "
+            "counts the other"
+        )
+    if family.is_generic:
         raise UserError(
             f"no family describes {plan.spec.family.pipeline_class}, so that its memory and work are not "
             "predicted; a run measures the one and counts the other"

@@ -22,7 +22,7 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
         "num_inference_steps": plan.steps,
         "output_type": "pt",
     }
-    if plan.guidance_scale is not None:
+    if plan.guidance_scale is not None and not (family.guiders and plan.spec.guidance == "classifier-free"):
         arguments[family.guidance_argument] = plan.guidance_scale
     if plan.num_frames is not None:
         arguments["num_frames"] = plan.num_frames
@@ -45,6 +45,16 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
         # By default prompts are rewritten where two optional packages happen to be installed.
         arguments["clean_caption"] = False
     return arguments
+
+
+def set_guiders(plan: Plan, pipeline: Any) -> None:
+    """Give the plan's guidance scale to the components that hold it, of a pipeline whose call takes none."""
+    if plan.spec.guidance != "classifier-free":
+        return
+    for name in plan.spec.family.guiders:
+        guider = getattr(pipeline, name, None)
+        if guider is not None:
+            setattr(pipeline, name, guider.new(guidance_scale=plan.guidance_scale))
 
 
 def noise_generators(seeds: Sequence[int]) -> list[torch.Generator]:

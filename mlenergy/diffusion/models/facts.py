@@ -6,6 +6,7 @@ counted and run agree, also for a model that differs from its family's published
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +107,16 @@ def default_size_px(like_px: int, like_factor: int, denoiser: Config, factor: in
         return int(cells[0]) * factor, int(cells[1]) * factor
     side = cells if isinstance(cells, int) else like_px // like_factor
     return side * factor, side * factor
+
+
+def scaled_size(height_px: int, width_px: int, cells: int, factor: int) -> tuple[int, int]:
+    """Height and width that HiDream's pipeline makes of a size: of the area of a square of `cells` a side.
+
+    After diffusers 0.42.1: both sides are scaled alike and rounded down to multiples of two cells.
+    """
+    scale = math.sqrt((cells * factor) ** 2 / (width_px * height_px))
+    step = 2 * factor
+    return int(height_px * scale // step * step), int(width_px * scale // step * step)
 
 
 def embeds_guidance(denoiser: Config) -> bool:

@@ -10,7 +10,17 @@ from __future__ import annotations
 from functools import partial
 from types import ModuleType
 
-from mlenergy.diffusion.models.groups import flux2, infinity, lumina2, qwen_image, sana, var, wan, z_image
+from mlenergy.diffusion.models.groups import (
+    flux2,
+    infinity,
+    lumina2,
+    qwen_image,
+    sana,
+    unsplit,
+    var,
+    wan,
+    z_image,
+)
 from mlenergy.diffusion.models.groups.common import (
     GUIDED,
     ONE_TEXT,
@@ -116,7 +126,7 @@ SD = _unet(
 _FIRST = (FLUX, SD3, PIXART_ALPHA, PIXART_SIGMA, HUNYUANDIT, SDXL, SD)
 
 # Modules of models/groups/; each has FAMILIES, LISTED and TINY.
-GROUPS: tuple[ModuleType, ...] = (flux2, qwen_image, z_image, sana, var, infinity, lumina2, wan)
+GROUPS: tuple[ModuleType, ...] = (flux2, qwen_image, z_image, sana, var, infinity, lumina2, wan, unsplit)
 _ALL: tuple[Family, ...] = (*_FIRST, *(family for group in GROUPS for family in group.FAMILIES))
 
 FAMILIES: dict[str, Family] = {family.pipeline_class: family for family in _ALL}

@@ -113,6 +113,7 @@ def _family(
         takes_attention_kernel=False,
         is_generic=True,
         counts_as_run=True,
+        has_cost_model=False,
     )
 
 

@@ -93,20 +93,30 @@ class ModelFolder:
         if component not in self.components:
             known = ", ".join(self.components)
             raise UserError(f"{self.name} has no component {component!r}; it has: {known}")
-        file = f"{component}/{'scheduler_config' if 'scheduler' in component else 'config'}.json"
+        kind = next((kind for kind in ("scheduler", "guider") if kind in component), None)
+        file = f"{component}/config.json" if kind is None else f"{component}/{kind}_config.json"
         path = self.path / file
         if self.hub_id is not None and not path.is_file():
             # A snapshot's folder is named for its commit: all files of a model are of one commit.
             path = _from_hub(self.hub_id, file, revision=self.path.name)
         return _read_object(path, self.name)
 
-    def check(self, *, variant: str | None, allow_pickle: bool, trust_remote_code: bool) -> None:
+    def check(
+        self,
+        *,
+        variant: str | None,
+        allow_pickle: bool,
+        trust_remote_code: bool,
+        elsewhere: frozenset[str] = frozenset(),
+    ) -> None:
         """Refuse a folder that cannot load, or that would run its own code.
+
+        elsewhere: components that come from another repository.
 
         Raises:
             UserError: names the missing files, the pickled component or the custom code.
         """
-        needed = self.loaded_components
+        needed = {name: kind for name, kind in self.loaded_components.items() if name not in elsewhere}
         if not trust_remote_code:
             code = [name for name, (lib, _) in needed.items() if (self.path / name / f"{lib}.py").exists()]
             if not isinstance(self.index["_class_name"], str):

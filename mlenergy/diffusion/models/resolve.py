@@ -52,6 +52,9 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
     undistilled = [spec for spec in LISTED if spec.family is family and spec.guidance != "none"]
     if like.guidance == "none" and undistilled and not model.index.get("is_distilled", False):
         like = undistilled[0]  # FLUX.2 klein lists its distilled models first
+    of_family = [spec for spec in LISTED if spec.family is family]
+    if family.guiders and not set(family.guiders) & set(model.components):
+        like = next(spec for spec in of_family if spec.guidance == "embedded")  # it was distilled
     not_embedded = like.guidance == "embedded" and not config.get("guidance_embeds", False)
     takes_no_guidance = not_embedded or like.guidance == "none"
     guidance: Guidance = "none" if takes_no_guidance else like.guidance

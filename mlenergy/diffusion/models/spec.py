@@ -64,6 +64,7 @@ class Family:
         False  # FLOPs are known only once a text has run: no file says what its denoiser reads
     )
     fuses_qkv: bool = False  # its denoiser in diffusers computes queries, keys and values by one product
+    has_cost_model: bool = True  # its memory and work are predicted from its architecture
     takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.
     template_tokens: tuple[int, int] = (0, 0)
@@ -76,6 +77,10 @@ class Family:
     separate_guidance: bool = False  # a second call of the denoiser, not a second half of its batch
     pads_text: bool = True  # to one length for all prompts; else a batch's texts are as long as its longest
     encoder_pads_text: bool = False  # its encoder reads the padded length all the same, before it is cut off
+    guiders: tuple[str, ...] = ()  # components that hold the guidance scale, in the place of an argument
+    # Component that published folders lack -> the repository and the class that it comes from.
+    parts_from: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    square_cells: int | None = None  # its call scales every size to the area of a square of so many cells
     # Engine -> modes under which its attention sees the padding of a batch's shorter texts: one row a rank.
     unmasked_modes: Mapping[EngineName, frozenset[Mode]] = field(default_factory=dict)
     sequence_step: int | None = None  # its denoiser pads sequences to multiples of this, which degrees divide

@@ -14,6 +14,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import has_architecture
 from mlenergy.diffusion.models.hub import ModelFolder, explain, read_model
 from mlenergy.diffusion.models.spec import is_tiny
+from mlenergy.diffusion.weights.parts import download_parts, parts_elsewhere
 from mlenergy.diffusion.weights.pipeline import loader_options
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
@@ -92,6 +93,10 @@ def _locate(plan: Plan, announce: bool) -> ModelFolder | None:
             raise explain(error, folder.hub_id, plan.revision) from error
         folder = replace(folder, path=Path(path))
     folder.check(
-        variant=plan.variant, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code
+        variant=plan.variant,
+        allow_pickle=plan.allow_pickle,
+        trust_remote_code=plan.trust_remote_code,
+        elsewhere=frozenset(parts_elsewhere(plan, folder)),
     )
+    download_parts(plan, folder)
     return folder

@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from
 from mlenergy.diffusion.models.hub import ModelFolder, explain
 from mlenergy.diffusion.weights.lora import merge_lora
+from mlenergy.diffusion.weights.parts import load_parts
 from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline
 from mlenergy.diffusion.weights.random.tokenizers import saved_tokenizers
 
@@ -62,6 +63,7 @@ def _saved(folder: ModelFolder | None, plan: Plan, device: torch.device) -> Any:
                 folder.path,
                 dtype=getattr(torch, plan.dtype),
                 device_map=device.type,
+                **load_parts(plan, folder, device),
                 **loader_options(plan, folder),
             )
     except (OSError, ValueError) as error:

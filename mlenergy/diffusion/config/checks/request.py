@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.models.architectures.reader import architecture_ids, has_architecture
+from mlenergy.diffusion.models.facts import scaled_size
 from mlenergy.diffusion.models.spec import is_tiny
 
 if TYPE_CHECKING:
@@ -74,6 +75,21 @@ def _sizes(plan: Plan) -> str | None:
     return None
 
 
+def _area(plan: Plan) -> str | None:
+    """Of a pipeline that scales every size to one area: what it would make of the size asked for."""
+    cells = plan.spec.family.square_cells
+    if cells is None:
+        return None
+    height, width = scaled_size(plan.height_px, plan.width_px, cells, plan.spec.latent_factor)
+    if (height, width) == (plan.height_px, plan.width_px):
+        return None
+    side = cells * plan.spec.latent_factor
+    return (
+        f"the {plan.spec.family.name} pipeline scales {plan.width_px}x{plan.height_px} to the area of {side}x"
+        f"{side} and makes {width}x{height}; use --workload.height {height} --workload.width {width}"
+    )
+
+
 def _latents(plan: Plan) -> str | None:
     family, factor = plan.spec.family, plan.spec.latent_factor
     if family.only_latent_factor in (None, factor):
@@ -130,4 +146,4 @@ def _text_length(plan: Plan) -> str | None:
     return None
 
 
-CHECKS = (_weights, _images, _certainty, _latents, _sizes, _device, _guidance, _text_length)
+CHECKS = (_weights, _images, _certainty, _latents, _sizes, _area, _device, _guidance, _text_length)

@@ -18,6 +18,7 @@ from mlenergy.diffusion.engines.call import (
     group_rows,
     noise_generators,
     outputs_of,
+    set_guiders,
 )
 from mlenergy.diffusion.engines.counted import flops_as_run
 from mlenergy.diffusion.engines.diffusers.cfg_calls import share_guidance_calls
@@ -61,6 +62,7 @@ class DiffusersEngine:
         """
         watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
         pipeline = load_on_every_rank(plan, cluster, optimizations)
+        set_guiders(plan, pipeline)
         position = position_in_mesh(plan.parallel, cluster.device)
         facts = {
             "diffusers_version": diffusers.__version__,
@@ -120,7 +122,7 @@ class DiffusersEngine:
             arguments["output_type"] = "latent"
         generators = noise_generators(batch.seeds[rows])
         output = self.pipeline(prompt=list(batch.prompts[rows]), generator=generators, **arguments)
-        if self.plan.spec.family.is_generic:
+        if not self.plan.spec.family.has_cost_model:
             _check_images(self.plan, getattr(output, "images", None))
         if not self._position.is_output_rank:
             return Generated(None)

@@ -50,8 +50,8 @@ class Component:
 
     @property
     def is_module(self) -> bool:
-        """True where it holds weights (a scheduler does not)."""
-        return not self.class_name.endswith("Scheduler")
+        """True where it holds weights (a scheduler and a guider do not)."""
+        return not self.class_name.endswith(("Scheduler", "Guidance"))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Component
 
 _LIBRARIES = ("diffusers", "transformers")
+_PIPELINES = "diffusers.pipelines"  # some bring a text encoder of their own
 
 
 def empty_module(component: Component) -> torch.nn.Module:
@@ -32,17 +33,19 @@ def empty_module(component: Component) -> torch.nn.Module:
 
 
 def component_class(class_path: str) -> type[Any]:
-    """The class that "library.Class" names.
+    """The class that "library.Class" names; the library may be one of diffusers' pipelines (kolors).
 
     Raises:
         UserError: another library, or no such class in the installed one.
     """
     library, _, name = class_path.partition(".")
-    if library not in _LIBRARIES:
+    module = library if library in _LIBRARIES else f"{_PIPELINES}.{library}"
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
         raise UserError(
             f"{class_path} is of neither {' nor '.join(_LIBRARIES)}; it cannot be built without weights"
-        )
-    found = getattr(importlib.import_module(library), name, None)
+        ) from error
     if found is None:
         raise UserError(f"the installed {library} has no {name}; install a version that has it")
     return found  # type: ignore[no-any-return]

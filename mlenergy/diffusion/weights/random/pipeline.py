@@ -68,7 +68,7 @@ def build_random_pipeline(
         seconds[name] = time.perf_counter() - begun
     modules = dict(parts)
     parts |= tokenizers or {name: build_tokenizer(wanted) for name, wanted in model.tokenizers.items()}
-    parts["scheduler"] = _scheduler(model)
+    parts |= {name: _plain(part) for name, part in model.components.items() if not part.is_module}
     pipeline = component_class(f"diffusers.{model.pipeline_class}")(**_accepted(model, parts))
     _synchronize(place)
     setattr(pipeline, _REPORT, _report(started, seconds, modules, seed))
@@ -109,8 +109,8 @@ def _predicts_noise(model: Architecture) -> bool:
     return not flow and scheduler.config.get("prediction_type", "epsilon") == "epsilon"
 
 
-def _scheduler(model: Architecture) -> Any:
-    part = model.components["scheduler"]
+def _plain(part: Component) -> Any:
+    """A scheduler or a guider."""
     return component_class(part.class_path)(**part.config)
 
 

@@ -9,14 +9,28 @@ models' vocabularies have room for single letters only.
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import re
 import string
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
-from tokenizers import pre_tokenizers
-from transformers import BertTokenizer, CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+from transformers import (
+    BertTokenizer,
+    ByT5Tokenizer,
+    CLIPTokenizer,
+    GemmaTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
+    T5Tokenizer,
+)
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import Tokenizer
@@ -38,6 +52,7 @@ _CHAT = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
+_CHATGLM_COMMANDS = 9  # its tokenizer numbers [MASK], [gMASK], sop and others after the pieces of its model
 _LONGER_IS_BETTER = {1: -12.0, 2: -10.0, 3: -8.0}  # log-probability by letters, so that long pieces win
 
 
@@ -151,17 +166,65 @@ def _template_words(wanted: Tokenizer) -> list[str]:
 def _qwen2(wanted: Tokenizer) -> Qwen2Tokenizer:
     """Bytes, the words around prompts, then groups of letters; every space is joined to the word after it."""
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = _unique([*_word_merges(), *_merges_after_spaces()])
-    merges = pairs[: wanted.vocabulary - len(special) - len(alphabet)]
-    pieces = [*alphabet, *("".join(pair) for pair in merges)]
+    vocabulary, merges = _bytes_and_merges(wanted.vocabulary, special)
     tokenizer = Qwen2Tokenizer(
-        vocab=_numbered(_filled(_unique(pieces), wanted.vocabulary - len(special)) + list(special)),
+        vocab=vocabulary,
         merges=merges,
         model_max_length=wanted.model_max_length,
         additional_special_tokens=list(special[1:]),
     )
     tokenizer.chat_template = _CHAT
+    return tokenizer
+
+
+def _fast(wanted: Tokenizer) -> PreTrainedTokenizerFast:
+    """Llama 3's and GLM-4's: bytes and groups of letters, in the one class that has no rules of its own."""
+    end, begin = "<|endoftext|>", "<|begin_of_text|>"
+    vocabulary, merges = _bytes_and_merges(wanted.vocabulary, (end, begin))
+    tokenizer = tokenizers.Tokenizer(BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    # Both begin every text with a mark, so that an empty one is not of no tokens.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, vocabulary[begin])]
+    )
+    marks = {"bos_token": begin, "eos_token": end, "pad_token": end}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=wanted.model_max_length, padding_side="left", **marks
+    )
+
+
+def _bytes_and_merges(size: int, special: tuple[str, ...]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary of `size` entries, the special ones last, and the merges that make its pieces of bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = _unique([*_word_merges(), *_merges_after_spaces()])
+    merges = pairs[: size - len(special) - len(alphabet)]
+    pieces = [*alphabet, *("".join(pair) for pair in merges)]
+    return _numbered(_filled(_unique(pieces), size - len(special)) + list(special)), merges
+
+
+def _byt5(wanted: Tokenizer) -> ByT5Tokenizer:
+    """Bytes, which need no vocabulary; three special entries and the sentinels come with them."""
+    return ByT5Tokenizer(extra_ids=wanted.sentinels, model_max_length=wanted.model_max_length)
+
+
+def _chatglm(wanted: Tokenizer) -> Any:
+    """Kolors' own tokenizer, whose nine commands stand behind a SentencePiece model of groups of letters."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(f"{group} {group}" for group in _groups() if len(group) == 3),
+        model_writer=model,
+        vocab_size=wanted.vocabulary - _CHATGLM_COMMANDS,
+        model_type="bpe",
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+    )
+    folder = tempfile.TemporaryDirectory()
+    file = Path(folder.name) / "tokenizer.model"
+    file.write_bytes(model.getvalue())
+    tokenizer = component_class(wanted.class_path)(str(file), model_max_length=wanted.model_max_length)
+    tokenizer.folder = folder  # saving copies the file, so that it has to be there as long as the tokenizer
     return tokenizer
 
 
@@ -206,6 +269,9 @@ def _numbered(pieces: list[str]) -> dict[str, int]:
 
 
 _BUILDERS: dict[str, Callable[[Tokenizer], Any]] = {
+    "ByT5Tokenizer": _byt5,
+    "ChatGLMTokenizer": _chatglm,
+    "PreTrainedTokenizerFast": _fast,
     "CLIPTokenizer": _clip,
     "T5Tokenizer": _t5,
     "BertTokenizer": _bert,
