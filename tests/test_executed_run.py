@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import diffusers
+import forked
 import jsonschema
 import pytest
 import torch.distributed as dist
@@ -17,7 +18,6 @@ from PIL import Image
 import mlenergy.diffusion.benchmark as benchmark
 from mlenergy.diffusion import run as run_module
 from mlenergy.diffusion.cost import costs
-from mlenergy.diffusion.cost.fit import count_costs
 from mlenergy.diffusion.models.architectures.reader import tiny_ids
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
@@ -102,10 +102,7 @@ def test_a_pipeline_that_takes_an_option_over_otherwise_is_refused_and_its_numbe
 
 def test_a_folder_with_a_vae_of_two_blocks_runs_and_counts_for_itself(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    # In this process, which has torch: the child that counts is tested with the counting.
-    monkeypatch.setattr(
-        costs, "_ask_child", lambda asked: count_costs(costs.architecture_from_request(asked))
-    )
+    monkeypatch.setattr(costs, "subprocess", forked.AS_SUBPROCESS)  # beside the loading: not in this process
     folder = str(save_pipeline(tmp_path / "own", "tiny/sd3", {"vae": TWO_BLOCKS}))
     code, place, result, _ = run(folder)
     assert (code, result["executed_failed"]) == (0, [])
@@ -117,12 +114,14 @@ def test_a_folder_with_a_vae_of_two_blocks_runs_and_counts_for_itself(run, tmp_p
 
 def test_only_the_first_rank_counts_and_only_where_it_may(monkeypatch):
     counted = []
-    monkeypatch.setattr(run_module, "count_ahead", lambda plan, say: counted.append(plan))
+    monkeypatch.setattr(
+        "mlenergy.diffusion.results.efficiency.count_ahead", lambda plan, say: counted.append(plan)
+    )
 
     def ask(is_main, count_flops):
         context = SimpleNamespace(plan="plan", cluster=SimpleNamespace(rank=SimpleNamespace(is_main=is_main)))
         args, progress = SimpleNamespace(count_flops=count_flops), SimpleNamespace(say=print)
-        return run_module._count_flops(args, context, progress)
+        return run_module._end_count(args, run_module._begin_count(args, context, progress))
 
     assert ask(is_main=False, count_flops=True) is None and not counted
     assert "--no_count_flops was given" in ask(is_main=True, count_flops=False) and not counted

@@ -29,6 +29,7 @@ if __name__ == "__main__":
 from mlenergy.diffusion.config.resolve import plan_from
 from mlenergy.diffusion.distributed.cluster import Rank
 from mlenergy.diffusion.environment.device import unused_gpu
+from mlenergy.diffusion.environment.imports import large_imports
 from mlenergy.diffusion.errors import quiet_pipe
 from mlenergy.diffusion.report.plan_view import print_plan
 from mlenergy.diffusion.report.progress import waiting
@@ -75,7 +76,8 @@ def _plan_then_run(argv: list[str], rank: Rank) -> None:
         if folder.is_done and rank.world_size == 1:
             return
         # Here, so that a folder that cannot be written is named at once, and torch's warnings go to the log.
-        with waiting("importing torch and diffusers", folder.terminal.err, enabled=rank.is_main):
+        progress = waiting("importing torch", folder.terminal.err, enabled=rank.is_main)
+        with progress, large_imports():
             from mlenergy.diffusion.run import run
 
         run(args, plan, rank, folder)

@@ -22,7 +22,7 @@ from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.cost.flops import StageFlops
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Engine
-from mlenergy.diffusion.engines import load_engine
+from mlenergy.diffusion.engines import import_engine, load_engine
 from mlenergy.diffusion.engines.call import denoiser_calls
 from mlenergy.diffusion.engines.optimizations.effects import has_checked_effect, optimizations_without_effect
 from mlenergy.diffusion.environment.device import check_device_name
@@ -44,7 +44,7 @@ from mlenergy.diffusion.quality.reference import Reference, find_reference, simi
 from mlenergy.diffusion.report.progress import RunProgress
 from mlenergy.diffusion.report.run_view import print_effects, print_summary
 from mlenergy.diffusion.results.build import RunRecord, build_result, efficiency_keys
-from mlenergy.diffusion.results.efficiency import count_ahead, efficiency_section, flops_of_ranks
+from mlenergy.diffusion.results.efficiency import CountAhead, efficiency_section, flops_of_ranks
 from mlenergy.diffusion.results.executed import planned_work
 from mlenergy.diffusion.results.lock import check_held
 from mlenergy.diffusion.results.media import output_names
@@ -103,15 +103,22 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
                 check_device_name(plan.device_name, cluster.device)
         prompts = shared_prompts(plan, cluster)
         reference = _find_reference(args, context, prompts)
-        meter = make_meter(cluster, cluster.device, _meter_options(args))
+        progress.say(f"loading {plan.spec.model_id}")
+        count = _begin_count(args, context, progress) if Path(plan.weights_from).is_dir() else None
+
+        def import_libraries() -> None:
+            with cluster.raise_on_all_ranks():
+                import_engine(plan)
+
+        meter = make_meter(cluster, cluster.device, _meter_options(args), import_libraries)
         until_saved.enter_context(power_limit(cluster, meter, plan.power_limit_w))
         users = until_saved.enter_context(
             gpu_users([gpu.uuid for gpu in meter.gpus], context.paths.folder.name)
         )
-        progress.say(f"loading {plan.spec.model_id}")
         with cluster.raise_on_all_ranks():
             engine = load_engine(plan, cluster)
-        not_counted = _count_flops(args, context, progress)
+        # A model of the hub is on this machine by now, and is counted here. The other ranks wait to warm up.
+        not_counted = _end_count(args, count or _begin_count(args, context, progress))
         supervisor.enter("measuring")
         progress.begin_iterations()
         measured = _measure(context, engine, meter, prompts, progress)
@@ -153,7 +160,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
             raise Interrupted(signum, f"all was measured and is in {context.paths.results}, but not judged")
         recount = None if record is None or not args.count_flops else partial(_efficiency_as_run, record)
         _judge_effects(context, engine, result, args.allow_no_effect, recount)
-        engine.close()
+        # The engine is not closed: the process ends, which takes less than looking for what could be freed.
 
 
 def _find_reference(args: BenchmarkArgs, context: RunContext, prompts: PromptSet) -> Reference | None:
@@ -204,13 +211,18 @@ def _measure(
     )
 
 
-def _count_flops(args: BenchmarkArgs, context: RunContext, progress: RunProgress) -> str | None:
-    """On rank 0, before any window, while the others wait; returns why the FLOPs are not known, or None."""
-    if not context.cluster.rank.is_main:
-        return None
+def _begin_count(args: BenchmarkArgs, context: RunContext, progress: RunProgress) -> CountAhead | None:
+    """On rank 0, where FLOPs are wanted and may have to be counted; None elsewhere."""
+    if context.cluster.rank.is_main and args.count_flops:
+        return CountAhead(context.plan, progress.say)
+    return None
+
+
+def _end_count(args: BenchmarkArgs, count: CountAhead | None) -> str | None:
+    """Wait for the count, before any window; returns why the FLOPs are not known, or None."""
     if not args.count_flops:
         return "not counted yet for this model, and --no_count_flops was given"
-    return count_ahead(context.plan, progress.say)
+    return None if count is None else count.join()
 
 
 def _efficiency(

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlenergy.diffusion.environment.imports import large_imports
 from mlenergy.diffusion.errors import interrupted_before_measuring, quiet_pipe
 from mlenergy.diffusion.supervision.oom_killer import Kills
 from mlenergy.diffusion.supervision.parent import hold_lifeline
@@ -152,9 +153,10 @@ def _torchrun(options: Sequence[str], argv: Sequence[str], *, speaks: bool = Tru
     # told with a stack of C++. The benchmark's processes keep their own level.
     is_default = _CPP_LEVEL not in os.environ
     os.environ.setdefault(_CPP_LEVEL, "ERROR")
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
+    with large_imports():
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import parse_args, run
 
     if is_default:
         del os.environ[_CPP_LEVEL]

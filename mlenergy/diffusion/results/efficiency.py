@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,10 @@ _NOT_YET = "no file says what this pipeline reads: its FLOPs are counted as it r
 
 
 def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
-    """Count the plan's FLOPs where nobody has counted this architecture yet; call it before measuring.
+    """Count the plan's FLOPs where nobody has counted this architecture yet; done before measuring.
 
-    A child process takes some seconds, once for an architecture: it runs while no window is open, and what it
-    finds is cached.
+    A child process takes some seconds, once for an architecture, and what it finds is cached. It ends before
+    any window opens; `CountAhead` runs it beside the loading.
 
     Args:
         plan: what will be run.
@@ -55,6 +56,24 @@ def count_ahead(plan: Plan, say: Callable[[str], None]) -> str | None:
     except Exception as error:  # a figure beside the measurement is not worth losing it
         return f"counting failed ({type(error).__name__}: {' '.join(str(error).split())})"
     return None
+
+
+class CountAhead:
+    """`count_ahead` beside other work: begins as it is made, is over when `join` returns."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self._reason: str | None = None
+        # A daemon: a run that fails meanwhile does not wait for it.
+        self._thread = threading.Thread(target=self._count, args=(plan, say), name="count", daemon=True)
+        self._thread.start()
+
+    def join(self) -> str | None:
+        """Wait for the count; returns why the FLOPs are not known, or None."""
+        self._thread.join()
+        return self._reason
+
+    def _count(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self._reason = count_ahead(plan, say)
 
 
 def efficiency_section(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,20 +111,42 @@ class Meter:
             self._reader.close()
 
 
-def make_meter(cluster: Collective, device: torch.device, options: MeterOptions | None = None) -> Meter:
+def nothing() -> None:
+    """Do nothing."""
+
+
+def make_meter(
+    cluster: Collective,
+    device: torch.device,
+    options: MeterOptions | None = None,
+    meanwhile: Callable[[], None] = nothing,
+) -> Meter:
     """The meter for a run in which every rank computes on its ``device``; every rank calls it.
 
     Call it before the model loads: it samples the idle power there.
+
+    Args:
+        cluster: ranks and what they exchange.
+        device: of this rank.
+        options: of reading energy.
+        meanwhile: called once on every rank, where the idle power is sampled during that; it leaves the GPUs
+            idle.
 
     Raises:
         UserError: on every rank: a device named by ``--energy_gpus`` is on no node, or
             ``--require_energy`` was given and energy cannot be read.
     """
     uuid, reason = rank_gpu(device)
-    return build_meter(cluster, uuid, reason, options or MeterOptions())
+    return build_meter(cluster, uuid, reason, options or MeterOptions(), meanwhile)
 
 
-def build_meter(cluster: Collective, uuid: str | None, reason: str | None, options: MeterOptions) -> Meter:
+def build_meter(
+    cluster: Collective,
+    uuid: str | None,
+    reason: str | None,
+    options: MeterOptions,
+    meanwhile: Callable[[], None] = nothing,
+) -> Meter:
     """As ``make_meter``, for a rank whose GPU's UUID is known (None: no GPU; ``reason``: why unreadable)."""
     listed = list_gpus()
     own = RankView(
@@ -148,24 +170,40 @@ def build_meter(cluster: Collective, uuid: str | None, reason: str | None, optio
     if options.require_energy and meter.reason is not None:
         raise UserError(f"--require_energy was given, but energy cannot be read: {meter.reason}")
     if options.idle_s > 0 and meter.reason is None:
-        idle = idle_power_w(meter.gpus, options.idle_s, options.sample_period_s)
+        # No rank leaves the gathering before all have come to it: none loads while another one samples.
+        idle = idle_power_w(meter.gpus, options.idle_s, options.sample_period_s, meanwhile)
         meter.idle_power_w = {k: v for part in cluster.gather_object(idle) or () for k, v in part.items()}
+    else:
+        meanwhile()
     return meter
 
 
-def idle_power_w(gpus: Sequence[Gpu], duration_s: float, period_s: float) -> dict[str, float]:
-    """Mean power in W of each GPU over ``duration_s``, by UUID; a GPU that gives no power is left out."""
-    if not gpus:
+def idle_power_w(
+    gpus: Sequence[Gpu], duration_s: float, period_s: float, meanwhile: Callable[[], None] = nothing
+) -> dict[str, float]:
+    """Mean power in W of each GPU over ``duration_s``, by UUID; a GPU that gives no power is left out.
+
+    meanwhile: called once, while it is sampled. What it takes longer is not sampled.
+    """
+    sampler = Sampler([gpu.index for gpu in gpus], period_s) if gpus else None
+    if sampler is None or sampler.start() is not None:
+        meanwhile()
         return {}
-    sampler = Sampler([gpu.index for gpu in gpus], period_s)
-    if sampler.start() is not None:
-        return {}
-    time.sleep(duration_s)
-    tracks = sampler.stop()
+    begin_s = time.monotonic()
+    try:
+        meanwhile()
+        time.sleep(max(0.0, begin_s + duration_s - time.monotonic()))
+        tracks = sampler.stop()
+    finally:
+        sampler.kill()
     means: dict[str, float] = {}
     for gpu in gpus:
         samples = tracks[gpu.index].samples if gpu.index in tracks else []
-        powers_w = [sample.power_w for sample in samples if sample.power_w is not None]
+        powers_w = [
+            sample.power_w
+            for sample in samples
+            if sample.power_w is not None and sample.time_s <= begin_s + duration_s + period_s
+        ]
         if powers_w:
             means[gpu.uuid] = statistics.fmean(powers_w)
     return means

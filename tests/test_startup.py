@@ -1,0 +1,121 @@
+"""Start-up: what is imported when, and what runs beside the loading and never inside of a window."""
+
+import atexit
+import gc
+import subprocess
+import sys
+import threading
+
+import forked
+import pytest
+import torch.distributed as dist
+from fake_engine import FakeEngine
+from own_models import save_pipeline
+
+import mlenergy.diffusion.benchmark as benchmark
+from mlenergy.diffusion import run
+from mlenergy.diffusion.environment.imports import large_imports
+from mlenergy.diffusion.results import efficiency
+
+PATIENCE_S = 60.0
+
+
+class WatchedEngine(FakeEngine):
+    """Notes at every call whether the collector was on, and whether the count was over."""
+
+    def __init__(self, counted):
+        super().__init__()
+        self._counted, self.calls = counted, []
+
+    def generate(self, batch):
+        self.calls.append((gc.isenabled(), self._counted.is_set()))
+        return super().generate(batch)
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """A run of a model in a folder, whose count ends only once the engine loads."""
+    model = save_pipeline(tmp_path / "model", "tiny/flux", {})
+    loading, counted, order = threading.Event(), threading.Event(), []
+    engine = WatchedEngine(counted)
+
+    def count(plan, say):
+        order.append("count begins")
+        assert loading.wait(PATIENCE_S), "the count must run beside the loading, not before it"
+        counted.set()
+
+    def load(plan, cluster):
+        order.append("load")
+        loading.set()
+        return engine
+
+    monkeypatch.setattr(efficiency, "count_ahead", count)
+    monkeypatch.setattr(run, "load_engine", load)
+    monkeypatch.setattr(run, "import_engine", lambda plan: order.append("import"))
+    words = ["--engine", "diffusers", "--device", "cpu", "--benchmark_iters", "2", "workload:t2i"]
+    words += ["--workload.model_id", str(model), "--workload.dataset", "bundled"]
+    words += ["--workload.height", "64", "--workload.width", "64", "--workload.inference_steps", "2"]
+    words += ["--workload.base_dir", str(tmp_path / "base"), "--no_save_images"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+    try:
+        assert benchmark.main() == 0
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return engine, order
+
+
+def test_the_count_begins_before_the_imports_and_is_over_before_the_first_call(watched):
+    engine, order = watched
+    assert order == ["count begins", "import", "load"]
+    # Warm-up and two windows: with the collector on, as in any other program, and beside no count.
+    assert engine.calls == [(True, True)] * 3
+
+
+def test_large_imports_leave_the_collector_as_it_was(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "unregister", lambda call: at_exit.remove(call) if call in at_exit else None)
+    with pytest.raises(ImportError), large_imports():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with large_imports():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert at_exit == [gc.freeze]
+
+
+def modules_after(start, model, engine):
+    """Modules that a process has imported for a plan, beside those that it began with."""
+    code = (
+        "import sys\n"
+        "from mlenergy.diffusion.config.resolve import plan_from\n"
+        "from mlenergy.diffusion.engines import import_engine\n"
+        f"words = ['--engine', '{engine}', '--device', 'cpu', 'workload:t2i']\n"
+        f"words += ['--workload.model_id', '{model}']\n"
+        "_, plan = plan_from(words, 1, 'test')\n"
+        "before = set(sys.modules)\n"
+        "import_engine(plan)\n"
+        "print('MODULES', *(set(sys.modules) - before))"
+    )
+    done = start([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split("MODULES")[-1].split())
+
+
+# From a process that has torch and the root of diffusers, and from one that has nothing, which takes 6 s.
+@pytest.mark.parametrize("start", [forked.run, pytest.param(subprocess.run, marks=pytest.mark.full)])
+def test_a_plan_imports_its_familys_pipeline_and_no_other(start):
+    modules = modules_after(start, "tiny/sd3", "diffusers")
+    pipelines = {name.split(".")[2] for name in modules if name.startswith("diffusers.pipelines.")}
+    assert "stable_diffusion_3" in pipelines
+    assert not pipelines & {"flux", "pixart_alpha", "stable_diffusion_xl", "hunyuandit", "qwenimage", "wan"}
+    # Neither the other engine, nor what only other parts of this program take.
+    heavy = {"xfuser", "yunchang", "datasets", "pandas", "pyarrow", "matplotlib", "torchvision", "sklearn"}
+    assert not {name.split(".")[0] for name in modules} & heavy
+    assert not any(name.startswith("mlenergy.diffusion.engines.xdit") for name in modules)
