@@ -243,3 +243,47 @@ def test_a_stand_in_is_of_the_same_family():
 def test_models_without_published_figures_are_refused(models, says):
     with pytest.raises(UserError, match=says):
         runs_of(models=models)
+
+
+WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+VIDEO = MlEnergyV3Options(parts=("video",), models=(WAN,))
+
+
+def test_videos_run_with_the_frames_that_were_published():
+    [sweep] = sweeps(VIDEO)
+    runs = sweep.content["list"]
+    assert sweep.name == "video" and sweep.content["common"]["dataset"] == "bundled-videos"
+    keys = {(r["batch_size"], r["ulysses_degree"], r["ring_degree"]) for r in runs}
+    published = [p for p in published_runs("text-to-video") if p.model_id == WAN]
+    assert {(p.batch_size, p.ulysses, p.ring) for p in published} <= keys
+    for run in runs:
+        assert (run["workload"], run["num_frames"], run["height"], run["width"]) == (
+            "text-to-video",
+            81,
+            480,
+            832,
+        )
+        assert (run["inference_steps"], run["dtype"]) == (50, "bfloat16")
+
+
+def test_videos_stand_beside_published_videos(make_cell, make_outcome):
+    cell = make_cell(
+        "out of memory on GPU 0", sweep="video", model_id=WAN, batch_size=2, ulysses_degree=1, ring_degree=1
+    )
+    content = told(make_outcome, cell, options=MlEnergyV3Options(parts=("video",), beside="B200"))
+    [row] = rows(content, "video_cells")
+    assert row["published_batch_s"] == 147.622864 and row["published_energy_per_video_j"] == 65366.14725
+    assert row["reasons"]["energy_per_video_j"] == "out of memory on GPU 0"
+    assert "image_cells" not in content["tables"]
+
+
+def test_models_that_this_version_does_not_run_are_named(make_outcome, monkeypatch):
+    monkeypatch.delitem(BY_ID, WAN)
+    [line] = [one for one in told(make_outcome, options=VIDEO)["summary"] if "not run by this version" in one]
+    assert line.startswith("Text to video: published, but") and WAN in line
+    with pytest.raises(UserError, match="this version does not run it; leave it out"):
+        next(sweeps(VIDEO))
+
+
+def test_hunyuan_video_has_the_id_of_its_files():
+    assert "hunyuanvideo-community/HunyuanVideo" in {run.model_id for run in published_runs("text-to-video")}

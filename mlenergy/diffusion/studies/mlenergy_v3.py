@@ -16,6 +16,7 @@ from mlenergy.diffusion.studies.study import Study, Sweep, Sweeps
 from mlenergy.diffusion.studies.vram import is_out_of_gpu_memory
 
 _QUICK_GPUS = 2
+_PROMPTS: Mapping[Part, Mapping[str, str]] = {"image": {}, "video": {"dataset": "bundled-videos"}}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def sweeps(options: MlEnergyV3Options) -> Sweeps:
     for part in dict.fromkeys(options.parts):
         runs = [run for grid in _grids(part, options) for run in _runs(grid, options)]
         if runs:
-            common = {"benchmark_iters": options.iters, "save_images": False, "engine": "xdit"}
+            common = {"benchmark_iters": options.iters, "save_images": False, **_PROMPTS[part]}
             yield Sweep(part, {"common": common, "list": runs, "order": "cheapest"})
 
 
@@ -105,7 +106,9 @@ def _runs(grid: _Grid, options: MlEnergyV3Options) -> Iterator[Mapping[str, Any]
 
 def _work(run: PublishedRun, stand_ins: bool) -> dict[str, Any]:
     """Model, size, steps and type of a run as it was published; a stand-in has its own."""
-    workload = {} if run.task == "text-to-image" else {"workload": run.task}
+    workload: dict[str, Any] = {} if run.task == "text-to-image" else {"workload": run.task}
+    # The published engine where it offers the family.
+    workload["engine"] = "xdit" if "xdit" in BY_ID[run.model_id].family.modes else None
     if stand_ins:
         # Tiny models always have random weights, and refuse to be asked for them.
         return {**workload, "model_id": stand_in(run.model_id), "weights": None}
