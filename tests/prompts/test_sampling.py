@@ -125,7 +125,8 @@ def test_hub_ids_may_name_configuration_split_and_revision(dataset, parts):
 
 @pytest.mark.parametrize("dataset", ["", "parti", "a b/c", "org/name:"])
 def test_a_name_that_is_nothing_is_refused(dataset):
-    with pytest.raises(UserError, match="use bundled, open-image-preferences, a path, or a hub id"):
+    sets = "bundled, bundled-videos, open-image-preferences, evalcrafter"
+    with pytest.raises(UserError, match=f"use {sets}, a path, or a hub id"):
         sources.load_pool(dataset) if dataset else sources.parse_hub_dataset(dataset)
 
 

@@ -46,7 +46,7 @@ def test_a_later_batch_keeps_its_own_numbers(run):
 )
 def test_anything_else_than_its_images_is_refused(run, pixels):
     paths, requests = run
-    with pytest.raises(ValueError, match="images"):
+    with pytest.raises(ValueError, match="outputs"):
         save_outputs(paths, requests[:1], pixels)
     assert not paths.images.exists()
 
