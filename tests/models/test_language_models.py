@@ -191,3 +191,18 @@ def test_the_preamble_of_qwen_image_is_34_tokens_also_in_a_tiny_vocabulary():
         tokenizer = build_tokenizer(wanted)
         assert len(tokenizer) == vocabulary
         assert len(tokenizer(before).input_ids) == pipeline.prompt_template_encode_start_idx
+
+
+def test_the_preamble_of_hunyuan_video_is_as_long_as_its_pipeline_cuts_off():
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE as TEMPLATE
+
+    from mlenergy.diffusion.models.architectures.reader import architecture
+    from mlenergy.diffusion.models.listed import BY_ID
+    from mlenergy.diffusion.weights.random.tokenizers import build_tokenizer
+
+    model = "tiny/hunyuanvideo"
+    wanted = architecture(model).tokenizers["tokenizer"]
+    tokenizer = build_tokenizer(wanted)
+    before = tokenizer(TEMPLATE["template"].partition("{}")[0]).input_ids
+    assert len(tokenizer) == wanted.vocabulary
+    assert len(before) == TEMPLATE["crop_start"] == BY_ID[model].family.template_tokens[0]

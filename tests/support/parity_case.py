@@ -21,11 +21,12 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the engine: images, and their size in pixels."""
+    """One call of the engine: images or videos, and their size in pixels."""
 
     batch: int = 1
     height_px: int = 64
     width_px: int = 64
+    frames: int | None = None  # None: the model's default, or images
 
 
 ONE_RANK = Parallelism()

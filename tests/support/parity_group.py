@@ -26,6 +26,7 @@ class ByHand:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     takes_text_length: bool = True
     takes_negative: bool = True
+    frames: int | None = None  # of a video, where a call names none; None: it makes images
     default_negative: str | None = None
 
 

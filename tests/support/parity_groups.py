@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import parity_of_cogvideox
 import parity_of_flux2
+import parity_of_hunyuan_video
 import parity_of_qwen_image
 import parity_of_z_image
 from parity_group import Group
@@ -17,4 +19,6 @@ GROUPS: tuple[Group, ...] = (
     SANA,
     LUMINA2,
     UNSPLIT,
+    parity_of_cogvideox.GROUP,
+    parity_of_hunyuan_video.GROUP,
 )

@@ -49,11 +49,15 @@ class Wanted:
     guidance: float | None = None
     negative: str | None = None
     text_tokens: int | None = None
+    frames: int | None = None
 
 
 @torch.no_grad()
 def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pipeline: None) -> torch.Tensor:
-    """Float32 images of one process, (n, 3, height, width) in [0, 1], of the pipeline after `change`."""
+    """Float32 images of one process, (n, 3, height, width) in [0, 1], of the pipeline after `change`.
+
+    Videos are (n, frames, 3, height, width).
+    """
     call = BY_HAND[wanted.model]
     kind = getattr(diffusers, call.pipeline)
     options = {"safety_checker": None, "requires_safety_checker": False} if "sd1.5" in wanted.model else {}
@@ -78,6 +82,9 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
         arguments["negative_prompt"] = [negative] * len(wanted.prompts)
     if call.takes_text_length:
         arguments["max_sequence_length"] = wanted.text_tokens or _OTHER_LENGTHS.get(wanted.model, TEXT_TOKENS)
+    if call.frames is not None:
+        videos: torch.Tensor = pipeline(**arguments, num_frames=wanted.frames or call.frames).frames
+        return videos
     images: torch.Tensor = pipeline(**arguments).images
     return images
 

@@ -30,7 +30,7 @@ from parity_reference import Wanted, reference_images
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
-from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.config.workloads import TextToImage, TextToVideo
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.engine import Batch, Generated
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -68,7 +68,10 @@ def spare_libraries(_engine: str) -> None:
 
 def case_plan(case: Case, call: Call) -> Plan:
     """The plan of one call. Degrees go in after the checks: some cases show why they are refused."""
-    work = TextToImage(
+    kind, of_videos = TextToImage, {}
+    if resolve_model(case.model).family.makes_video:
+        kind, of_videos = TextToVideo, {"num_frames": call.frames}
+    work = kind(
         model_id=case.model,
         batch_size=call.batch,
         height=call.height_px,
@@ -77,6 +80,7 @@ def case_plan(case: Case, call: Call) -> Plan:
         max_sequence_length=case.text_tokens,
         dtype="float32",
         dataset="bundled",
+        **of_videos,
     )
     args = BenchmarkArgs(work, engine="diffusers", device="cpu")
     plan = make_plan(args, resolve_model(case.model), 1, "cpu", "cpu")
@@ -110,7 +114,7 @@ def one_rank_images(reference: Case) -> torch.Tensor:
     batch = batch_of(call)
     wanted = Wanted(
         *(reference.model, batch.prompts, batch.seeds, call.height_px, call.width_px, reference.steps),
-        *(reference.guidance, reference.negative, reference.text_tokens),
+        *(reference.guidance, reference.negative, reference.text_tokens, call.frames),
     )
     is_sd3 = reference.model.startswith("tiny/sd3")
     change = functools.partial(blind, joint_second=is_sd3) if reference.blind else lambda _pipeline: None

@@ -23,6 +23,9 @@ Terms = Sequence[str]
 _SIDES = (32, 64, 96)  # latent cells a side: 256, 512 and 768 pixels where a cell is of 8
 _VIDEO_SIDES = (16, 24, 32)
 _FRAMES = (3, 4, 6)  # latent frames; the first two of a causal decoder differ from all others
+# Decoders that make videos in parts: odd numbers of latent frames alone give all frames (CogVideoX), and
+# parts of three (HunyuanVideo; of other numbers the last part is shorter).
+_DECODED_FRAMES = {"AutoencoderKLCogVideoX": (3, 5, 7), "AutoencoderKLHunyuanVideo": (6, 9, 12)}
 _TEXTS = (64, 128, 256)
 _DTYPES = {"2": torch.bfloat16, "4": torch.float32}
 _BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks", "layers")
@@ -150,17 +153,21 @@ def _sizes_of(architecture: Architecture, *, several_frames: bool) -> list[Laten
     """Sizes to count at; of a video's denoiser in one number of frames: its tokens are one sequence."""
     if not FAMILIES[architecture.pipeline_class].makes_video:
         return [LatentSize(side, side) for side in _SIDES]
-    frames = _FRAMES if several_frames else _FRAMES[1:2]
+    vae = architecture.components["vae"].class_name
+    frames = _DECODED_FRAMES.get(vae, _FRAMES) if several_frames else _FRAMES[1:2]
     return [LatentSize(side, side, count) for count in frames for side in _VIDEO_SIDES]
 
 
 def _text_is_free(architecture: Architecture) -> bool:
     """True where the denoiser takes text of any length (UNets take CLIP's, HunyuanDiT 77 and 256)."""
-    return FAMILIES[architecture.pipeline_class].takes_text_length
+    return FAMILIES[architecture.pipeline_class].takes_text_length and not _fixed_t5(architecture)
 
 
 def _fixed_t5(architecture: Architecture) -> int:
-    return int(architecture.denoiser.config.get("text_len_t5", 0))
+    config = architecture.denoiser.config
+    # CogVideoX's table of positions begins with those of its text.
+    is_table = not config.get("use_rotary_positional_embeddings", True)
+    return int(config.get("max_text_seq_length", 0) if is_table else config.get("text_len_t5", 0))
 
 
 def _fit_kernels(

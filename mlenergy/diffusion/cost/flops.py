@@ -85,4 +85,4 @@ def group_flops(
         for tokens in work.encoded_tokens
     )
     step = costs[model.denoiser.name].flops_at(shape.rows_per_rank, shape.cells, work.t5_tokens or 0)
-    return text, step, costs["vae"].flops_at(shape.images_per_rank, shape.cells, 0, shape.frame_cells)
+    return text, step, costs["vae"].flops_at(shape.images_per_rank, shape.decoded_cells, 0, shape.frame_cells)

@@ -167,7 +167,7 @@ def _decode_bytes(
     item = BYTES[runs_in]
     ranks = plan.parallel.world_size // plan.parallel.data if plan.parallel.parallel_vae else 1
     peak = vae.activation_bytes_at(
-        shape.images_per_rank, shape.cells / ranks, 0, item, shape.frame_cells / ranks
+        shape.images_per_rank, shape.decoded_cells / ranks, 0, item, shape.frame_cells / ranks
     )
     wider = vae.parameter_bytes(runs_in) - vae.parameter_bytes(held)
     return peak + wider
@@ -181,6 +181,7 @@ def _text_width(architecture: Architecture) -> int:
         "cross_attention_dim_t5",
         "cross_attention_dim",
         "text_dim",
+        "text_embed_dim",
     ):
         if isinstance(config.get(key), int):
             return int(config[key])

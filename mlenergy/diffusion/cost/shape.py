@@ -104,7 +104,8 @@ class Shape:
     """The whole call and one rank's share of it."""
 
     workload: Workload
-    cells: int  # of one image, or of all latent frames of one video
+    cells: int  # of one image, or of all latent frames of one video, as the denoiser takes them
+    decoded_cells: int  # of those that are decoded: some denoisers take frames in pairs
     frame_cells: int  # of one latent frame
     text_tokens: int  # of the denoiser's text input
     images_per_rank: float
@@ -136,7 +137,8 @@ def shape_of(plan: Plan, architecture: Architecture, text_tokens: float | None =
     images = plan.batch_size / parallel.data
     return Shape(
         workload=workload,
-        cells=plan.latent_frames * area,
+        cells=-(-plan.latent_frames // plan.spec.patch_frames) * plan.spec.patch_frames * area,
+        decoded_cells=plan.latent_frames * area,
         frame_cells=area,
         text_tokens=denoiser_text_tokens(architecture, workload.t5_tokens),
         images_per_rank=images,
@@ -157,7 +159,9 @@ def denoiser_text_tokens(architecture: Architecture, t5_tokens: int | None) -> i
 def short_text_tokens(architecture: Architecture) -> int:
     """Padded tokens of the encoders that are no T5: CLIP's positions, or those of HunyuanDiT's denoiser."""
     built_for = architecture.denoiser.config.get("text_len")
-    return int(built_for or clip_tokens(architecture.text_encoders[0].config))
+    encoders = architecture.text_encoders
+    short = next((encoder for encoder in encoders if encoder.class_name in SHORT_ENCODERS), encoders[0])
+    return int(built_for or clip_tokens(short.config))
 
 
 def attention_of(architecture: Architecture) -> Attention | None:
@@ -178,9 +182,12 @@ def attention_of(architecture: Architecture) -> Attention | None:
         # Keys and values have fewer heads than queries: what is sent is at most what stands here.
         return Attention(int(config["hidden_size"]), config["num_layers"], config["num_refiner_layers"])
     width = int(config["num_attention_heads"] * config["attention_head_dim"])
-    if name in ("FluxTransformer2DModel", "Flux2Transformer2DModel"):
+    if name in (
+        *("FluxTransformer2DModel", "Flux2Transformer2DModel"),
+        "HunyuanVideoTransformer3DModel",  # its refiner, of the text alone, is left out
+    ):
         return Attention(width, config["num_layers"] + config["num_single_layers"], 0)
-    if name == "QwenImageTransformer2DModel":
+    if name in ("QwenImageTransformer2DModel", "CogVideoXTransformer3DModel"):
         return Attention(width, config["num_layers"], 0)
     if name == "SD3Transformer2DModel":
         return Attention(width, config["num_layers"], len(config.get("dual_attention_layers") or ()))

@@ -25,6 +25,37 @@ def _wan(
     }
 
 
+def _cogvideox(
+    architecture: Architecture, make: Make, rows: int, frames: int, height: int, width: int, text: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    patch, patch_frames = config["patch_size"], config.get("patch_size_t") or 1
+    tokens = frames // patch_frames * (height // patch) * (width // patch)
+    rotary = make(tokens, config["attention_head_dim"]), make(tokens, config["attention_head_dim"])
+    inputs = {
+        "hidden_states": make(rows, frames, config["in_channels"], height, width),
+        "timestep": make(rows),
+        "encoder_hidden_states": make(rows, text, config["text_embed_dim"]),
+    }
+    return inputs | ({"image_rotary_emb": rotary} if config["use_rotary_positional_embeddings"] else {})
+
+
+def _hunyuan_video(
+    architecture: Architecture, make: Make, rows: int, frames: int, height: int, width: int, text: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    inputs = {
+        "hidden_states": make(rows, config["in_channels"], frames, height, width),
+        "timestep": make(rows),
+        "encoder_hidden_states": make(rows, text, config["text_embed_dim"]),
+        "encoder_attention_mask": make(rows, text),
+        "pooled_projections": make(rows, config["pooled_projection_dim"]),
+    }
+    return inputs | ({"guidance": make(rows)} if config.get("guidance_embeds") else {})
+
+
 VIDEO_DENOISERS: Mapping[str, Builder] = {
     "WanTransformer3DModel": _wan,
+    "CogVideoXTransformer3DModel": _cogvideox,
+    "HunyuanVideoTransformer3DModel": _hunyuan_video,
 }

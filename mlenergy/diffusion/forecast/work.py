@@ -77,7 +77,7 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
     return IterationWork(
         text=text,
         step=_step(plan, costs[model.denoiser.name], shape),
-        decode=_calls(costs["vae"], decoded, shape.cells, 0, shape.frame_cells),
+        decode=_calls(costs["vae"], decoded, shape.decoded_cells, 0, shape.frame_cells),
         steps=plan.steps,
         images=decoded,
         gpus=parallel.world_size,

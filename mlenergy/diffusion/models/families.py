@@ -11,7 +11,9 @@ from functools import partial
 from types import ModuleType
 
 from mlenergy.diffusion.models.groups import (
+    cogvideox,
     flux2,
+    hunyuan_video,
     infinity,
     lumina2,
     qwen_image,
@@ -126,7 +128,10 @@ SD = _unet(
 _FIRST = (FLUX, SD3, PIXART_ALPHA, PIXART_SIGMA, HUNYUANDIT, SDXL, SD)
 
 # Modules of models/groups/; each has FAMILIES, LISTED and TINY.
-GROUPS: tuple[ModuleType, ...] = (flux2, qwen_image, z_image, sana, var, infinity, lumina2, wan, unsplit)
+GROUPS: tuple[ModuleType, ...] = (
+    *(flux2, qwen_image, z_image, sana, var, infinity, lumina2),
+    *(wan, unsplit, cogvideox, hunyuan_video),
+)
 _ALL: tuple[Family, ...] = (*_FIRST, *(family for group in GROUPS for family in group.FAMILIES))
 
 FAMILIES: dict[str, Family] = {family.pipeline_class: family for family in _ALL}

@@ -13,7 +13,9 @@ from mlenergy.diffusion.models.facts import (
     clip_tokens,
     default_size_px,
     embeds_guidance,
+    frame_factor,
     latent_factor,
+    patch_frames,
     patch_size,
 )
 from mlenergy.diffusion.models.families import FAMILIES
@@ -46,9 +48,9 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
 
 
 def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> ModelSpec:
-    like = next(spec for spec in LISTED if spec.family is family)
-    config = model.component_config(family.denoiser)
-    factor = latent_factor(model.component_config("vae"))
+    config, vae = model.component_config(family.denoiser), model.component_config("vae")
+    like = _like(family, config)
+    factor = latent_factor(vae)
     undistilled = [spec for spec in LISTED if spec.family is family and spec.guidance != "none"]
     if like.guidance == "none" and undistilled and not model.index.get("is_distilled", False):
         like = undistilled[0]  # FLUX.2 klein lists its distilled models first
@@ -61,6 +63,8 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
     if embeds_guidance(config):
         guidance = "embedded"
     height_px, width_px = default_size_px(like.default_height_px, like.latent_factor, config, factor)
+    if family.makes_video:
+        height_px, width_px = like.default_height_px, like.default_width_px
     return ModelSpec(
         model_id=str(Path(model_id).resolve()) if Path(model_id).is_dir() else model_id,
         family=family,
@@ -78,8 +82,31 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
         latent_factor=factor,
         patch_size=patch_size(family, config),
         clip_tokens=_clip_tokens(family, model),
+        **(_of_videos(like, config, vae) if family.makes_video else {}),
         source=f"its own configuration; defaults of {like.model_id}",
     )
+
+
+def _like(family: Family, config: Mapping[str, Any]) -> ModelSpec:
+    """The listed model whose defaults are taken; of videos, one of the same shape where there is one."""
+    listed = [spec for spec in LISTED if spec.family is family]
+    if not family.makes_video:
+        return listed[0]
+    heads, frames = attention_heads(config), patch_frames(config)
+    return min(listed, key=lambda spec: (spec.patch_frames != frames, spec.heads != heads))
+
+
+def _of_videos(like: ModelSpec, config: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that a model of videos has beside the others."""
+    return {
+        "default_num_frames": like.default_num_frames,
+        "default_fps": like.default_fps,
+        "frame_factor": frame_factor(vae),
+        "patch_frames": patch_frames(config),
+        "default_guidance_scale_2": like.default_guidance_scale_2,
+        "default_boundary_ratio": like.default_boundary_ratio,
+        "text_length_is_fixed": like.text_length_is_fixed,
+    }
 
 
 def _clip_tokens(family: Family, model: ModelFolder) -> int:

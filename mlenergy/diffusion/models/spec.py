@@ -86,6 +86,10 @@ class Family:
     sequence_step: int | None = None  # its denoiser pads sequences to multiples of this, which degrees divide
     output: Output = "image"
     takes_frame_rate: bool = False  # its call takes frame_rate, which its denoiser reads
+    shares_rows: bool = True  # ranks share a sequence by whole rows of tokens; False: by tokens
+    cuts_text: bool = False  # a denoiser that shares a sequence leaves the text's padding out of it
+    always_guided: bool = False  # xfuser's pipeline shares no sequence without the guidance batch
+    frame_step: int = 1  # frames after the first come in multiples of this, or of the VAE's factor
     second_denoiser: str | None = None  # component that takes over at low noise, in models that have one
     # Module and class under xfuser.model_executor.models.transformers that takes the denoiser's place in
     # diffusers' own pipeline; None: xfuser wraps the whole pipeline, if it has it.
@@ -135,6 +139,7 @@ class ModelSpec:
     gated: bool = False  # the hub asks for a token
     next_scale: NextScale | None = None  # scales, classes and files of an autoregressive model
     source: str = ""  # where the numbers come from
+    text_length_is_fixed: bool = False  # positions are laid out for the default length alone
     default_num_frames: int | None = None  # of a video
     default_fps: int | None = None
     frame_factor: int = 1  # frames per latent frame, but for the first of a video, which has one of its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.config.parallelism import MODES
@@ -42,7 +43,7 @@ def _heads(plan: Plan) -> str | None:
 def _rows(plan: Plan) -> str | None:
     """Sequences are split by whole rows; a UNet has none, and no degree that splits one."""
     parallel, rows = plan.parallel, plan.token_rows
-    if rows % parallel.sequence == 0:
+    if rows % parallel.sequence == 0 or not plan.spec.family.shares_rows:
         return None
     step = plan.height_px // rows * parallel.sequence
     lower = max(plan.height_px // step, 1) * step
@@ -51,6 +52,39 @@ def _rows(plan: Plan) -> str | None:
         f"{parallel.ulysses} x ring {parallel.ring} = {parallel.sequence} processes cannot share evenly; "
         f"use a height of {lower} or {lower + step}"
     )
+
+
+def _tokens(plan: Plan) -> str | None:
+    """Sequences that are split by tokens: xfuser's Wan pads them and attends to the padding."""
+    parallel = plan.parallel
+    if plan.spec.family.shares_rows or plan.tokens % parallel.sequence == 0:
+        return None
+    token_px = plan.spec.latent_factor * plan.spec.patch_size
+    columns = plan.width_px // token_px
+    frames = plan.tokens // (plan.token_rows * columns)
+    return (
+        f"{frames} latent frames of {plan.token_rows} x {columns} tokens are {plan.tokens} tokens, which "
+        f"ulysses {parallel.ulysses} x ring {parallel.ring} = {parallel.sequence} processes cannot share "
+        f"evenly; use {_nearest_shared(plan)}"
+    )
+
+
+def _nearest_shared(plan: Plan) -> str:
+    """Options whose nearest value, alone, makes a number of tokens that the processes share evenly."""
+    px, most = plan.spec.size_multiple_px, plan.parallel.sequence
+    steps = {"height": ("height_px", px), "width": ("width_px", px)}
+    if plan.num_frames is not None:
+        steps["num_frames"] = ("num_frames", plan.spec.frame_factor * plan.spec.patch_frames)
+    found = []
+    for option, (name, step) in steps.items():
+        now = getattr(plan, name)
+        near = [now + sign * count * step for count in range(1, most + 1) for sign in (-1, 1)]
+        fits = (
+            value for value in near if value > 0 and replace(plan, **{name: value}).tokens % most == 0
+        )  # nearest first
+        value = next(fits, None)
+        found += [] if value is None else [f"--workload.{option} {value}"]
+    return ", or ".join((*found, "fewer processes"))
 
 
 def _guidance_batch(plan: Plan) -> str | None:
@@ -122,6 +156,7 @@ OFFERED = (_modes,)
 CHECKS = (
     _heads,
     _rows,
+    _tokens,
     _padded_sequence,
     _guidance_batch,
     _uneven_batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,18 @@ def _area(plan: Plan) -> str | None:
     )
 
 
+def _frames(plan: Plan) -> str | None:
+    """Pipelines round other numbers, some in silence: the video would have other frames than asked for."""
+    frames, step = plan.num_frames, math.lcm(plan.spec.frame_factor, plan.spec.family.frame_step)
+    if frames is None or (frames - 1) % step == 0:
+        return None
+    lower, family = (frames - 1) // step * step + 1, plan.spec.family.name
+    return (
+        f"--workload.num_frames {frames}: {family} makes a first frame and multiples of {step} after it; use "
+        f"{lower} or {lower + step}"
+    )
+
+
 def _latents(plan: Plan) -> str | None:
     family, factor = plan.spec.family, plan.spec.latent_factor
     if family.only_latent_factor in (None, factor):
@@ -139,6 +152,11 @@ def _text_length(plan: Plan) -> str | None:
     length, limit = plan.max_sequence_length, plan.spec.max_sequence_length_limit
     if length is None:
         return None
+    if plan.spec.text_length_is_fixed and length != limit:
+        return (
+            f"the positions of {plan.spec.model_id} are laid out for {limit} text tokens; leave "
+            "--workload.max_sequence_length out"
+        )
     if limit is None:
         return f"{plan.spec.model_id} has a fixed text length; leave --workload.max_sequence_length out"
     if not 1 <= length <= limit:
@@ -146,4 +164,7 @@ def _text_length(plan: Plan) -> str | None:
     return None
 
 
-CHECKS = (_weights, _images, _certainty, _latents, _sizes, _area, _device, _guidance, _text_length)
+CHECKS = (
+    *(_weights, _images, _certainty, _latents, _frames, _sizes, _area, _device, _guidance),
+    _text_length,
+)

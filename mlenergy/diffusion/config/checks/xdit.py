@@ -135,12 +135,23 @@ def _binning(plan: Plan) -> str | None:
 def _text(plan: Plan) -> str | None:
     """A transformer that is exchanged cuts a text of known length into equal parts, or waits for ever."""
     family, text, sequence = plan.spec.family, plan.text_tokens_in_sequence, plan.parallel.sequence
-    if family.exchanged_transformer is None or not family.pads_text or text % sequence == 0:
+    is_cut = family.exchanged_transformer is not None and family.pads_text and not family.cuts_text
+    if not is_cut or text % sequence == 0:
         return None
     fits = text - text % sequence or sequence
     return (
         f"{text} text tokens cannot be shared evenly by {sequence} processes in xfuser's {family.name}; use "
         f"--workload.max_sequence_length {fits}, or --engine diffusers"
+    )
+
+
+def _always_guided(plan: Plan) -> str | None:
+    family, parallel = plan.spec.family, plan.parallel
+    if not family.always_guided or parallel.sequence == 1 or plan.runs_guidance_batch:
+        return None
+    return (
+        f"xfuser's {family.name} pipeline runs no step without the guidance batch, and a guidance scale of 1 "
+        "or less has none; use a --workload.guidance_scale above 1, or --data_parallel_degree alone"
     )
 
 
@@ -154,4 +165,5 @@ CHECKS = (
     _parallel_vae,
     _binning,
     _text,
+    _always_guided,
 )

@@ -21,6 +21,7 @@ _ROUTED = {
     "SD3Transformer2DModel": ("attn", "attn2"),
     "PixArtTransformer2DModel": ("attn1",),
     "HunyuanDiT2DModel": ("attn1",),
+    "CogVideoXTransformer3DModel": ("attn1",),
     "UNet2DConditionModel": ("attn1", "attn2"),
 }
 _NAMES = {

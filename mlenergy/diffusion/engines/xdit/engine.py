@@ -110,7 +110,9 @@ class XditEngine:
         )
         if output is None or not self._is_output_rank():
             return Generated(None)
-        return Generated(outputs_of(self.plan, output), rows.start)
+        made = outputs_of(self.plan, output)
+        # xfuser's pipelines of videos give every rank but the one that decodes a list of Nones.
+        return Generated(made, rows.start) if isinstance(made, torch.Tensor) else Generated(None)
 
     def _is_output_rank(self) -> bool:
         """True where images are taken from this rank, of several in a group that hold the same ones.

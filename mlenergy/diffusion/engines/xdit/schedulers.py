@@ -8,7 +8,8 @@ from mlenergy.diffusion.models.architectures.reader import architecture
 from mlenergy.diffusion.models.hub import ModelFolder
 
 # xfuser wraps these for images in parts, and the parity tests cover FlowMatchEuler (FLUX, SD3),
-# DPM-Solver (PixArt), DDPM (HunyuanDiT); DDIM steps every element by itself, as they do.
+# DPM-Solver (PixArt), DDPM (HunyuanDiT), CogVideoX's DDIM; DDIM steps every element by itself, as they do.
+# CogVideoX's DPM, which xfuser wraps too, draws noise of the size of a rank's own rows.
 _STEPS_PARTS: dict[str, dict[str, tuple[object, ...]]] = {
     "FlowMatchEulerDiscreteScheduler": {"stochastic_sampling": (False,)},
     "DPMSolverMultistepScheduler": {
@@ -17,6 +18,7 @@ _STEPS_PARTS: dict[str, dict[str, tuple[object, ...]]] = {
         "solver_order": (1, 2),
     },
     "DDIMScheduler": {"thresholding": (False,)},
+    "CogVideoXDDIMScheduler": {},
     "DDPMScheduler": {"thresholding": (False,)},
 }
 

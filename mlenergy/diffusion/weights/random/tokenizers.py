@@ -14,7 +14,7 @@ import itertools
 import re
 import string
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from transformers import (
     ByT5Tokenizer,
     CLIPTokenizer,
     GemmaTokenizer,
+    LlamaTokenizerFast,
     PreTrainedTokenizerFast,
     Qwen2Tokenizer,
     T5Tokenizer,
@@ -137,21 +138,46 @@ def _bert(wanted: Tokenizer) -> BertTokenizer:
 def _gemma(wanted: Tokenizer) -> GemmaTokenizer:
     """Bytes, single signs, the words of a template, groups of letters."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces, merges = _merged_letters(wanted, special)
+    return GemmaTokenizer(
+        vocab=_numbered(pieces), merges=merges, model_max_length=wanted.model_max_length, add_bos_token=True
+    )
+
+
+def _llama(wanted: Tokenizer) -> LlamaTokenizerFast:
+    """Llama 3's marks around roles, then as Gemma's: bytes, single signs, words of a template, groups."""
+    named = ["<pad>", "<|begin_of_text|>", "<|end_of_text|>", "<unk>"]
+    marks = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    pieces, merges = _merged_letters(wanted, [*named, *marks], pairs=[("\n", "\n")])
+    return LlamaTokenizerFast(
+        vocab=_numbered(pieces),
+        merges=merges,
+        model_max_length=wanted.model_max_length,
+        bos_token=named[1],
+        eos_token=named[2],
+        pad_token=named[0],
+        additional_special_tokens=marks,
+        add_prefix_space=False,
+        add_bos_token=True,
+        padding_side="right",
+    )
+
+
+def _merged_letters(
+    wanted: Tokenizer, special: list[str], pairs: Iterable[tuple[str, str]] = ()
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Pieces and merges of a vocabulary of letters: `special`, bytes, signs, a template's words, groups."""
     single = ["▁", "\n", *(sign for sign in string.printable if not sign.isspace())]
     base = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *single]
     words = _template_words(wanted)
     groups = (f"▁{group}" for group in _groups())
     # A merge adds one letter at the end, so that a piece needs its own beginnings; those of the words come
     # first, and no other piece takes their letters away.
-    merges = dict.fromkeys(
-        (piece[:end], piece[end]) for piece in (*words, *groups, *_groups()) for end in range(1, len(piece))
-    )
+    spelt = (*words, *groups, *_groups())
+    letters = ((piece[:end], piece[end]) for piece in spelt for end in range(1, len(piece)))
+    merges = dict.fromkeys([*pairs, *letters])
     kept = list(merges)[: wanted.vocabulary - len(base)]
-    pieces = [*base, *("".join(pair) for pair in kept)]
-    vocabulary = _numbered(_filled(pieces, wanted.vocabulary))
-    return GemmaTokenizer(
-        vocab=vocabulary, merges=kept, model_max_length=wanted.model_max_length, add_bos_token=True
-    )
+    return _filled(_unique([*base, *("".join(pair) for pair in kept)]), wanted.vocabulary), kept
 
 
 def _template_words(wanted: Tokenizer) -> list[str]:
@@ -159,8 +185,10 @@ def _template_words(wanted: Tokenizer) -> list[str]:
     if wanted.words_of is None:
         return []
     class_path, _, argument = wanted.words_of.rpartition(".")
-    lines = inspect.signature(component_class(class_path).__call__).parameters[argument].default
-    return [word.replace(" ", "▁") for word in _unique(re.findall(r" ?[A-Za-z]+", "\n".join(lines)))]
+    default = inspect.signature(component_class(class_path).__call__).parameters[argument].default
+    text = default["template"] if isinstance(default, Mapping) else "\n".join(default)
+    without_marks = re.sub(r"<\|.*?\|>", "\n", text)  # each mark is one entry already
+    return [word.replace(" ", "▁") for word in _unique(re.findall(r" ?[A-Za-z]+", without_marks))]
 
 
 def _qwen2(wanted: Tokenizer) -> Qwen2Tokenizer:
@@ -276,5 +304,6 @@ _BUILDERS: dict[str, Callable[[Tokenizer], Any]] = {
     "T5Tokenizer": _t5,
     "BertTokenizer": _bert,
     "GemmaTokenizer": _gemma,
+    "LlamaTokenizerFast": _llama,
     "Qwen2Tokenizer": _qwen2,
 }

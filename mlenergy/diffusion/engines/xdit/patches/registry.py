@@ -188,6 +188,10 @@ UNREACHABLE: dict[str, str] = {
         "`attn_layer_num_for_pp` is off by one in HunyuanDiT (a wrong image); the engine never passes it"
     ),
     "prepare-run-text": "`prepare_run` warms up with a text of its own; the engine never calls it",
+    "hunyuan-video-attention": (
+        "HunyuanVideo's transformer gets its attention in `from_config` alone, and a wrong video comes of one "
+        "that is constructed otherwise; the engine builds it so"
+    ),
     "half-precision-buffers": (
         "PipeFusion's receive buffers are float16 by default; the engine sets the run's dtype"
     ),
@@ -210,8 +214,8 @@ REFUSED: dict[str, str] = {
     "hunyuandit-pipefusion-guidance": "HunyuanDiT's PipeFusion needs the guidance batch",
     "pipefusion-patches": "PipeFusion takes fewer patches than asked for where they do not fit",
     "text-masks": (
-        "Qwen-Image's and Z-Image's transformers ignore the mask of a batch's padded texts under Ulysses and "
-        "ring: a rank takes one row"
+        "Qwen-Image's, Z-Image's and HunyuanVideo's transformers ignore the mask of a batch's padded texts "
+        "under Ulysses and ring: a rank takes one row"
     ),
     "klein-guidance": (
         "the pipeline for FLUX.2 klein leaves guidance out and says nothing; klein's transformer serves "
@@ -222,7 +226,13 @@ REFUSED: dict[str, str] = {
     ),
     "flux2-patches-sequence": "FLUX.2 crashes where PipeFusion's patches are shared by Ulysses or ring",
     "flux2-parallel-vae": "parallel VAE hangs in FLUX.2's pipeline, as only its last ranks decode",
-    "noise-schedulers": "schedulers without a wrapper of xfuser's draw noise for each rank's part alone",
+    "noise-schedulers": (
+        "schedulers without a wrapper of xfuser's, and CogVideoX's DPM, draw noise for each rank's part alone"
+    ),
+    "cogvideox-guidance-off": (
+        "CogVideoX's pipeline crashes at guidance scales up to 1 where ranks share a sequence"
+    ),
+    "video-uneven-tokens": "HunyuanVideo's ranks wait for ever where they cannot share the tokens evenly",
 }
 
 _reverts: dict[str, list[Callable[[], None]]] = {}
