@@ -189,8 +189,8 @@ UNREACHABLE: dict[str, str] = {
     ),
     "prepare-run-text": "`prepare_run` warms up with a text of its own; the engine never calls it",
     "hunyuan-video-attention": (
-        "HunyuanVideo's transformer gets its attention in `from_config` alone, and a wrong video comes of one "
-        "that is constructed otherwise; the engine builds it so"
+        "HunyuanVideo's transformer gets its attention in `from_config` alone: one that is constructed "
+        "otherwise gives a wrong video; the engine builds it by `from_config`"
     ),
     "half-precision-buffers": (
         "PipeFusion's receive buffers are float16 by default; the engine sets the run's dtype"
