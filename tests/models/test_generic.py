@@ -15,6 +15,7 @@ from mlenergy.diffusion.config.args import parse_args
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost.flops import flops_of
 from mlenergy.diffusion.cost.size import size_plan
+from mlenergy.diffusion.engines.call import call_arguments
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.resolve import resolve_model
@@ -112,7 +113,10 @@ def test_a_negative_prompt_is_refused(folder):
     ("changes", "reason"),
     [
         ({"_class_name": "NoSuchPipeline"}, "has no pipeline NoSuchPipeline"),
-        ({"_class_name": "WanPipeline"}, "it makes videos"),
+        (
+            {"_class_name": "AnimateDiffVideoToVideoPipeline"},
+            "its call takes no|it makes videos, and its call",
+        ),
         ({"_class_name": "StableAudioPipeline"}, "its call takes no height"),
         ({"vae": [None, None]}, "it has no component vae"),
         (
@@ -167,11 +171,71 @@ def test_groups_make_the_images_of_one_process(folder, tmp_path):
 def test_images_of_another_size_are_not_measured(folder, made):
     import torch
 
-    from mlenergy.diffusion.engines.diffusers.engine import _check_images
+    from mlenergy.diffusion.engines.diffusers.engine import _check_outputs
 
     plan = plan_of(folder, height=64, width=96)
-    _check_images(plan, torch.zeros(1, 3, 64, 96))
+    _check_outputs(plan, torch.zeros(1, 3, 64, 96))
     with pytest.raises(UserError, match=rf"makes images of {made[3]}x64 in {made[1]} channels"):
-        _check_images(plan, torch.zeros(made))
+        _check_outputs(plan, torch.zeros(made))
     with pytest.raises(UserError, match="gives no tensor of images"):
-        _check_images(plan, ["a picture"])
+        _check_outputs(plan, ["a picture"])
+
+
+def _video_folder(where, class_name, transformer, vae, scheduler="FlowMatchEulerDiscreteScheduler"):
+    parts = {"transformer": transformer, "vae": vae}
+    index = {
+        "_class_name": class_name,
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "scheduler": ["diffusers", scheduler],
+        **{name: ["diffusers", "X"] for name in parts},
+    }
+    (where / "model_index.json").write_text(json.dumps(index))
+    for name, config in parts.items():
+        (where / name).mkdir()
+        (where / name / "config.json").write_text(json.dumps(config))
+    return str(where)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "transformer", "frames", "size", "argument"),
+    [
+        ("MochiPipeline", {}, 19, (480, 832), "num_frames"),
+        (
+            "AllegroPipeline",
+            {"sample_height": 90, "sample_width": 160, "sample_frames": 22},
+            *(88, (720, 1280), "num_frames"),
+        ),
+        ("LattePipeline", {}, 16, (512, 512), "video_length"),
+    ],
+)
+def test_pipelines_of_videos_have_the_defaults_of_their_call(
+    tmp_path, class_name, transformer, frames, size, argument
+):
+    vae = {"block_out_channels": [8, 8, 8, 8], "temporal_compression_ratio": 4}
+    spec = resolve_model(_video_folder(tmp_path, class_name, transformer, vae))
+    assert spec.family.makes_video and spec.family.is_generic and spec.family.frames_argument == argument
+    assert (spec.default_num_frames, spec.default_fps) == (frames, 10)
+    assert (spec.default_height_px, spec.default_width_px) == size
+    assert spec.family.modes == {"diffusers": {"data"}}
+    args = parse_args(["workload:t2v", "--workload.model_id", str(tmp_path)], "test")
+    plan = make_plan(args, spec, 1, "cpu", "some CPU")
+    assert call_arguments(plan)[argument] == frames
+
+
+def test_videos_of_other_frames_or_sizes_are_not_measured(tmp_path):
+    import torch
+
+    from mlenergy.diffusion.engines.diffusers.engine import _check_outputs
+
+    spec = resolve_model(_video_folder(tmp_path, "MochiPipeline", {}, {}))
+    sizes = ["--workload.height", "64", "--workload.width", "96", "--workload.num_frames", "9"]
+    args = parse_args(["workload:t2v", "--workload.model_id", str(tmp_path), *sizes], "test")
+    plan = make_plan(args, spec, 1, "cpu", "some CPU")
+    _check_outputs(plan, torch.zeros(2, 9, 3, 64, 96))
+    with pytest.raises(UserError, match="makes 7 frames where 9 were asked for; use --workload.num_frames 7"):
+        _check_outputs(plan, torch.zeros(1, 7, 3, 64, 96))
+    with pytest.raises(UserError, match="makes videos of 96x32 in 3 channels"):
+        _check_outputs(plan, torch.zeros(1, 9, 3, 32, 96))
+    with pytest.raises(UserError, match="gives no tensor of videos"):
+        _check_outputs(plan, torch.zeros(9, 3, 64, 96))

@@ -25,7 +25,7 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
     if plan.guidance_scale is not None and not (family.guiders and plan.spec.guidance == "classifier-free"):
         arguments[family.guidance_argument] = plan.guidance_scale
     if plan.num_frames is not None:
-        arguments["num_frames"] = plan.num_frames
+        arguments[family.frames_argument] = plan.num_frames
     if family.takes_frame_rate:
         arguments["frame_rate"] = plan.fps
     if plan.guidance_scale_2 is not None:

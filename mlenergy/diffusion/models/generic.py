@@ -1,4 +1,4 @@
-"""The generic family: any text-to-image pipeline of diffusers, by its model_index.json and its call.
+"""The generic family: any pipeline of diffusers from text to images or videos, by its files and its call.
 
 Known are its components, their stages, and the defaults of its call. All else (tokens, guidance, the sizes
 that it takes) is not claimed: no mode that splits an image is offered, and FLOPs are counted as they run.
@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.facts import frame_factor, latent_factor
 from mlenergy.diffusion.models.hub import ModelFolder
 from mlenergy.diffusion.models.signature import REQUIRED, call_of
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 NAME = "generic"
 _NEEDED = ("prompt", "height", "width", "num_inference_steps", "generator", "output_type")
-_OF_VIDEOS = ("num_frames", "video_length", "frame_rate")
+_OF_VIDEOS = ("num_frames", "video_length", "frame_rate")  # arguments of the pipelines that make videos
+_FRAMES = ("num_frames", "video_length")
 _SIDE_PX = 1024  # where neither the call nor the denoiser names a size
+_VIDEO_PX = (480, 832)  # likewise
+_FPS = 10  # the default of diffusers' export_to_video
 
 
 def generic_spec(model_id: str, model: ModelFolder, families: str) -> ModelSpec:
@@ -41,7 +45,8 @@ def generic_spec(model_id: str, model: ModelFolder, families: str) -> ModelSpec:
             f"{model_id} is a {class_name}, which is not supported: {reason}; supported: {families}"
         )
     denoiser = _denoiser(model)
-    side_px = _side_px(model, denoiser)
+    frames = _frames_argument(call)
+    height_px, width_px = _size_px(call, model, denoiser, is_video=frames is not None)
     length = call.get("max_sequence_length")
     scale = call.get("guidance_scale")
     return ModelSpec(
@@ -51,13 +56,15 @@ def generic_spec(model_id: str, model: ModelFolder, families: str) -> ModelSpec:
         default_steps=call["num_inference_steps"] if isinstance(call["num_inference_steps"], int) else 50,
         default_guidance_scale=float(scale) if isinstance(scale, int | float) else None,
         default_dtype="bfloat16" if denoiser == "transformer" else "float16",
-        default_height_px=call["height"] if isinstance(call["height"], int) else side_px,
-        default_width_px=call["width"] if isinstance(call["width"], int) else side_px,
+        default_height_px=height_px,
+        default_width_px=width_px,
         default_max_sequence_length=length if isinstance(length, int) else None,
         max_sequence_length_limit=length if isinstance(length, int) else None,
         heads=None,
         latent_factor=1,
         patch_size=1,
+        default_num_frames=None if frames is None else _default_frames(call[frames], model, denoiser),
+        default_fps=None if frames is None else round(call.get("frame_rate") or _FPS),
         source=f"the call of diffusers' {class_name} and the model's own configuration",
     )
 
@@ -69,8 +76,8 @@ def _against(class_name: str, call: Mapping[str, Any] | None, model: ModelFolder
     lacking = [name for name in _NEEDED if name not in call]
     if lacking:
         return f"its call takes no {lacking[0]}, so it is no text-to-image pipeline"
-    if any(name in call for name in _OF_VIDEOS):
-        return "it makes videos"
+    if any(name in call for name in _OF_VIDEOS) and _frames_argument(call) is None:
+        return "it makes videos, and its call takes no number of frames"
     wanted = [name for name, default in call.items() if default is REQUIRED and name not in _NEEDED]
     if wanted:
         return f"its call wants {wanted[0]} beside the prompt"
@@ -97,6 +104,7 @@ def _family(
     parts = model.loaded_components
     encoders = tuple(name for name in parts if name.startswith("text_encoder"))
     flow = parts["scheduler"][1].startswith("FlowMatch")
+    frames = _frames_argument(call)
     return Family(
         name=NAME,
         pipeline_class=class_name,
@@ -111,10 +119,45 @@ def _family(
         bins_resolution="use_resolution_binning" in call,
         cleans_captions="clean_caption" in call,
         takes_attention_kernel=False,
+        output="image" if frames is None else "video",
+        frames_argument=frames or "num_frames",
+        takes_frame_rate="frame_rate" in call,
         is_generic=True,
         counts_as_run=True,
         has_cost_model=False,
     )
+
+
+def _frames_argument(call: Mapping[str, Any]) -> str | None:
+    """Name of the argument that counts a video's frames; None for images."""
+    return next((name for name in _FRAMES if name in call), None)
+
+
+def _default_frames(named: object, model: ModelFolder, denoiser: str) -> int:
+    """Frames of a video: the call's, or what the denoiser's sample_frames stands for (latent frames)."""
+    if isinstance(named, int):
+        return named
+    latent = model.component_config(denoiser).get("sample_frames")
+    return latent * frame_factor(model.component_config("vae")) if isinstance(latent, int) else 1
+
+
+def _size_px(
+    call: Mapping[str, Any], model: ModelFolder, denoiser: str, *, is_video: bool
+) -> tuple[int, int]:
+    """Height and width: the call's, or what the denoiser's configuration stands for."""
+    side_px = _side_px(model, denoiser)
+    height_px, width_px = _video_px(model, denoiser) if is_video else (side_px, side_px)
+    height, width = call["height"], call["width"]
+    return height if isinstance(height, int) else height_px, width if isinstance(width, int) else width_px
+
+
+def _video_px(model: ModelFolder, denoiser: str) -> tuple[int, int]:
+    """Height and width that the denoiser's sample_height and sample_width, in latent cells, stand for."""
+    config, vae = model.component_config(denoiser), model.component_config("vae")
+    height, width = config.get("sample_height"), config.get("sample_width")
+    if not (isinstance(height, int) and isinstance(width, int) and "block_out_channels" in vae):
+        return _VIDEO_PX
+    return height * latent_factor(vae), width * latent_factor(vae)
 
 
 def _side_px(model: ModelFolder, denoiser: str) -> int:

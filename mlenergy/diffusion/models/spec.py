@@ -85,6 +85,7 @@ class Family:
     unmasked_modes: Mapping[EngineName, frozenset[Mode]] = field(default_factory=dict)
     sequence_step: int | None = None  # its denoiser pads sequences to multiples of this, which degrees divide
     output: Output = "image"
+    frames_argument: str = "num_frames"  # the name of a video's frames in its call
     takes_frame_rate: bool = False  # its call takes frame_rate, which its denoiser reads
     shares_rows: bool = True  # ranks share a sequence by whole rows of tokens; False: by tokens
     cuts_text: bool = False  # a denoiser that shares a sequence leaves the text's padding out of it

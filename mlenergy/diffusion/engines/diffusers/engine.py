@@ -123,25 +123,32 @@ class DiffusersEngine:
         generators = noise_generators(batch.seeds[rows])
         output = self.pipeline(prompt=list(batch.prompts[rows]), generator=generators, **arguments)
         if not self.plan.spec.family.has_cost_model:
-            _check_images(self.plan, getattr(output, "images", None))
+            _check_outputs(self.plan, getattr(output, "frames" if self.plan.makes_video else "images", None))
         if not self._position.is_output_rank:
             return Generated(None)
         return Generated(outputs_of(self.plan, output), rows.start)
 
 
-def _check_images(plan: Plan, images: Any) -> None:
+def _check_outputs(plan: Plan, made: Any) -> None:
     """Refuse what a pipeline that no family describes may give: another size, or no images at all.
 
     Raises:
-        UserError: the images are not those that were asked for.
+        UserError: the images or videos are not those that were asked for.
     """
-    size = (3, plan.height_px, plan.width_px)
-    if not isinstance(images, torch.Tensor) or images.ndim != 4:
-        raise UserError(f"{plan.spec.family.pipeline_class} gives no tensor of images; use another model")
-    if tuple(images.shape[1:]) != size:
-        channels, height, width = images.shape[1:]
+    name, kind = plan.spec.family.pipeline_class, "videos" if plan.makes_video else "images"
+    frames = () if plan.num_frames is None else (plan.num_frames,)
+    size = (*frames, 3, plan.height_px, plan.width_px)
+    if not isinstance(made, torch.Tensor) or made.ndim != len(size) + 1:
+        raise UserError(f"{name} gives no tensor of {kind}; use another model")
+    if tuple(made.shape[1:-3]) != frames:
         raise UserError(
-            f"{plan.spec.family.pipeline_class} makes images of {width}x{height} in {channels} channels "
+            f"{name} makes {made.shape[1]} frames where {plan.num_frames} were asked for; use "
+            f"--workload.num_frames {made.shape[1]}"
+        )
+    if tuple(made.shape[1:]) != size:
+        channels, height, width = made.shape[-3:]
+        raise UserError(
+            f"{name} makes {kind} of {width}x{height} in {channels} channels "
             f"where {plan.width_px}x{plan.height_px} in 3 were asked for; use --workload.height {height} "
             f"--workload.width {width}"
         )
