@@ -113,10 +113,7 @@ def test_a_negative_prompt_is_refused(folder):
     ("changes", "reason"),
     [
         ({"_class_name": "NoSuchPipeline"}, "has no pipeline NoSuchPipeline"),
-        (
-            {"_class_name": "AnimateDiffVideoToVideoPipeline"},
-            "its call takes no|it makes videos, and its call",
-        ),
+        ({"_class_name": "WanImageToVideoPipeline"}, "its call wants image beside the prompt"),
         ({"_class_name": "StableAudioPipeline"}, "its call takes no height"),
         ({"vae": [None, None]}, "it has no component vae"),
         (
@@ -233,7 +230,7 @@ def test_videos_of_other_frames_or_sizes_are_not_measured(tmp_path):
     args = parse_args(["workload:t2v", "--workload.model_id", str(tmp_path), *sizes], "test")
     plan = make_plan(args, spec, 1, "cpu", "some CPU")
     _check_outputs(plan, torch.zeros(2, 9, 3, 64, 96))
-    with pytest.raises(UserError, match="makes 7 frames where 9 were asked for; use --workload.num_frames 7"):
+    with pytest.raises(UserError, match=r"makes 7 frames where 9 were asked for; use .*num_frames 7"):
         _check_outputs(plan, torch.zeros(1, 7, 3, 64, 96))
     with pytest.raises(UserError, match="makes videos of 96x32 in 3 channels"):
         _check_outputs(plan, torch.zeros(1, 9, 3, 32, 96))
