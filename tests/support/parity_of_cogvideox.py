@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from parity_case import (
-    CFG,
-    CFG_FOUR,
-    DATA,
-    DATA_CFG,
-    DATA_FOUR,
-    EQUAL_BATCH,
-    FOUR,
-    TWO,
-    Call,
-    Case,
-    each,
-)
+from parity_case import CFG, DATA, EQUAL_BATCH, TWO, Call, Case, each
 from parity_group import ByHand, Group
 
 ROTARY, TABLE, PAIRS = "tiny/cogvideox", "tiny/cogvideox-2b", "tiny/cogvideox1.5"
@@ -26,7 +14,6 @@ _NATIVE = {"engine": "diffusers", "negative": "blurred"}
 
 def _of(model: str) -> tuple[Case, ...]:
     return (
-        Case(f"{model.removeprefix('tiny/')} one rank", model, threshold=0.0),
         *each(model, {**TWO, **CFG}, calls=CHANGING, negative="blurred"),
         *each(model, CFG, ", diffusers", calls=CHANGING, **_NATIVE),
     )
@@ -35,9 +22,8 @@ def _of(model: str) -> tuple[Case, ...]:
 _CASES = (
     *(case for model in (ROTARY, TABLE, PAIRS) for case in _of(model)),
     *each(ROTARY, TWO, ", text 63", text_tokens=63),
-    *each(ROTARY, {**FOUR, **CFG_FOUR}, calls=(Call(1),)),
-    *each(ROTARY, {**DATA, **DATA_FOUR, **DATA_CFG}, calls=SHARED, threshold=EQUAL_BATCH),
-    *each(ROTARY, {**DATA, **DATA_CFG}, ", diffusers", calls=SHARED, threshold=EQUAL_BATCH, **_NATIVE),
+    *each(ROTARY, DATA, calls=SHARED, threshold=EQUAL_BATCH),
+    *each(ROTARY, DATA, ", diffusers", calls=SHARED, threshold=EQUAL_BATCH, **_NATIVE),
 )
 
 GROUP = Group(
