@@ -220,7 +220,7 @@ def test_order_filters_columns_and_limit(show, runs):
         (["none*"], "there is no 'none*'; name a result folder"),
         (["empty"], "there is no result in empty; name a folder that has a results.json at any depth"),
         (["torn"], "there is no complete result in torn: torn/results.json is broken: not whole JSON"),
-        (["later"], "later/results.json is newer: has schema version 7, this program reads up to 1"),
+        (["later"], "later/results.json is newer: has schema version 7, this program reads up to 2"),
         (["runs", "--sort", "secnds"], "--sort: there is no column 'secnds'; did you mean seconds?"),
         (["runs", "--columns", "x,y"], "--columns: there is no column 'x'"),
         (["runs", "--columns", ","], "--columns needs a column"),

@@ -13,6 +13,7 @@ from typing import Any
 from result_samples import NO_GPU, cpu_plan, gpu_reading, make_plan, prompt_set, rank_memory, stage_times
 
 from mlenergy.diffusion.measure.samples import Iteration, Measurement, MeasurementWarning
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.prompts.sampling import PromptSet
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
@@ -44,6 +45,7 @@ def result(
     joules: Sequence[float] | None = None,
     *,
     on_cpu: bool = False,
+    video: bool = False,
     environment: dict[str, Any] = ENVIRONMENT,
     warnings: Sequence[tuple[str, str]] = (),
     peak_bytes: int | None = 34_000_000_000,
@@ -56,12 +58,17 @@ def result(
         seconds: of each window.
         joules: of each window, of two GPUs together; None: no energy.
         on_cpu: tiny/flux on a CPU instead of FLUX.1-dev on H200s.
+        video: Wan 2.1 1.3B instead: 81 frames of 832x480 at 16 frames per second, of tiny/wan on a CPU 9 of
+            96x64 at 8.
         environment: the record of the machine.
         warnings: code and message of each.
         peak_bytes: of both ranks.
         images: name a file for each image.
         changes: of the plan.
     """
+    if video:
+        spec = BY_ID["tiny/wan" if on_cpu else "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
+        changes = {"spec": spec, "num_frames": spec.default_num_frames, "fps": spec.default_fps, **changes}
     plan = (cpu_plan if on_cpu else make_plan)(benchmark_iters=len(seconds), **changes)
     energy = [NO_GPU] * len(seconds) if joules is None else [gpu_reading(j / 2, j / 2) for j in joules]
     iterations = tuple(
@@ -77,7 +84,8 @@ def result(
     )
     count = plan.batch_size * len(seconds)
     record = RunRecord(plan, measurement, _prompts(count), environment)
-    names = [f"image_outputs/{k}.png" if images else None for k in range(count)]
+    file = "video_outputs/{}.mp4" if video else "image_outputs/{}.png"
+    names = [file.format(k) if images else None for k in range(count)]
     content = build_result(replace(record), names, datetime(2026, 1, 2, tzinfo=UTC))
     return {**content, "effects_pending": False, "effects_failed": []}
 

@@ -129,7 +129,7 @@ def cpu_measurement() -> Measurement:
 
 def cpu_plan(base_dir: Any = "run", **changes: Any) -> Plan:
     """tiny/flux on a CPU: two processes, batches of two, two iterations."""
-    spec = BY_ID["tiny/flux"]
+    spec = changes.pop("spec", BY_ID["tiny/flux"])
     settings = {"device": "cpu", "device_name": "Example CPU 9000", "batch_size": 2, "benchmark_iters": 2}
     return make_plan(base_dir, spec=spec, **{**settings, **changes})
 

@@ -49,9 +49,9 @@ class ExportArgs:
     """Grams of CO2 equivalent that a kilowatt-hour causes where the run was made; needed for emissions, which
     are never computed from an assumed one."""
     usd_per_gpu_hour: float | None = None
-    """Rent of a GPU, for the dollars of 1,000 images. Default: not computed."""
+    """Rent of a GPU, for the dollars of 1,000 images or videos. Default: not computed."""
     usd_per_kwh: float | None = None
-    """Price of electricity, for the dollars of 1,000 images. Default: not computed."""
+    """Price of electricity, for the dollars of 1,000 images or videos. Default: not computed."""
 
 
 def main(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mlenergy.diffusion.export.runs import Export, Run
 from mlenergy.diffusion.results.atomic import written_aside
 from mlenergy.diffusion.results.record import ResultRecord
+from mlenergy.diffusion.results.units import VIDEO
 
 # Name, unit, help, and the field and factor of its value. A name ends in its unit, a base unit, as
 # https://prometheus.io/docs/specs/om/open_metrics_spec/ asks.
@@ -28,9 +29,27 @@ _METRICS = (
         "throughput_images_per_s",
         1.0,
     ),
+    ("mlenergy_video_time_seconds", "seconds", "Mean time of a video.", "time_per_video_mean_s", 1.0),
+    (
+        "mlenergy_video_energy_joules",
+        "joules",
+        "Mean energy of a video, all GPUs of the run.",
+        "energy_per_video_mean_j",
+        1.0,
+    ),
+    ("mlenergy_throughput_videos_per_second", "", "Videos a second.", "throughput_videos_per_s", 1.0),
+    ("mlenergy_throughput_frames_per_second", "", "Frames a second.", "throughput_frames_per_s", 1.0),
+    (
+        "mlenergy_video_real_time_ratio",
+        "ratio",
+        "Seconds that one second of video takes.",
+        "real_time_factor",
+        1.0,
+    ),
     ("mlenergy_power_watts", "watts", "Mean power of all GPUs of the run together.", "mean_power_w", 1.0),
 )
 _LABELS = ("folder", "model_id", "device_name", "processes", "batch_size", "dtype", "engine", "setup_digest")
+_VIDEO_LABELS = ("width_px", "height_px", "num_frames", "fps")  # a video's figures say little without
 
 
 def write_openmetrics(runs: Iterable[Run], out: Path, export: Export) -> None:
@@ -61,7 +80,8 @@ def exposition(records: Iterable[ResultRecord]) -> str:
 
 
 def _labels(record: ResultRecord) -> str:
-    values = {name: getattr(record, name) for name in _LABELS}
+    names = (*_LABELS, *(_VIDEO_LABELS if record.counted == VIDEO else ()))
+    values = {name: getattr(record, name) for name in names}
     return ",".join(f'{name}="{_escaped(str(value))}"' for name, value in values.items() if value is not None)
 
 

@@ -70,7 +70,7 @@ def write_toolkit(runs: Iterable[Run], out: Path, export: Export) -> None:
 def row_of(run: Run) -> dict[str, Any]:
     """A run in the toolkit's columns, without its path. Energy and power are those of all GPUs together."""
     record, latency_s = run.record, window_s(run.record)
-    assert record.model_id is not None and record.energy_per_image_mean_j is not None
+    assert record.model_id is not None and record.energy_mean_j is not None
     billions = None if record.parameters_count is None else record.parameters_count / 1e9
     return {
         "domain": "diffusion",
@@ -86,15 +86,15 @@ def row_of(run: Run) -> dict[str, Any]:
         "inference_steps": record.steps,
         "height": record.height_px,
         "width": record.width_px,
-        "num_frames": None,
-        "fps": None,
+        "num_frames": record.num_frames,
+        "fps": record.fps,
         "ulysses_degree": record.ulysses_degree,
         "ring_degree": record.ring_degree,
         "use_torch_compile": record.compile_mode is not None,
         "batch_latency_s": latency_s,
         "avg_power_watts": record.mean_power_w,
-        "energy_per_generation_joules": record.energy_per_image_mean_j,
-        "throughput_generations_per_sec": record.throughput_images_per_s,
+        "energy_per_generation_joules": record.energy_mean_j,
+        "throughput_generations_per_sec": record.throughput_per_s,
     }
 
 
@@ -152,7 +152,7 @@ def short_gpu_name(name: str) -> str:
 
 def _why_not(run: Run) -> str | None:
     record = run.record
-    if record.energy_per_image_mean_j is None:
+    if record.energy_mean_j is None:
         reason = record.energy_reason
         return f"its energy is not known: {reason}" if reason else "its energy is not known"
     if record.device != "cuda":

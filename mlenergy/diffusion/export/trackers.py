@@ -16,6 +16,10 @@ PROJECT = "mlenergy-diffusion"
 _METRICS = (
     *("time_per_image_mean_s", "time_per_image_stdev_s", "time_per_image_ci95_half_s"),
     *("throughput_images_per_s", "energy_per_image_mean_j", "energy_per_image_ci95_half_j", "mean_power_w"),
+    *("time_per_video_mean_s", "time_per_video_stdev_s", "time_per_video_ci95_half_s"),
+    *("throughput_videos_per_s", "energy_per_video_mean_j", "energy_per_video_ci95_half_j"),
+    *("throughput_frames_per_s", "video_seconds_per_s", "real_time_factor"),
+    *("energy_per_frame_j", "energy_per_video_second_j"),
     *("peak_memory_gb", "tflops_per_gpu", "mfu", "first_call_s", "load_s"),
 )
 

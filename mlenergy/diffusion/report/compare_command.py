@@ -33,9 +33,9 @@ class CompareArgs:
     path: tyro.conf.Positional[tuple[str, ...]]
     """Result folders, folders that hold some, or patterns in quotes."""
     fail_if_slower: Annotated[str | None, tyro.conf.arg(metavar="PERCENT")] = None
-    """Exit with code 3 where a side takes more seconds an image than the base by over this, such as 5%."""
+    """Exit with code 3 where a side takes more seconds an image (a video) than the base, such as 5%."""
     fail_if_more_energy: Annotated[str | None, tyro.conf.arg(metavar="PERCENT")] = None
-    """Exit with code 3 where a side takes more joules an image than the base by over this, such as 5%."""
+    """Exit with code 3 where a side takes more joules an image (a video) than the base, such as 5%."""
     markdown: bool = False
     """Print tables of Markdown."""
     json: bool = False

@@ -16,9 +16,10 @@ from mlenergy.diffusion.report.comparison import MORE, Compared, Comparison, Pai
 from mlenergy.diffusion.report.lines import labelled, number, shown, title
 from mlenergy.diffusion.report.model_table import OTHER_BASIS, ModelTable, model_table
 from mlenergy.diffusion.report.quality_view import LABELS, value_text
-from mlenergy.diffusion.report.set_ups import FIGURES, common_text, difference_text, differences, value_of
-from mlenergy.diffusion.report.show_view import HEADINGS, Footnotes, figure_cells, markdown_text, other_rows
+from mlenergy.diffusion.report.set_ups import FIGURES_OF, common_text, difference_text, differences, value_of
+from mlenergy.diffusion.report.show_view import Footnotes, figure_cells, headings, markdown_text, other_rows
 from mlenergy.diffusion.results.ratio import Ratio
+from mlenergy.diffusion.results.units import VIDEO
 
 FIGURES_COMPARED: tuple[Compared, ...] = ("seconds", "joules")
 NO_DIFFERENCE = "no difference shown"
@@ -81,7 +82,7 @@ def json_text(comparison: Comparison, exceeded: Sequence[str]) -> str:
                 "word": side.word,
                 "set_ups": [
                     {
-                        **{name: value(one) for name, value in FIGURES.items()},
+                        **{name: value(one) for name, value in FIGURES_OF[one.unit].items()},
                         "warnings": [{"code": code, "message": message} for code, message in one.warnings],
                         "reasons": one.reasons,
                         "results": [start.path for start in one.starts],
@@ -139,16 +140,16 @@ def _heading(comparison: Comparison) -> str:
 def _side_rows(comparison: Comparison, notes: Footnotes) -> tuple[list[str], Rows]:
     all_ = [side.set_ups[0] for side in comparison.sides]
     differing = differences(all_)[:6]
-    headings = ["", *(heading for heading, _ in HEADINGS), "starts", "set-up"]
+    names = ["", *(heading for heading, _ in headings(all_[0].unit)), "starts", "set-up"]
     rows = [
         [side.name, *figure_cells(one, notes), str(len(one.starts)), difference_text(one, differing)]
         for side, one in zip(comparison.sides, all_, strict=True)
     ]
-    return (headings, rows) if differing else (headings[:-1], [row[:-1] for row in rows])
+    return (names, rows) if differing else (names[:-1], [row[:-1] for row in rows])
 
 
 def _ratio_rows(comparison: Comparison, notes: Footnotes) -> tuple[list[str], Rows]:
-    headings = ["", "", "ratio", "95 % interval", ""]
+    names = ["", "", "ratio", "95 % interval", ""]
     single = comparison.is_of_single_set_ups
     labels = differences([pair.of_base for pair in comparison.pairs])
     rows = []
@@ -156,14 +157,14 @@ def _ratio_rows(comparison: Comparison, notes: Footnotes) -> tuple[list[str], Ro
         sides = f"{pair.other.name} ÷ {pair.base.name}"
         label = sides if single else f"{sides}: {difference_text(pair.of_base, labels)}".removesuffix(": ")
         for figure in FIGURES_COMPARED:
-            ratio, name = pair.ratio(figure), f"{figure} an image"
+            ratio, name = pair.ratio(figure), f"{figure} {pair.of_base.unit.each}"
             if ratio is None:
                 rows.append([label, name, "–", "–", f"not known: {pair.reason(figure)}"])
             else:
                 said = verdict(ratio, figure) + notes.mark(pair.doubts(figure))
                 rows.append([label, name, number(ratio.value), interval_text(ratio), said])
             label = ""
-    return headings, rows
+    return names, rows
 
 
 def _quality_rows(comparison: Comparison) -> list[tuple[str, str]]:
@@ -216,6 +217,10 @@ def _caution_rows(comparison: Comparison) -> list[tuple[str, str]]:
             doubts.update(codes)
         if doubts:
             rows.append(("caution", f"{side.name} has doubtful numbers: {', '.join(doubts)}"))
+    sizes = ("num_frames", "fps", "width_px", "height_px")
+    other = [name for name in sizes if name in comparison.differing["configuration"]]
+    if other and any(pair.of_base.unit == VIDEO for pair in comparison.pairs):
+        rows.append(("caution", "the videos differ in length or size: the ratios are those of the work too"))
     once = [side.name for side in comparison.sides if any(len(one.starts) == 1 for one in side.set_ups)]
     if once:
         rows.append(
@@ -242,7 +247,7 @@ def _plain_pair(pair: Pair, figure: Compared) -> dict[str, Any]:
     return {
         "side": pair.other.name,
         "base": pair.base.name,
-        "figure": f"{figure}_per_image",
+        "figure": f"{figure}_per_{pair.of_base.unit.name}",
         "result": pair.of_other.first.path,
         "base_result": pair.of_base.first.path,
         **plain_ratio(ratio),

@@ -109,6 +109,8 @@ def compare(sides: Sequence[tuple[str, Sequence[SetUp]]], others: Sequence[Resul
     named = _sides(sides)
     if all(len(side.set_ups) == 1 for side in named):
         base = named[0]
+        for side in named[1:]:
+            _check_units(base, side, base.set_ups[0], side.set_ups[0])
         pairs = [Pair(base, side, base.set_ups[0], side.set_ups[0]) for side in named[1:]]
         return Comparison(named, pairs, [], others)
     # A setting that an older version did not know is in none of its results.
@@ -135,6 +137,14 @@ def _sides(sides: Sequence[tuple[str, Sequence[SetUp]]]) -> list[Side]:
             raise UserError(f"{word} has one set-up, which is compared with nothing; name another folder too")
         sides = [(one.first.path, [one]) for one in set_ups]
     return [Side(_letter(n), word, set_ups) for n, (word, set_ups) in enumerate(sides)]
+
+
+def _check_units(base: Side, other: Side, one: SetUp, two: SetUp) -> None:
+    if one.unit != two.unit:
+        raise UserError(
+            f"{base.word} made {one.unit.count} and {other.word} {two.unit.count}, which do not compare; "
+            "name results of one kind"
+        )
 
 
 def _letter(number: int) -> str:

@@ -28,10 +28,14 @@ class ModelTable:
 def model_table(pair: Pair) -> ModelTable:
     """The table for two set-ups of different models.
 
-    An inference is one image: the time of a batch over its images. Times are over all iterations.
+    An inference is one image or video: the time of a batch over its outputs. Times are over all iterations.
     """
     one, two = pair.of_base, pair.of_other
-    rows = [(name, _text(value(one)), _text(value(two))) for name, value in _ROWS.items()]
+    unit = one.unit
+    rows = [
+        (name.format(outputs=unit.count), _text(value(one)), _text(value(two)))
+        for name, value in _ROWS.items()
+    ]
     names = (_short(one), _short(two))
     winners = [
         ("Speed Winner", _speed(pair, names)),
@@ -39,7 +43,7 @@ def model_table(pair: Pair) -> ModelTable:
         ("Efficiency Winner", _efficiency(pair, names)),
         ("Energy Winner", _energy(pair, names)),
     ]
-    notes = ["An inference is one image: the time of a batch over its images."]
+    notes = [f"An inference is one {unit.name}: the time of a batch over its {unit.count}."]
     if "class" in {one.first.conditioning, two.first.conditioning}:
         notes.append(
             "A class-conditional model draws one of its classes, a text-conditional one reads a prompt."
@@ -53,7 +57,7 @@ _ROWS: dict[str, Callable[[SetUp], float | None]] = {
     "Std Inference Time (s)": lambda s: s.iteration_stdev_s,
     "Min Inference Time (s)": lambda s: None if (ends := s.iteration_range_s) is None else ends[0],
     "Max Inference Time (s)": lambda s: None if (ends := s.iteration_range_s) is None else ends[1],
-    "Throughput (images/sec)": lambda s: s.images_per_s,
+    "Throughput ({outputs}/sec)": lambda s: s.outputs_per_s,
     "FID Score (lower = better)": lambda s: _fid(s),
 }
 

@@ -15,27 +15,68 @@ from mlenergy.diffusion.config.option import nearest
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.record import ResultRecord
 from mlenergy.diffusion.results.repeats import SetUp
+from mlenergy.diffusion.results.units import UNITS, VIDEO, Unit
 
-FIGURES: dict[str, Callable[[SetUp], float | None]] = {
-    "seconds_per_image": lambda s: s.seconds.mean,
-    "seconds_per_image_ci95_half": lambda s: s.seconds.half_width,
-    "seconds_per_image_spread": lambda s: s.seconds.spread,
-    "joules_per_image": lambda s: None if s.joules is None else s.joules.mean,
-    "joules_per_image_ci95_half": lambda s: None if s.joules is None else s.joules.half_width,
-    "joules_per_image_spread": lambda s: None if s.joules is None else s.joules.spread,
-    "peak_memory_gb": lambda s: s.peak_memory_gb,
-    "images_per_s": lambda s: s.images_per_s,
-    "starts": lambda s: len(s.starts),
+Reading = Callable[[SetUp], float | None]
+
+
+def _of_each(unit: Unit) -> dict[str, Reading]:
+    """Figures of images or of videos, which the other has not, so that no table holds one for the other."""
+    readings: dict[str, Reading] = {
+        f"seconds_per_{unit.name}": lambda s: s.seconds.mean,
+        f"seconds_per_{unit.name}_ci95_half": lambda s: s.seconds.half_width,
+        f"seconds_per_{unit.name}_spread": lambda s: s.seconds.spread,
+        f"joules_per_{unit.name}": lambda s: None if s.joules is None else s.joules.mean,
+        f"joules_per_{unit.name}_ci95_half": lambda s: None if s.joules is None else s.joules.half_width,
+        f"joules_per_{unit.name}_spread": lambda s: None if s.joules is None else s.joules.spread,
+        "peak_memory_gb": lambda s: s.peak_memory_gb,
+        f"{unit.count}_per_s": lambda s: s.outputs_per_s,
+        "starts": lambda s: len(s.starts),
+    }
+    if unit == VIDEO:
+        readings |= {
+            "num_frames": lambda s: s.first.num_frames,
+            "fps": lambda s: s.first.fps,
+            "frames_per_s": lambda s: _frames(s) / s.seconds.mean,
+            "real_time_factor": lambda s: s.seconds.mean / _length_s(s),
+            "joules_per_frame": lambda s: None if s.joules is None else s.joules.mean / _frames(s),
+            "joules_per_video_second": lambda s: None if s.joules is None else s.joules.mean / _length_s(s),
+        }
+    neutral = ("peak_memory_gb", "starts")
+    return {name: value if name in neutral else _only(unit, value) for name, value in readings.items()}
+
+
+def _only(unit: Unit, reading: Reading) -> Reading:
+    return lambda set_up: reading(set_up) if set_up.unit == unit else None
+
+
+def _frames(set_up: SetUp) -> int:
+    """Frames of one video; equal in all starts of a set-up."""
+    assert set_up.first.num_frames
+    return set_up.first.num_frames
+
+
+def _length_s(set_up: SetUp) -> float:
+    assert set_up.first.video_length_s
+    return set_up.first.video_length_s
+
+
+FIGURES_OF = {unit: _of_each(unit) for unit in UNITS}
+FIGURES: dict[str, Reading] = {name: value for of in FIGURES_OF.values() for name, value in of.items()}
+# Of whichever a set-up generates: to sort by, and for conditions.
+_NEUTRAL: dict[str, Reading] = {
+    "seconds": lambda s: s.seconds.mean,
+    "joules": lambda s: None if s.joules is None else s.joules.mean,
 }
-_SHORT = {
-    "seconds": "seconds_per_image",
-    "joules": "joules_per_image",
-    "gigabytes": "peak_memory_gb",
-    "model": "model_id",
-}
+_SHORT = {"gigabytes": "peak_memory_gb", "model": "model_id"}
 _ENDINGS = ("_degree", "_size", "_px")
 _SAYS_ENOUGH = ("model_id", "device_name", "dtype", "engine")  # values that need no name before them
-_LABELS = {"benchmark_iters": "iters", "warmup_iters": "warm-up", "max_sequence_length": "text"}
+_LABELS = {
+    "num_frames": "frames",
+    "benchmark_iters": "iters",
+    "warmup_iters": "warm-up",
+    "max_sequence_length": "text",
+}
 _FIELDS = frozenset(field.name for field in fields(ResultRecord))
 
 # What follows from another setting, or says the same, where that one differs too.
@@ -103,8 +144,8 @@ class Filter:
 
 def value_of(set_up: SetUp, name: str) -> Any:
     """A column's value; of starts that differ in it, the mean of numbers and all texts."""
-    if name in FIGURES:
-        return FIGURES[name](set_up)
+    if name in FIGURES or name in _NEUTRAL:
+        return (FIGURES.get(name) or _NEUTRAL[name])(set_up)
     if name not in _FIELDS:
         parts = (set_up.settings, set_up.hardware, set_up.versions)
         return next((part[name] for part in parts if name in part), None)
@@ -123,8 +164,11 @@ def column_name(written: str, set_ups: Sequence[SetUp], option: str) -> str:
         UserError: there is none; with the one that was probably meant.
     """
     name = written.strip().replace("-", "_")
+    units = {one.unit.name for one in set_ups}
+    if name in _NEUTRAL and len(units) == 1:
+        return f"{name}_per_{units.pop()}"
     candidates = (written.strip(), _SHORT.get(name, name), *(name + ending for ending in _ENDINGS))
-    known = {*FIGURES, *_FIELDS}
+    known = {*FIGURES, *_NEUTRAL, *_FIELDS}
     # The settings of a hundred thousand results take seconds to read, so they come second.
     for more in (False, True):
         if more:
@@ -185,7 +229,8 @@ def common_text(set_ups: Sequence[SetUp]) -> str:
     """The main facts that all set-ups have in common."""
     first = set_ups[0]
     size = f"{first.settings.get('width_px')}x{first.settings.get('height_px')}"
-    shown = {"model_id": None, "engine": None, "dtype": None, "width_px": size, "steps": "{} steps"}
+    shown = {"model_id": None, "engine": None, "dtype": None, "width_px": size}
+    shown |= {"num_frames": "{} frames", "fps": "{} fps", "steps": "{} steps"}
     shown["steps"] = "{} scales" if first.settings.get("engine") == "autoregressive" else "{} steps"
     shown |= {"device_name": None, "processes": "{} processes"}
     parts = []

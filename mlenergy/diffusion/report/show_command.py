@@ -25,7 +25,7 @@ _PIPED_WIDTH = 120  # without a terminal, which would have one
 @option_group()
 @dataclass(frozen=True)
 class ShowArgs:
-    """Print a table of results: seconds and joules an image, memory, images a second, what they differ in.
+    """Print a table of results: seconds and joules an image or video, memory, what they differ in.
 
     Repeats of one set-up are one row, with the interval over its starts. docs/reports.md describes it.
     """

@@ -1,4 +1,7 @@
-"""A table of set-ups: seconds, joules, gigabytes and images a second, with what makes a number doubtful."""
+"""A table of set-ups: seconds, joules, gigabytes and outputs a second, with what makes a number doubtful.
+
+Images and videos stand in tables of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +19,7 @@ from rich.text import Text
 from mlenergy.diffusion.report.lines import labelled, number, shown, title
 from mlenergy.diffusion.report.set_ups import (
     FIGURES,
+    FIGURES_OF,
     common_text,
     difference_text,
     differences,
@@ -25,16 +29,20 @@ from mlenergy.diffusion.report.set_ups import (
 )
 from mlenergy.diffusion.results.record import ResultRecord
 from mlenergy.diffusion.results.repeats import Figure, FigureName, SetUp
+from mlenergy.diffusion.results.units import IMAGE, UNITS, VIDEO, Unit
 
 UNKNOWN = "–"
 _SHOWN_OTHERS = 5
 _SHOWN_DIFFERENCES = 12
-HEADINGS: tuple[tuple[str, FigureName], ...] = (
-    ("s/image", "seconds"),
-    ("J/image", "joules"),
-    ("GB", "memory"),
-    ("images/s", "seconds"),
-)
+Headings = tuple[tuple[str, FigureName], ...]
+
+
+def headings(unit: Unit) -> Headings:
+    """Of the columns of `figure_cells`, each with the figure whose warnings put it in doubt."""
+    each: Headings = ((f"s/{unit.name}", "seconds"), (f"J/{unit.name}", "joules"), ("GB", "memory"))
+    rate: Headings = ((f"{unit.count}/s", "seconds"),)
+    of_video: Headings = (("frames/s", "seconds"), ("s/video second", "seconds"), ("J/frame", "joules"))
+    return (*each, *rate, *(of_video if unit == VIDEO else ()))
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,19 @@ class Shown:
     def differing(self) -> list[str]:
         """Columns that tell the set-ups apart."""
         return list(self.columns) if self.columns is not None else differences(self.set_ups)
+
+    @property
+    def units(self) -> list[Unit]:
+        """Units of the set-ups: images first."""
+        return [unit for unit in UNITS if any(one.unit == unit for one in self.set_ups)] or [IMAGE]
+
+    def parts(self) -> list[Shown]:
+        """A table for each unit, in the same order of rows; what is no result stands below the last."""
+        parts = [
+            replace(self, set_ups=[one for one in self.set_ups if one.unit == unit], others=(), hidden=0)
+            for unit in self.units
+        ]
+        return [*parts[:-1], replace(parts[-1], others=self.others, hidden=self.hidden)]
 
 
 class Footnotes:
@@ -78,6 +99,13 @@ class Footnotes:
 
 def print_table(table: Shown, console: Console) -> None:
     """For a terminal or a pipe; only the table's own lines are broken to fit."""
+    for number_, part in enumerate(table.parts()):
+        if number_:
+            console.print()
+        _print_part(part, console)
+
+
+def _print_part(table: Shown, console: Console) -> None:
     notes = Footnotes()
     body = _figures_table(table, notes) if table.columns is None else _columns_table(table, notes)
     console.print(title(_heading(table)), soft_wrap=True)
@@ -89,19 +117,23 @@ def print_table(table: Shown, console: Console) -> None:
 
 
 def markdown(table: Shown) -> str:
-    """A table of Markdown, with its notes below."""
+    """A table of Markdown for each unit, with its notes below."""
+    return "\n".join(map(_markdown_part, table.parts()))
+
+
+def _markdown_part(table: Shown) -> str:
     notes = Footnotes()
     if table.columns is None:
-        headings = [*(heading for heading, _ in HEADINGS), "starts", *table.differing]
+        names = [*(heading for heading, _ in headings(table.units[0])), "starts", *table.differing]
         rows = [
             [*figure_cells(one, notes), str(len(one.starts))]
             + [text_of(value_of(one, name)) for name in table.differing]
             for one in table.set_ups
         ]
     else:
-        headings = list(table.columns)
+        names = list(table.columns)
         rows = [[_cell(one, name, notes) for name in table.columns] for one in table.set_ups]
-    lines = [headings, ["---"] * len(headings), *rows]
+    lines = [names, ["---"] * len(names), *rows]
     text = "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
     below = [f"{name} {value}" for name, value in (*notes.rows(), *_notes(table), *other_rows(table.others))]
     return text + "\n" + "".join(f"\n{markdown_text(line.strip())}  " for line in below) + "\n" * bool(below)
@@ -112,9 +144,9 @@ def csv_text(table: Shown) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     rows = _plain_rows(table)
-    headings = list(dict.fromkeys(name for row in rows for name in row)) or _plain_names(table)
-    writer.writerow(headings)
-    writer.writerows([_csv_value(row.get(name)) for name in headings] for row in rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer.writerow(names)
+    writer.writerows([_csv_value(row.get(name)) for name in names] for row in rows)
     return out.getvalue()
 
 
@@ -123,6 +155,7 @@ def json_text(table: Shown) -> str:
     content = {
         "set_ups": [
             {
+                "unit": one.unit.name,
                 **row,
                 "warnings": [{"code": code, "message": message} for code, message in one.warnings],
                 "reasons": one.reasons,
@@ -146,7 +179,7 @@ def with_interval(figure: Figure | None) -> str:
 
 def _figures_table(table: Shown, notes: Footnotes) -> Table:
     body = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, _ in HEADINGS:
+    for heading, _ in headings(table.units[0]):
         body.add_column(heading, justify="right", no_wrap=True)
     body.add_column("starts", justify="right", no_wrap=True)
     differing = table.differing
@@ -168,18 +201,25 @@ def _columns_table(table: Shown, notes: Footnotes) -> Table:
 
 
 def figure_cells(one: SetUp, notes: Footnotes) -> list[str]:
-    """Seconds, joules, gigabytes and images a second, each with the notes that put it in doubt."""
-    peak_gb = one.peak_memory_gb
-    texts = (
+    """Seconds, joules, gigabytes and outputs a second, each with the notes that put it in doubt."""
+    texts = [
         with_interval(one.seconds),
         with_interval(one.joules),
-        UNKNOWN if peak_gb is None else number(peak_gb),
-        number(one.images_per_s),
-    )
+        _known(one.peak_memory_gb),
+        number(one.outputs_per_s),
+    ]
+    if one.unit == VIDEO:
+        texts += [
+            _known(value_of(one, name)) for name in ("frames_per_s", "real_time_factor", "joules_per_frame")
+        ]
     return [
         text if text == UNKNOWN else text + notes.mark(one.doubts(figure))
-        for text, (_, figure) in zip(texts, HEADINGS, strict=True)
+        for text, (_, figure) in zip(texts, headings(one.unit), strict=True)
     ]
+
+
+def _known(value: float | None) -> str:
+    return UNKNOWN if value is None else number(value)
 
 
 def _set_up_text(one: SetUp, differing: Sequence[str]) -> str:
@@ -193,6 +233,9 @@ _DOUBTED_BY: Mapping[str, FigureName] = {  # first word of a figure's name
     "joules": "joules",
     "peak": "memory",
     "images": "seconds",
+    "videos": "seconds",
+    "frames": "seconds",
+    "real": "seconds",
 }
 
 
@@ -205,13 +248,13 @@ def _cell(one: SetUp, name: str, notes: Footnotes) -> str:
     return text + (notes.mark(one.doubts(figure)) if figure is not None else "")
 
 
-def _plain_names(table: Shown) -> list[str]:
-    return list(table.columns) if table.columns is not None else [*FIGURES, *table.differing, "warning_codes"]
-
-
 def _plain_rows(table: Shown) -> list[dict[str, Any]]:
-    names = _plain_names(table)
-    return [{name: value_of(one, name) for name in names} for one in table.set_ups]
+    """Values by name; of a table without own columns those of each set-up's own unit."""
+    more = [*table.differing, "warning_codes"]
+    return [
+        {name: value_of(one, name) for name in table.columns or (*FIGURES_OF[one.unit], *more)}
+        for one in table.set_ups
+    ]
 
 
 def _heading(table: Shown) -> str:
@@ -236,9 +279,10 @@ def _notes(table: Shown) -> list[tuple[str, str]]:
     apart = sum(len({start.hostnames for start in one.starts}) > 1 for one in table.set_ups)
     if apart:
         rows.append(("hosts", f"the starts of {apart} of {all_} set-ups ran on different hosts"))
-    missing = sum((start.images_missing_count or 0) > 0 for one in table.set_ups for start in one.starts)
+    missing = sum((start.outputs_missing_count or 0) > 0 for one in table.set_ups for start in one.starts)
     if missing:
-        rows.append(("images", f"of {missing:,} results some images are not in their folder"))
+        what = table.units[0].count
+        rows.append((what, f"of {missing:,} results some {what} are not in their folder"))
     if table.hidden:
         rows.append(("", f"and {table.hidden:,} more set-ups"))
     return rows

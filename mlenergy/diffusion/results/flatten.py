@@ -16,8 +16,8 @@ from mlenergy.diffusion.results.setup import (
     settings_of,
     versions_of,
 )
+from mlenergy.diffusion.results.units import SCHEMA_VERSIONS, VIDEO, Unit, unit_of
 
-NEWEST_READ = 1  # schema version
 _NEEDED = ("model_id", "completed", "generation_time")  # of every version
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -28,6 +28,7 @@ _TEXTS = ("engine", "device", "device_name", "dtype", "dataset")  # of `configur
 _NUMBERS = ("guidance_scale", "power_limit_w")
 _COUNTS = (
     *("batch_size", "width_px", "height_px", "steps", "max_sequence_length", "seed"),
+    *("num_frames", "fps"),
     *("warmup_iters", "benchmark_iters"),
 )
 _DEGREES = ("ulysses", "ring", "cfg", "data", "pipefusion", "tensor")
@@ -123,16 +124,18 @@ def flatten(content: Any) -> dict[str, Any]:
         NotAResultError: the content is of another program, of a later version, or cannot be.
     """
     check_is_result(content)
-    top = _Part(content)
+    top, unit = _Part(content), unit_of(content)
     plan, environment = top.part("configuration"), top.part("environment")
     return {
         "schema_version": top.integer("schema_version") or 0,
         "schema_minor_version": top.integer("schema_minor_version") or 0,
         "date": top.text("date"),
         **_what_ran(top, plan),
+        "unit": unit.name,
         **_where_it_ran(top, environment),
-        **_times(top),
-        **_energy(top),
+        **_times(top, unit),
+        **_energy(top, unit),
+        **(_video_figures(top) if unit == VIDEO else {}),
         **_other_figures(top),
         **_warnings(top),
         "setup_digest": digest(settings_of(content)),
@@ -149,11 +152,16 @@ def check_is_result(content: Any) -> None:
     if not isinstance(content, Mapping):
         raise NotAResultError("foreign", "not a result: its JSON is no object")
     version = content.get("schema_version", 0)
-    if isinstance(version, int) and not isinstance(version, bool) and version > NEWEST_READ:
-        newer = f"has schema version {version}, this program reads up to {NEWEST_READ}; use a newer one"
+    if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSIONS[-1]:
+        most = SCHEMA_VERSIONS[-1]
+        newer = f"has schema version {version}, this program reads up to {most}; use a newer one"
         raise NotAResultError("newer", newer)
+    if version in SCHEMA_VERSIONS and version != unit_of(content).schema_version:
+        raise NotAResultError(
+            "foreign", f"not a result: version {version} with unit {content.get('unit')!r:.40}"
+        )
     lacking = [key for key in _NEEDED if key not in content]
-    if lacking or version not in (0, NEWEST_READ) or isinstance(version, bool):
+    if lacking or version not in (0, *SCHEMA_VERSIONS) or isinstance(version, bool):
         which = f"it lacks {', '.join(lacking)}" if lacking else f"its schema_version is {version!r:.40}"
         raise NotAResultError("foreign", f"not a result of this program: {which}")
 
@@ -164,7 +172,8 @@ def _what_ran(top: _Part, plan: _Part) -> dict[str, Any]:
     settings |= {name: plan.number(name) for name in _NUMBERS}
     settings |= {name: plan.integer(name) for name in _COUNTS}
     settings["batch_size"] = settings["batch_size"] or top.integer("batch_size")
-    settings["task"] = top.text("task") or plan.text("task") or "text-to-image"
+    made = f"text-to-{unit_of(top._values).name}"
+    settings["task"] = top.text("task") or plan.text("task") or made
     return {
         **settings,
         "model_id": top.text("model_id"),
@@ -209,47 +218,65 @@ def _where_it_ran(top: _Part, environment: _Part) -> dict[str, Any]:
     }
 
 
-def _times(top: _Part) -> dict[str, Any]:
-    images, total_s = top.integer("completed"), top.number("generation_time")
-    if not images or images < 0 or not total_s or total_s < 0:
-        raise NotAResultError("broken", f"{images} images in {total_s} s cannot be")
-    of_image = top.part("statistics").part("time_per_image_s")
-    half = of_image.number("ci95_half_width", least=0)
-    reason = of_image.text("ci95_reason") if of_image else _NOT_IN_THE_RESULT
+def _times(top: _Part, unit: Unit) -> dict[str, Any]:
+    count, total_s = top.integer("completed"), top.number("generation_time")
+    if not count or count < 0 or not total_s or total_s < 0:
+        raise NotAResultError("broken", f"{count} {unit.count} in {total_s} s cannot be")
+    each = top.part("statistics").part(unit.time)
+    half = each.number("ci95_half_width", least=0)
+    reason = each.text("ci95_reason") if each else _NOT_IN_THE_RESULT
     loads = [rank.number("load_s", least=0) for rank in top.parts("load")]
-    iterations = of_image.integer("count") or len(top.parts("iterations")) or None
+    iterations = each.integer("count") or len(top.parts("iterations")) or None
     return {
-        "images_count": images,
+        f"{unit.count}_count": count,
         "iterations_count": iterations,
         "generation_time_s": total_s,
-        "throughput_images_per_s": images / total_s,
-        "time_per_image_mean_s": total_s / images,
-        "time_per_image_stdev_s": of_image.number("standard_deviation", least=0),
-        "time_per_image_min_s": of_image.number("minimum", least=0),
-        "time_per_image_max_s": of_image.number("maximum", least=0),
-        "time_per_image_ci95_half_s": half,
+        f"throughput_{unit.count}_per_s": count / total_s,
+        f"time_per_{unit.name}_mean_s": total_s / count,
+        f"time_per_{unit.name}_stdev_s": each.number("standard_deviation", least=0),
+        f"time_per_{unit.name}_min_s": each.number("minimum", least=0),
+        f"time_per_{unit.name}_max_s": each.number("maximum", least=0),
+        f"time_per_{unit.name}_ci95_half_s": half,
         "time_interval_reason": None if half is not None else reason or _NOT_IN_THE_RESULT,
         "first_call_s": top.number("first_call_s", least=0),
         "load_s": max((s for s in loads if s is not None), default=None),
     }
 
 
-def _energy(top: _Part) -> dict[str, Any]:
-    measured, of_image = top.part("energy_measurement"), top.part("statistics").part("energy_per_image_j")
-    total_j, images = top.number("total_energy_j", least=0), top.integer("completed") or 1
+def _energy(top: _Part, unit: Unit) -> dict[str, Any]:
+    measured, each = top.part("energy_measurement"), top.part("statistics").part(unit.energy)
+    total_j, count = top.number("total_energy_j", least=0), top.integer("completed") or 1
     reason: str | None = measured.text("reason") or _NOT_IN_THE_RESULT
-    if total_j == 0:  # no image is made for nothing
+    if total_j == 0:  # nothing is made for nothing
         total_j, reason = None, "the energy counter did not move: its period is longer than the windows"
     known = total_j is not None
     return {
         "energy_total_j": total_j,
-        "energy_per_image_mean_j": None if total_j is None else total_j / images,
-        "energy_per_image_stdev_j": of_image.number("standard_deviation", least=0) if known else None,
-        "energy_per_image_ci95_half_j": of_image.number("ci95_half_width", least=0) if known else None,
+        f"energy_per_{unit.name}_mean_j": None if total_j is None else total_j / count,
+        f"energy_per_{unit.name}_stdev_j": each.number("standard_deviation", least=0) if known else None,
+        f"energy_per_{unit.name}_ci95_half_j": each.number("ci95_half_width", least=0) if known else None,
         "energy_source": measured.text("energy_source"),
         "energy_reason": None if known else reason,
         "mean_power_w": measured.number("mean_power_w") if known else None,
         "cpu_package_energy_j": measured.number("cpu_package_j"),
+    }
+
+
+def _video_figures(top: _Part) -> dict[str, Any]:
+    """Per frame and per second of video, computed anew from the counts, seconds and joules."""
+    plan, count, total_s = top.part("configuration"), top.integer("completed"), top.number("generation_time")
+    frames, rate = plan.integer("num_frames"), plan.integer("fps")
+    if not frames or frames < 0 or not rate or rate < 0:
+        raise NotAResultError("broken", f"videos of {frames} frames at {rate} frames per second cannot be")
+    assert count and total_s  # _times has seen to that
+    total_j, length_s = top.number("total_energy_j", least=0) or None, frames / rate
+    return {
+        "video_length_s": length_s,
+        "throughput_frames_per_s": count * frames / total_s,
+        "video_seconds_per_s": count * length_s / total_s,
+        "real_time_factor": total_s / (count * length_s),
+        "energy_per_frame_j": None if total_j is None else total_j / (count * frames),
+        "energy_per_video_second_j": None if total_j is None else total_j / (count * length_s),
     }
 
 

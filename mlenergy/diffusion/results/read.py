@@ -131,7 +131,7 @@ def load_result(file: Path, folder: str | None = None) -> Loaded:
         content = _json_of(file, stamp.st_size)
         if file.name != "results.json":
             return Loaded(ResultRecord(**place, **_without_result(content)), None)
-        columns = flatten(content) | _image_counts(file.parent, content)
+        columns = flatten(content) | _file_counts(file.parent, content)
         state, reason = _state_of(content)
     except NotAResultError as error:
         return Loaded(ResultRecord(**place, state=cast(State, error.state), reason=error.reason), None)
@@ -186,13 +186,13 @@ def _state_of(content: Mapping[str, Any]) -> tuple[State, str | None]:
     return "complete", None
 
 
-def _image_counts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def _file_counts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Files that a result names, and how many of them are not there."""
-    images, key = content.get("generation_results"), unit_of(content).file
+    outputs, unit = content.get("generation_results"), unit_of(content)
     names = [
-        image[key]
-        for image in (images if isinstance(images, list) else [])
-        if isinstance(image, dict) and isinstance(image.get(key), str)
+        output[unit.file]
+        for output in (outputs if isinstance(outputs, list) else [])
+        if isinstance(output, dict) and isinstance(output.get(unit.file), str)
     ]
     present: dict[str, set[str]] = {}
     missing = 0
@@ -201,7 +201,7 @@ def _image_counts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         if parent not in present:
             present[parent] = _names_in(folder, parent)
         missing += own not in present[parent]
-    return {"images_saved_count": len(names), "images_missing_count": missing}
+    return {f"{unit.count}_saved_count": len(names), f"{unit.count}_missing_count": missing}
 
 
 def _names_in(folder: Path, parent: str) -> set[str]:

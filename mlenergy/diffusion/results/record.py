@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mlenergy.diffusion.results.units import UNITS, Unit
+
 # complete: its figures may be used; every other state has a reason and no figures.
 State = Literal[
     "complete",
@@ -29,7 +31,8 @@ class ResultRecord:
     """A result, or the reason why a file or folder is none. None is not known; the `_reason` says why.
 
     Units are in the names. `_mean`, `_stdev`, `_min` and `_max` are over the measured iterations, the
-    standard deviation being that of the sample (n - 1).
+    standard deviation being that of the sample (n - 1). Images and videos have columns of their own; those of
+    the other are None, and `time_mean_s`, `energy_mean_j` and their like are of whichever was generated.
     """
 
     folder: str  # relative to the folder that was searched, with `/`
@@ -46,6 +49,7 @@ class ResultRecord:
     setup_digest: str | None = None
     platform_digest: str | None = None
     task: str | None = None
+    unit: str | None = None  # what the figures count: image or video
     model_id: str | None = None
     family: str | None = None
     pipeline_class: str | None = None
@@ -67,6 +71,9 @@ class ResultRecord:
     batch_size: int | None = None
     width_px: int | None = None
     height_px: int | None = None
+    num_frames: int | None = None  # of a video
+    fps: int | None = None  # frames per second of a video
+    video_length_s: float | None = None  # num_frames / fps
     steps: int | None = None
     guidance_scale: float | None = None
     max_sequence_length: int | None = None
@@ -108,10 +115,25 @@ class ResultRecord:
     time_per_image_max_s: float | None = None
     time_per_image_ci95_half_s: float | None = None
     time_interval_reason: str | None = None
+    videos_count: int | None = None
+    throughput_videos_per_s: float | None = None
+    time_per_video_mean_s: float | None = None
+    time_per_video_stdev_s: float | None = None
+    time_per_video_min_s: float | None = None
+    time_per_video_max_s: float | None = None
+    time_per_video_ci95_half_s: float | None = None
+    throughput_frames_per_s: float | None = None
+    video_seconds_per_s: float | None = None  # seconds of video made in a second
+    real_time_factor: float | None = None  # seconds that one second of video takes
     energy_total_j: float | None = None
     energy_per_image_mean_j: float | None = None
     energy_per_image_stdev_j: float | None = None
     energy_per_image_ci95_half_j: float | None = None
+    energy_per_video_mean_j: float | None = None
+    energy_per_video_stdev_j: float | None = None
+    energy_per_video_ci95_half_j: float | None = None
+    energy_per_frame_j: float | None = None
+    energy_per_video_second_j: float | None = None
     energy_source: str | None = None
     energy_reason: str | None = None
     mean_power_w: float | None = None
@@ -141,11 +163,66 @@ class ResultRecord:
     warning_messages: str | None = None  # one a line, in the same order
     images_saved_count: int | None = None  # files that the result names
     images_missing_count: int | None = None  # of these, those that are not there
+    videos_saved_count: int | None = None
+    videos_missing_count: int | None = None
 
     # The file when it was read; equal stamps, equal content.
     source_bytes: int | None = None
     source_mtime_ns: int | None = None
     source_ctime_ns: int | None = None
+
+    @property
+    def counted(self) -> Unit:
+        """The unit of its figures; that of images where there is no result."""
+        return next((unit for unit in UNITS if unit.name == self.unit), UNITS[0])
+
+    @property
+    def outputs_count(self) -> int | None:
+        """Images or videos of the measured iterations."""
+        return self._count("{unit}s_count")
+
+    @property
+    def outputs_missing_count(self) -> int | None:
+        """Files of images or videos that the result names and that are not there."""
+        return self._count("{unit}s_missing_count")
+
+    @property
+    def throughput_per_s(self) -> float | None:
+        """Images or videos per second."""
+        return self._of_unit("throughput_{unit}s_per_s")
+
+    @property
+    def time_mean_s(self) -> float | None:
+        """Mean seconds per image or video."""
+        return self._of_unit("time_per_{unit}_mean_s")
+
+    @property
+    def time_stdev_s(self) -> float | None:
+        """Standard deviation of the seconds per image or video over the iterations."""
+        return self._of_unit("time_per_{unit}_stdev_s")
+
+    @property
+    def time_range_s(self) -> tuple[float | None, float | None]:
+        """The least and the most seconds per image or video of an iteration."""
+        return self._of_unit("time_per_{unit}_min_s"), self._of_unit("time_per_{unit}_max_s")
+
+    @property
+    def energy_mean_j(self) -> float | None:
+        """Mean joules per image or video."""
+        return self._of_unit("energy_per_{unit}_mean_j")
+
+    @property
+    def energy_stdev_j(self) -> float | None:
+        """Standard deviation of the joules per image or video over the iterations."""
+        return self._of_unit("energy_per_{unit}_stdev_j")
+
+    def _of_unit(self, column: str) -> float | None:
+        value: float | None = getattr(self, column.format(unit=self.counted.name))
+        return value
+
+    def _count(self, column: str) -> int | None:
+        value: int | None = getattr(self, column.format(unit=self.counted.name))
+        return value
 
     @property
     def path(self) -> str:

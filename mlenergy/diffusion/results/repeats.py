@@ -18,6 +18,7 @@ from mlenergy.diffusion.measure.starts import (
     scatter_of,
 )
 from mlenergy.diffusion.results.record import ResultRecord
+from mlenergy.diffusion.results.units import Unit
 
 FigureName = Literal["seconds", "joules", "memory"]
 _ALL: tuple[FigureName, ...] = ("seconds", "joules", "memory")
@@ -50,6 +51,11 @@ class SetUp:
         """A result of it; what makes it a set-up is equal in all of them."""
         return self.starts[0]
 
+    @property
+    def unit(self) -> Unit:
+        """What its figures count, equal in all of its results."""
+        return self.first.counted
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Settings by name."""
@@ -67,28 +73,28 @@ class SetUp:
 
     @cached_property
     def seconds(self) -> Figure:
-        """Seconds an image."""
-        return Figure([_summary(s, s.time_per_image_mean_s, s.time_per_image_stdev_s) for s in self.starts])
+        """Seconds per image or video."""
+        return Figure([_summary(s, s.time_mean_s, s.time_stdev_s) for s in self.starts])
 
     @cached_property
     def joules(self) -> Figure | None:
-        """Joules of all GPUs an image; None where a start has none."""
-        known = [one for one in self.starts if one.energy_per_image_mean_j is not None]
+        """Joules of all GPUs per image or video; None where a start has none."""
+        known = [one for one in self.starts if one.energy_mean_j is not None]
         if len(known) < len(self.starts):
             return None
-        return Figure([_summary(s, s.energy_per_image_mean_j, s.energy_per_image_stdev_j) for s in known])
+        return Figure([_summary(s, s.energy_mean_j, s.energy_stdev_j) for s in known])
 
     @property
-    def images_per_s(self) -> float:
-        """Images a second: the inverse of the seconds an image."""
+    def outputs_per_s(self) -> float:
+        """Images or videos per second: the inverse of the seconds per one."""
         return 1 / self.seconds.mean
 
     @property
     def iteration_stdev_s(self) -> float | None:
-        """Standard deviation (n - 1) of the seconds an image over all iterations of all starts."""
+        """Standard deviation (n - 1) of the seconds per image or video over all iterations of all starts."""
         counts = [one.iterations_count or 1 for one in self.starts]
-        means = [one.time_per_image_mean_s or 0.0 for one in self.starts]
-        stdevs = [one.time_per_image_stdev_s for one in self.starts]
+        means = [one.time_mean_s or 0.0 for one in self.starts]
+        stdevs = [one.time_stdev_s for one in self.starts]
         if sum(counts) < 2 or any(s is None and n > 1 for s, n in zip(stdevs, counts, strict=True)):
             return None
         mean = math.fsum(n * m for n, m in zip(counts, means, strict=True)) / sum(counts)
@@ -100,8 +106,8 @@ class SetUp:
 
     @property
     def iteration_range_s(self) -> tuple[float, float] | None:
-        """The least and the most seconds an image of any iteration of any start."""
-        ends = [(one.time_per_image_min_s, one.time_per_image_max_s) for one in self.starts]
+        """The least and the most seconds per image or video of any iteration of any start."""
+        ends = [one.time_range_s for one in self.starts]
         low = [least for least, _ in ends if least is not None]
         high = [most for _, most in ends if most is not None]
         return (min(low), max(high)) if len(low) == len(high) == len(ends) else None

@@ -56,6 +56,11 @@ class Unit:
         """Key of an output's file, relative to the result folder."""
         return self.name
 
+    @property
+    def each(self) -> str:
+        """One of them in a text: an image, a video."""
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+
     def counted(self, number: int) -> str:
         """A number of outputs in words: 1 image, 4 videos."""
         return f"{number} {self.name if number == 1 else self.count}"

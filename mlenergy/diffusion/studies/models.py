@@ -264,7 +264,7 @@ def _row(one: _Chosen, cell: Cell, outcome: Outcome) -> dict[str, Value]:
         "size": f"{plan['width_px']}x{plan['height_px']}",
         "steps": plan["steps"],
         "images": len(_run_content(cell)["generation_results"]),
-        "images_per_s": Measured(set_up.images_per_s),
+        "images_per_s": Measured(set_up.outputs_per_s),
     }
 
 
