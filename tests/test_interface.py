@@ -16,7 +16,7 @@ import mlenergy.diffusion.benchmark as module
 from mlenergy.diffusion import benchmark as through_the_package
 from mlenergy.diffusion import interface
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
-from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.config.workloads import TextToImage, TextToVideo
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.interface import argv_of, benchmark, load_results
 
@@ -77,9 +77,38 @@ def test_options_are_those_of_the_command_line() -> None:
     assert (args.workload.model_id, args.workload.batch_size, args.workload.seed) == ("tiny/flux", 4, 42)
 
 
+@pytest.mark.parametrize(
+    ("model_id", "options", "workload"),
+    [
+        ("tiny/wan", {}, "text-to-video"),
+        ("someone/a-video-model", {"num_frames": 9}, "text-to-video"),
+        ("someone/a-video-model", {"workload": "text-to-video"}, "text-to-video"),
+        ("someone/a-model", {"height": 64}, "text-to-image"),
+    ],
+)
+def test_the_workload_is_that_of_the_model_or_of_the_options(
+    model_id: str, options: Any, workload: str
+) -> None:
+    assert f"workload:{workload}" in argv_of(model_id, options)
+
+
+def test_figures_of_videos_and_those_of_images_are_apart(tmp_path: Path) -> None:
+    made = interface.Result(tmp_path, result((8.0, 12.0), (6000.0, 4000.0), video=True, images=True))
+    assert (made.seconds_per_video, made.joules_per_video) == pytest.approx((2.5, 1250))
+    assert (made.videos_per_second, made.frames_per_second) == pytest.approx((0.4, 0.4 * 81))
+    assert made.real_time_factor == pytest.approx(2.5 * 16 / 81)
+    assert made.joules_per_frame == pytest.approx(1250 / 81)
+    assert made.videos[0] == tmp_path / "video_outputs/0.mp4" and len(made.videos) == 8
+    for name in ("seconds_per_image", "joules_per_image", "images_per_second", "images"):
+        with pytest.raises(AttributeError, match="this run made videos; it has no figures of images"):
+            getattr(made, name)
+    with pytest.raises(AttributeError, match="this run made images"):
+        _ = interface.Result(tmp_path, result()).seconds_per_video
+
+
 def test_no_option_of_the_run_has_the_name_of_one_of_the_workload() -> None:
     of_run = {one.name for one in dataclasses.fields(BenchmarkArgs)}
-    assert not of_run & {one.name for one in dataclasses.fields(TextToImage)}
+    assert not of_run & {one.name for kind in (TextToImage, TextToVideo) for one in dataclasses.fields(kind)}
 
 
 def test_every_state_has_a_row(tmp_path: Path) -> None:

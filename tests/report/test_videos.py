@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict
 
-import jsonschema
 import pytest
 from result_folders import result, save
 
@@ -100,9 +98,6 @@ def test_the_index_knows_both(runs):
     assert rows["video"]["time_per_video_mean_s"] == pytest.approx(2.5)
     assert rows["video"]["time_per_image_mean_s"] is rows["image"]["time_per_video_mean_s"] is None
     assert rows["image"]["time_per_image_mean_s"] == pytest.approx(2.1)
-    assert [asdict(one) for one in collect(["runs"]).results] == [
-        {**row, "folder": f"runs/{row['folder']}"} for row in read_index(runs / "index.parquet")
-    ]
 
 
 def test_a_table_for_images_and_one_for_videos(runs, capsys):
@@ -112,7 +107,7 @@ def test_a_table_for_images_and_one_for_videos(runs, capsys):
     assert "s/video" in videos and "image" not in videos
     assert "832x480, 81 frames, 16 fps, 50 steps" in videos
     heading, row = videos.splitlines()[1:3]
-    assert heading.split("  ")[0] == "s/video" and "frames/s" in heading and "J/frame" in heading
+    assert heading.split()[0] == "s/video" and "frames/s" in heading and "J/frame" in heading
     assert [float(cell.split(" ±")[0]) for cell in row.replace(",", "").split("  ") if cell.strip()][2:7] == [
         34,
         0.4,

@@ -1,5 +1,6 @@
 """What was measured reaches results.json whole, with the units it says, and as its schema promises."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from result_folders import result as result_of
 from result_samples import (
     ENVIRONMENT,
     NO_GPU,
@@ -284,10 +286,33 @@ def test_fewer_prompts_than_images_are_a_warning(in_set, codes):
     assert all("16 images were made of 15 prompts" in one["message"] for one in found)
 
 
-def test_every_key_is_explained():
+def test_a_result_of_videos_is_valid_and_its_schema_that_of_images_with_other_names():
+    folder = resources.files("mlenergy.diffusion") / "schema"
+    schema_of_videos = json.loads((folder / "results-v2.json").read_text(encoding="utf-8"))
+    spec = importlib.util.spec_from_file_location(
+        "schema_v2", Path(__file__).parents[2] / "scripts/schema_v2.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert schema_of_videos == script.schema(), "scripts/schema_v2.py writes it"
+    validator = jsonschema.Draft202012Validator(schema_of_videos)
+    on_gpus, on_cpu = (result_of(video=True, **one) for one in ({"joules": (9.0, 9.0)}, {"on_cpu": True}))
+    for found in (on_gpus, on_cpu):
+        validator.validate(as_read_back(found))
+    for key in ("unit", "num_frames", "throughput_frames_per_sec", "avg_time_per_video"):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate({name: value for name, value in as_read_back(on_cpu).items() if name != key})
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate(as_read_back(result_of()))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_every_key_is_explained(version):
     """A key that is in the schema but not in the documentation is a number that nobody can quote."""
     text = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
-    schema_text = (resources.files("mlenergy.diffusion") / "schema" / "results-v1.json").read_text("utf-8")
+    schema_text = (resources.files("mlenergy.diffusion") / "schema" / f"results-v{version}.json").read_text(
+        "utf-8"
+    )
 
     def keys(node):
         if isinstance(node, dict):

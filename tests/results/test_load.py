@@ -144,7 +144,7 @@ WHOLE = result()
         ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "broken", "not whole JSON"),
         ("[]", "foreign", "its JSON is no object"),
         ('{"name": "other"}', "foreign", "it lacks model_id, completed, generation_time"),
-        ({**WHOLE, "schema_version": 2}, "newer", "has schema version 2, this program reads up to 1"),
+        ({**WHOLE, "schema_version": 3}, "newer", "has schema version 3, this program reads up to 2"),
         ({**WHOLE, "schema_version": "one"}, "foreign", "its schema_version is 'one'"),
         ({**WHOLE, "schema_version": True}, "foreign", "its schema_version is True"),
         ({**WHOLE, "completed": 0}, "broken", "0 images in"),

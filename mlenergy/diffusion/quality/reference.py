@@ -48,6 +48,8 @@ def find_reference(
         UserError: no result with images is there, it is of another model, size, prompt or seed, or its own
             optimizations are not known to have acted.
     """
+    if plan.makes_video:
+        raise UserError("--reference compares images, and this is text to video; leave it out")
     if not plan.save_images:
         raise UserError("--reference compares images; leave --no_save_images out")
     if result is None:

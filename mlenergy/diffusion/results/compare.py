@@ -31,6 +31,8 @@ def compare_finished(paths: RunPaths, plan: Plan, reference: Path) -> dict[str, 
         UserError: the reference does not fit, or images of this run were not saved, are no longer there or
             are no longer those that it made.
     """
+    if plan.makes_video:
+        raise UserError("--reference compares images, and this is text to video; leave it out")
     result = read_result(paths.results)
     if result is None:
         raise UserError(f"{paths.results} is gone; run again")
@@ -42,7 +44,7 @@ def compare_finished(paths: RunPaths, plan: Plan, reference: Path) -> dict[str, 
             f"{paths.folder} cannot be compared: {changed[0]}; --overwrite_results measures again"
         )
     entries = result["generation_results"]
-    files = [paths.folder / entry["image"] for entry in entries if entry["image"] is not None]
+    files = [paths.folder / entry["image"] for entry in entries if entry.get("image") is not None]
     if len(files) < len(entries):
         raise UserError(
             f"{paths.folder} cannot be compared: its images were not saved; --overwrite_results without "
