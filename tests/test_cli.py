@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 MLENERGY = str(Path(sys.executable).with_name("mlenergy"))
 BENCHMARK = [sys.executable, "-m", "mlenergy.diffusion.benchmark"]
 TINY = ["--workload.model_id", "tiny/flux"]
-RUN_GROUPS = ["general", "parallelism", "measuring", "optimization", "output", "workload"]
+RUN_GROUPS = ["general", "parallelism", "measuring", "compilation", "optimization", "output", "workload"]
 SCREENFUL = 55
 
 
@@ -82,7 +82,7 @@ def test_help_of_a_run_shows_its_options_in_groups_and_the_workloads_under_them(
     }
     assert "--ulysses_degree" in options["parallelism"]
     assert "--benchmark_iters" in options["measuring"]
-    assert "--use_torch_compile" in options["optimization"]
+    assert "--use_torch_compile" in options["compilation"]
     assert "--no_save_images" in options["output"]
     assert "--workload.model_id" in options["workload"]
     assert not [word for words in options.values() for word in words if "-" in word.lstrip("-")]

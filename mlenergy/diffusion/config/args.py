@@ -108,10 +108,10 @@ class MeasuringOptions:
     Default: the limit is left as it is."""
 
 
-@option_group("optimization")
+@option_group("compilation")
 @dataclass(frozen=True, kw_only=True)
-class OptimizationOptions:
-    """Options that make a run faster or smaller. Lossy ones change the image by more than rounding."""
+class CompilationOptions:
+    """Compilation by torch.compile, and its settings."""
 
     use_torch_compile: bool = False
     """Compile the denoiser by torch.compile. The time that compiling takes is reported separately."""
@@ -139,6 +139,13 @@ class OptimizationOptions:
     compile_cache: bool = True
     """Keep compiled code in ~/.cache/mlenergy/compiled for later runs; off: compile everything anew, for a
     compile time that no earlier run has shortened."""
+
+
+@option_group("optimization")
+@dataclass(frozen=True, kw_only=True)
+class OptimizationOptions:
+    """Options that make a run faster or smaller. Lossy ones change the image by more than rounding."""
+
     fuse_qkv: bool = False
     """Compute the denoiser's queries, keys and values by one matrix product a layer instead of three."""
     vae_channels_last: bool = False
@@ -211,7 +218,14 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
-class BenchmarkArgs(OutputOptions, OptimizationOptions, MeasuringOptions, ParallelismOptions, GeneralOptions):
+class BenchmarkArgs(
+    OutputOptions,
+    OptimizationOptions,
+    CompilationOptions,
+    MeasuringOptions,
+    ParallelismOptions,
+    GeneralOptions,
+):
     """Measure seconds, joules and gigabytes per generated image."""
 
     workload: Annotated[Workload, tyro.conf.arg(help="What is generated.")]
