@@ -48,7 +48,7 @@ def _cells(spec: ModelSpec) -> list[str]:
         spec.model_id,
         spec.family.name,
         f"{spec.parameters / 1e9:.2f} B" if spec.parameters else "-",
-        f"{spec.default_height_px}x{spec.default_width_px}",
+        _size(spec),
         str(spec.default_steps),
         "none" if spec.default_guidance_scale is None else f"{spec.default_guidance_scale:g}",
         spec.default_dtype,
@@ -61,14 +61,24 @@ def _cells(spec: ModelSpec) -> list[str]:
     ]
 
 
+def _size(spec: ModelSpec) -> str:
+    size = f"{spec.default_width_px}x{spec.default_height_px}"
+    if spec.default_num_frames is None:
+        return size
+    return f"{size}\n{spec.default_num_frames} frames, {spec.default_fps} fps"
+
+
 def _as_dict(spec: ModelSpec) -> dict[str, Any]:
     return {
         "model_id": spec.model_id,
         "family": spec.family.name,
         "pipeline_class": spec.family.pipeline_class,
         "parameters": spec.parameters,
+        "output": spec.family.output,
         "height_px": spec.default_height_px,
         "width_px": spec.default_width_px,
+        "num_frames": spec.default_num_frames,
+        "fps": spec.default_fps,
         "inference_steps": spec.default_steps,
         "guidance": spec.guidance,
         "condition": spec.family.condition,
