@@ -43,7 +43,7 @@ NOT_IMPORTED = ("engines.xdit", "_process", "__main__", "executors.start", "diff
 # Read as a library is imported, or before: a process that wants other ones has to be started.
 READ_EARLY = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "PYTHON", "TORCHINDUCTOR_", "TORCH_LOGS", "XFUSER_")
 # Begin alike, but are read each time that they are needed. torch sets the second one as it first compiles.
-READ_LATE = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")
+READ_LATE = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR", "HF_TOKEN")
 
 
 def main(path: str) -> None:
@@ -227,8 +227,9 @@ def run(words: list[str]) -> None:
     elif words[0] == "-m":
         sys.path.insert(0, str(Path.cwd()))
         sys.argv = words[1:]
-        sys.modules.pop(words[1], None)
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        entry = f"{words[1]}.__main__" if words[1] == "mlenergy.diffusion" else words[1]
+        sys.modules.pop(entry, None)
+        runpy.run_module(entry, run_name="__main__", alter_sys=True)
     else:
         sys.path.insert(0, str(Path(words[0]).resolve().parent))
         sys.argv = words

@@ -26,7 +26,7 @@ from typing import Any
 LENGTH = struct.Struct("!Q")
 SOCKET = "FORK_SERVER"  # environment variable; its absence makes all starts real
 _REAL = subprocess.Popen
-_MODULES = ("mlenergy.diffusion.", "torch.distributed.run")
+_MODULES = ("mlenergy.diffusion", "torch.distributed.run")
 _CONSOLE = str(Path(sys.executable).with_name("mlenergy"))
 _SUPPORT = str(Path(__file__).parent)
 _START_LIMIT_S = 120

@@ -72,9 +72,12 @@ def test_a_mistake_then_fixed_then_skipped(sweep_file: Callable[[str], Path]) ->
     assert "does not divide" in Path("sweep/sweep.log").read_text()
 
 
-def test_a_stopped_sweep_goes_on(sweep_file: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("popen", [forked.Popen, pytest.param(subprocess.Popen, marks=pytest.mark.full)])
+def test_a_stopped_sweep_goes_on(
+    sweep_file: Callable[[str], Path], popen: type[subprocess.Popen[bytes]]
+) -> None:
     file = sweep_file(f"folder: sweep\ncommon: {COMMON}\nlist: [{{benchmark_iters: 2000}}]")
-    process = subprocess.Popen([MLENERGY, "sweep", file], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = popen([MLENERGY, "sweep", file], env={**os.environ, "OMP_NUM_THREADS": "1"})
     limit = time.monotonic() + 120
     while "measured 1/" not in "".join(log.read_text() for log in Path("sweep/logs").glob("*.log")):
         assert time.monotonic() < limit
@@ -86,7 +89,7 @@ def test_a_stopped_sweep_goes_on(sweep_file: Callable[[str], Path]) -> None:
     [entry] = Ledger.load(Path("sweep/state.json")).entries.values()
     assert (entry.state, entry.attempts) == ("interrupted", 1)
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert str(file.parent) not in listed
+    assert str(file.parent) not in listed + str(list(forked.running().values()))
     assert "--benchmark_iters 2000" in _sweep(str(file), "--print").stdout
 
 

@@ -77,7 +77,7 @@ def test_the_loss_falls_and_everything_is_on_record(trained):
     assert record["peak_memory_bytes"] is None and "allocator" in record["peak_memory_reason"]
     assert record["environment"]["versions"]["peft"]
     assert record["dataset"]["images"] == 4
-    assert "torch" in (out / "log.txt").read_text() and not errors(done)
+    assert "zeus" in (out / "log.txt").read_text() and not errors(done)
     assert f"loss           {sum(losses[:1]):.4f} over the first tenth" in done.stdout
 
 

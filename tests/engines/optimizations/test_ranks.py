@@ -68,12 +68,12 @@ CASES = {
 }
 
 
-# Compiling takes ten seconds a case and rank: make test takes xfuser's attention, and the one that is routed.
-QUICK = [
-    name
-    for name in CASES
-    if "compile" not in name or name in ("compile-ulysses-xdit", "compile-ulysses-routed")
-]
+# Code takes ten seconds a case and rank: make test traces xfuser's attention, and the one that is routed.
+CASES |= {
+    name.replace("compile", "traced"): {**CASES[name], "traced_only": True}
+    for name in ("compile-ulysses-xdit", "compile-ulysses-routed")
+}
+QUICK = [name for name in CASES if "compile" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_two_ranks_make_the_image_of_one(found, rank_case):
     assert found[rank_case]["worst"] < limit
     for effects in found[rank_case]["effects"]:
         assert effects["attention"]["kernels"]
-        if rank_case.startswith("compile"):
+        if rank_case.startswith(("compile", "traced")):
             assert effects["compile"]["graphs"] >= 1
 
 

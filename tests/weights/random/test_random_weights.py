@@ -10,6 +10,7 @@ import torch
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.architectures.reader import architecture_ids
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline, start_report
 
 FLUX = "black-forest-labs/FLUX.1-dev"
@@ -32,7 +33,7 @@ QUICK |= {(SIGMA, torch.bfloat16), (SDXL, torch.bfloat16), (QWEN, torch.bfloat16
     [
         pytest.param(name, dtype, marks=() if (name, dtype) in QUICK else pytest.mark.full)
         for name, dtype in (
-            *((name, torch.float32) for name in architecture_ids()),
+            *((name, torch.float32) for name in architecture_ids() if BY_ID[name].family.output == "image"),
             *((name, torch.bfloat16) for name in (FLUX, SIGMA, SDXL, QWEN)),
         )
     ],
