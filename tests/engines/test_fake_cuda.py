@@ -80,6 +80,24 @@ def test_the_recorded_attention_is_the_one_that_ran(records: dict[str, dict[str,
             assert any(KERNELS[asked] in kernel for kernel in ran), f"{name}: {ran}"
 
 
+def test_layouts_and_settings_are_those_that_were_asked_for(records: dict[str, dict[str, Any]]) -> None:
+    for name, record in records.items():
+        words, effects = CASES[name].words.split(), record["effects"]
+        asked = {
+            "cudnn_benchmark": "--cudnn_benchmark" in words,
+            "tf32_products": "--tf32" in words,
+            "tf32_convolutions": True,  # as torch has it
+        }
+        assert effects["backends"] == asked, name
+        assert ("fused_qkv" in effects) is ("--fuse_qkv" in words), name
+        for part in ("vae", "unet"):
+            seen = effects.get("channels_last", {}).get(part)
+            assert (seen is not None) is (f"--{part}_channels_last" in words), name
+            assert seen is None or seen["channels_last"] == seen["convolutions"], name
+        if "fused_qkv" in effects:
+            assert effects["fused_qkv"]["linear_layers"] < effects["fused_qkv"]["linear_layers_before"]
+
+
 def test_cudnn_is_called_on_contiguous_tensors_only(records: dict[str, dict[str, Any]]) -> None:
     for name, record in records.items():
         assert not [kernel for kernel in record["views"] if "cudnn" in kernel], name

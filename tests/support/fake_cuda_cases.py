@@ -104,13 +104,20 @@ def _kernels() -> list[Case]:
     return alone + shared
 
 
+LAYOUTS = "--fuse_qkv --vae_channels_last --unet_channels_last --cudnn_benchmark"
+_LAYOUTS = [
+    Case("tiny/sdxl", "xdit", "alone", LAYOUTS),
+    Case("tiny/sdxl", "diffusers", "cfg 2", LAYOUTS),
+    Case("tiny/flux", "diffusers", "ulysses 2", "--fuse_qkv --vae_channels_last --tf32 --vae_dtype float32"),
+    Case("tiny/pixart-sigma", "diffusers", "ring 2", "--fuse_qkv --attention_backend flash"),
+]
 _CACHED = [
     Case("tiny/flux", "xdit", mode, f"--use_{cache}")
     for mode in ("ulysses 2", "ring 2")
     for cache in ("fbcache", "teacache")
 ]
 # PipeFusion is not here: its stages learn the shapes of what they receive from values.
-CASES = {case.name: case for case in (*_modes(), *_kernels(), *_CACHED)}
+CASES = {case.name: case for case in (*_modes(), *_kernels(), *_LAYOUTS, *_CACHED)}
 # Every family's way of stepping, both engines, ring, Ulysses, guidance and a cache, at some ten seconds.
 QUICK = (
     *(
@@ -119,7 +126,7 @@ QUICK = (
         "sd3.5 diffusers cfg 2",
         "pixart-sigma diffusers ring 2",
     ),
-    *("sdxl xdit alone", "flux xdit ulysses 2 --use_fbcache", "var autoregressive data 2"),
+    *(f"sdxl xdit alone {LAYOUTS}", "flux xdit ulysses 2 --use_fbcache", "var autoregressive data 2"),
 )
 SHOWN = {
     case.name: case

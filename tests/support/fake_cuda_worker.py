@@ -52,6 +52,7 @@ def served(words: list[str], rank: int, world: int, yes: bool, without: list[str
     """One case's record, or {"error", "trace"}."""
     started = time.perf_counter()
     LOG.yes = yes
+    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = False  # of the case before
     setup.apply_patches = functools.partial(registry.apply_patches, without)
     try:
         record = run(words, rank, world)

@@ -2,9 +2,16 @@
 
 import pytest
 import torch
+from diffusers.models import attention_dispatch
+from optimization_batches import FOX
+from result_samples import make_plan
 
+from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.optimizations import Optimizations
+from mlenergy.diffusion.engines import load_engine
+from mlenergy.diffusion.engines.optimizations.attention import check_gpu, use_backend
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
+from mlenergy.diffusion.errors import UserError
 
 FLASH, SOFTMAX = "aten._scaled_dot_product_flash_attention_for_cpu.default", "aten._safe_softmax.default"
 # Model -> its attention layers in one call of the denoiser, and of them those with text alone as keys.
@@ -43,6 +50,51 @@ def test_a_choice_does_not_leak_into_the_next_model(run):
     run("tiny/sd3", "--engine", "diffusers", "--attention_backend", "math", steps=2)
     ran = run("tiny/flux", "--engine", "diffusers", steps=2)
     assert ran.effects["attention"]["kernels"] == {FLASH: 8}
+
+
+@pytest.mark.parametrize("name", ["fa2-hub", "fa3-hub", "fa4-hub"])
+def test_a_kernel_of_the_hub_gets_every_call_of_the_denoiser(plan_of, cluster, exact, monkeypatch, name):
+    """The kernels run on GPUs alone: another function stands for one, in their layout."""
+    calls = []
+
+    def kernel(q, k, v, softmax_scale=None, causal=False, **_):
+        calls.append(q.shape)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            *(x.transpose(1, 2) for x in (q, k, v)), scale=softmax_scale, is_causal=causal
+        )
+        return out.transpose(1, 2)
+
+    backend = ATTENTION[name].diffusers
+    config = attention_dispatch._HUB_KERNELS_REGISTRY[attention_dispatch.AttentionBackendName(backend)]
+    for attribute in ("kernel_fn", "wrapped_forward_fn", "wrapped_backward_fn"):
+        monkeypatch.setattr(config, attribute, kernel)
+    for check in ("is_kernels_available", "is_kernels_version"):
+        monkeypatch.setattr(attention_dispatch, check, lambda *_: True)
+    words = ("--engine", "diffusers", "--workload.inference_steps", "2", "--workload.dtype", "float32")
+    engine = load_engine(plan_of("tiny/flux", *words), cluster)
+    use_backend(engine.pipeline.transformer, backend)
+    image = engine.generate(FOX).images
+    engine.close()
+    assert len(calls) == 2 * 8 and calls[0][2:] == (4, 16) and calls[0][1] > 16, "tokens before heads"
+    assert torch.allclose(image, exact("tiny/flux", "diffusers", 2).images[0], atol=1e-5)
+
+
+def test_a_kernel_that_cannot_be_had_is_one_line(plan_of, cluster):
+    engine = load_engine(plan_of("tiny/flux", "--engine", "diffusers"), cluster)
+    with pytest.raises(UserError, match=r"diffusers' attention _flash_3_hub cannot be used: .*kernels"):
+        use_backend(engine.pipeline.transformer, "_flash_3_hub")
+    engine.close()
+
+
+def test_a_kernel_is_refused_on_a_gpu_that_it_is_not_built_for(monkeypatch):
+    plan = make_plan(device="cuda", optimizations=Optimizations(attention="fa3-hub"))
+    for capability, fits in (((9, 0), True), ((8, 9), False), ((10, 0), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
+        if fits:
+            check_gpu(plan)
+        else:
+            with pytest.raises(UserError, match=rf"capability 9.x, and this one has {capability[0]}"):
+                check_gpu(plan)
 
 
 def judged(name, *ranks):

@@ -11,6 +11,7 @@ from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork, compile_arguments
 from mlenergy.diffusion.engines.optimizations.compile_cache import CompileCache, key_of
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
+from mlenergy.diffusion.errors import UserError
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -46,7 +47,7 @@ def test_the_compiler_is_given_what_was_asked_for(monkeypatch, changes, denoiser
     given = []
     monkeypatch.setattr(torch, "compile", lambda part, **options: given.append(options) or part)
     optimizations = Optimizations(compile_mode="whole", compile_vae=True, **changes)
-    work = CompileWork(optimizations, "a GPU", torch.nn.Linear(1, 1), {"vae": torch.nn.Linear(1, 1)})
+    work = CompileWork(optimizations, "a GPU", [torch.nn.Linear(1, 1)], {"vae": torch.nn.Linear(1, 1)})
     assert [one["options"] for one in given] == [denoiser, other]
     assert [(one["fullgraph"], one["dynamic"]) for one in given] == [(False, None)] * 2
     assert work.record(0)["inductor"] == {"mode": optimizations.inductor_mode, "options": denoiser}
@@ -88,7 +89,7 @@ def test_graphs_breaks_and_recompilations_are_counted(monkeypatch, static, recom
     )
     denoiser, decoder = Broken(), Block()
     optimizations = Optimizations(compile_mode="whole", compile_vae=True, compile_static_shapes=static)
-    work = CompileWork(optimizations, "a CPU", denoiser, {"vae": decoder, "text_encoder": Block()})
+    work = CompileWork(optimizations, "a CPU", [denoiser], {"vae": decoder, "text_encoder": Block()})
     denoiser(torch.ones(2, 4))
     for rows in (2, 3, 4):  # the first two lengths have code of their own, or all those after the first
         decoder(torch.ones(rows, 4))
@@ -111,9 +112,11 @@ def test_graphs_breaks_and_recompilations_are_counted(monkeypatch, static, recom
 
 def test_a_break_in_a_denoiser_that_has_to_be_one_graph_is_an_error():
     denoiser = Broken()
-    CompileWork(Optimizations(compile_mode="whole", compile_fullgraph=True), "a CPU", denoiser)
-    with pytest.raises(torch._dynamo.exc.Unsupported):
+    CompileWork(Optimizations(compile_mode="whole", compile_fullgraph=True), "a CPU", [denoiser])
+    with pytest.raises(UserError) as error:
         denoiser(torch.ones(2, 4))
+    assert "--compile_fullgraph: the denoiser is not one graph" in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).endswith("leave it out")
 
 
 def test_compiled_code_is_found_again_in_the_folder_of_these_versions(tmp_path):
@@ -121,7 +124,7 @@ def test_compiled_code_is_found_again_in_the_folder_of_these_versions(tmp_path):
     for hits, misses in ((0, 1), (1, 0)):
         torch._dynamo.reset()
         block = Block()
-        work = CompileWork(Optimizations(compile_mode="whole"), "NVIDIA H200", block)
+        work = CompileWork(Optimizations(compile_mode="whole"), "NVIDIA H200", [block])
         with torch.no_grad():
             block(torch.ones(2, 4))
         record = work.record(0)["cache"]
@@ -160,7 +163,7 @@ def test_what_a_recorded_graph_gives_stays_when_it_is_replayed(monkeypatch):
             return (buffer.copy_(x),)
 
     denoiser = Replayed()
-    CompileWork(Optimizations(compile_mode="whole", inductor_mode="reduce-overhead"), "a GPU", denoiser)
+    CompileWork(Optimizations(compile_mode="whole", inductor_mode="reduce-overhead"), "a GPU", [denoiser])
     first, second = (denoiser(torch.full((2,), float(n)))[0] for n in (1, 2))
     assert first.tolist() == [1, 1] and second.tolist() == [2, 2] and len(begun) == 2
 

@@ -86,6 +86,8 @@ def _vae(plan: Plan) -> str | None:
         return None
     if plan.parallel.parallel_vae:
         return "--compile_vae: --use_parallel_vae brings a decoder of its own; use one of them"
+    if plan.spec.family.makes_video:
+        return "--compile_vae was not tried with decoders of videos and is not offered; leave it out"
     return None
 
 

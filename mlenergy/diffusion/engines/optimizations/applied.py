@@ -160,7 +160,8 @@ class AppliedOptimizations:
         if optimizations.compile_text_encoders:
             encoders = {name: getattr(pipeline, name, None) for name in family.text_encoders}
             others |= {name: part for name, part in encoders.items() if isinstance(part, torch.nn.Module)}
-        return CompileWork(optimizations, self.plan.device_name, getattr(pipeline, family.denoiser), others)
+        denoisers = [getattr(pipeline, name) for name in family.denoisers]
+        return CompileWork(optimizations, self.plan.device_name, denoisers, others)
 
     def _attention(self, run: _Run) -> dict[str, Any]:
         plan, pipeline, batch = self.plan, self._pipeline, self._last

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._dynamo import convert_frame
+from torch._dynamo import convert_frame, exc
 from torch._dynamo.utils import calculate_time_spent, counters
 from torch.utils import _pytree
 
 from mlenergy.diffusion.config.optimizations import CUDA_GRAPH_MODES, CompileMode, Optimizations
 from mlenergy.diffusion.engines.optimizations.blocks import computing_blocks
 from mlenergy.diffusion.engines.optimizations.compile_cache import CompileCache
+from mlenergy.diffusion.errors import UserError
 
 
 class CompileWork:
@@ -25,7 +26,7 @@ class CompileWork:
     Args:
         optimizations: how to compile.
         device_name: part of the name of the folder that compiled code is kept in.
-        denoiser: None: it is not compiled.
+        denoisers: compiled where the optimizations say so; a pipeline may have two, for high and low noise.
         others: name -> module that is compiled as a whole.
     """
 
@@ -33,19 +34,23 @@ class CompileWork:
         self,
         optimizations: Optimizations,
         device_name: str,
-        denoiser: Any | None,
+        denoisers: Sequence[Any],
         others: Mapping[str, torch.nn.Module] | None = None,
     ) -> None:
         self._optimizations = optimizations
         self._cache = CompileCache(device_name, is_kept=optimizations.compile_cache)
         mode = optimizations.compile_mode
-        self._regions: Sequence[Any] = () if denoiser is None or mode is None else regions_of(denoiser, mode)
+        self._regions: list[Any] = []
+        if mode is not None:
+            self._regions = [region for denoiser in denoisers for region in regions_of(denoiser, mode)]
         own = compile_arguments(optimizations)
         self._arguments: dict[str, Any] = own
         for region in self._regions:
             region.forward = torch.compile(region.forward, **own)
             if optimizations.inductor_mode in CUDA_GRAPH_MODES:
                 region.forward = _with_own_outputs(region.forward)
+            if optimizations.compile_fullgraph:
+                region.forward = _in_one_graph(region.forward)
         self._others = dict.fromkeys(others or {}, 0)  # graphs of each
         whole = compile_arguments(optimizations, is_denoiser=False)
         for name, part in (others or {}).items():
@@ -123,6 +128,22 @@ def _with_own_outputs(forward: Callable[..., Any]) -> Callable[..., Any]:
         return _pytree.tree_map_only(torch.Tensor, torch.clone, forward(*args, **options))
 
     return owning
+
+
+def _in_one_graph(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward whose graph break is an error of the user's choice of options."""
+
+    @functools.wraps(forward)
+    def whole(*args: Any, **options: Any) -> Any:
+        try:
+            return forward(*args, **options)
+        except (exc.Unsupported, exc.FailOnRecompileLimitHit) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"--compile_fullgraph: the denoiser is not one graph ({reason}); leave it out"
+            ) from error
+
+    return whole
 
 
 def _total_s() -> float:
