@@ -235,7 +235,14 @@ def _contiguous(self: Any, memory_format: Any = torch.contiguous_format) -> Any:
     return torch.ops.aten.clone(self, memory_format=memory_format)
 
 
-def _to(self: Any, *args: Any, **options: Any) -> Any:
+def _to(self: Any, *args: Any, memory_format: Any = torch.preserve_format, **options: Any) -> Any:
+    moved = _moved(self, *args, **options)
+    if memory_format in (None, torch.preserve_format):
+        return moved
+    return torch.ops.aten.clone(moved, memory_format=memory_format)
+
+
+def _moved(self: Any, *args: Any, **options: Any) -> Any:
     device, dtype = options.get("device"), options.get("dtype")
     for part in args:
         if isinstance(part, torch.dtype):
