@@ -67,6 +67,11 @@ def _without_gpus(rows: Sequence[Observed]) -> Iterator[Miss]:
             yield from (_miss("gpus", moved, row) for row in rows if row.card.name == name)
 
 
+def video_misses(rows: Sequence[Observed], fitted: Fit) -> list[Miss]:
+    """Forecasts of videos by constants that were fitted to images; none of their models is in the fit."""
+    return [_miss("videos", fitted, row) for row in rows]
+
+
 def _miss(kind: Kind, fitted: Fit, row: Observed) -> Miss:
     seconds = float(np.log(fitted.duration_s(row) / row.duration_s))
     if row.energy_j is None:
@@ -78,7 +83,7 @@ def summary(found: Sequence[Miss]) -> dict[str, Any]:
     """Errors by kind and quantity, as shares; low and high hold measured ÷ forecast of 90 % of the rows.
 
     Returns:
-        kind -> seconds or joules -> rows, median_error, p90_error, low, high.
+        kind -> seconds or joules -> rows, median_error, p90_error, low, high; kinds without rows are absent.
     """
     table: dict[str, Any] = {}
     for kind in get_args(Kind):
@@ -87,7 +92,8 @@ def summary(found: Sequence[Miss]) -> dict[str, Any]:
             "seconds": [miss.seconds for miss in own],
             "joules": [miss.joules for miss in own if miss.joules is not None],
         }
-        table[kind] = {name: _errors(logs) for name, logs in values.items() if logs}
+        if own:
+            table[kind] = {name: _errors(logs) for name, logs in values.items() if logs}
     return table
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 # Runs whose errors an interval is made of: runs: of models and GPUs that are in the fit; models: of a model
-# that is not; gpus: of a GPU that is not.
-Kind = Literal["runs", "models", "gpus"]
+# that is not; gpus: of a GPU that is not; videos: of videos, where the fit has images alone.
+Kind = Literal["runs", "models", "gpus", "videos"]
 
 # Attention kernels reach this share of the dense peak where the head is wide; narrow heads are bound by their
 # exponentials, whose rate is fitted.

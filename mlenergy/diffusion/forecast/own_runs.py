@@ -54,6 +54,8 @@ def _observed(content: Mapping[str, Any], record: Any) -> Observed:
     plan = plan_of_result(content)
     if plan.device != "cuda":
         raise UserError(f"it ran on {plan.device}, and the formula is that of a GPU")
+    if plan.makes_video:
+        raise UserError("it made videos, and the constants are fitted to images")
     card = card_named(plan.device_name, plan.dtype)
     refuse_guesses(plan, card)
     model = find_architecture(plan.weights_from, plan.revision)

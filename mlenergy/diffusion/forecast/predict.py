@@ -45,7 +45,7 @@ class Forecast:
         energy_per_output_j: all GPUs; None with `energy_reason` where no joules were in the fit.
         power_w: mean of one GPU.
         basis: the errors that made the interval: runs (model and GPU are in the fit), models (the model
-            or a setting is not), gpus (the GPU is not).
+            or a setting is not), gpus (the GPU is not), videos (the fit has images alone).
         extrapolated: reasons why the interval is not that of `runs`, in words.
         parts_s: seconds of an iteration by stage: text_encode, denoise, vae_decode.
         source: the runs that the constants were fitted to.
@@ -127,9 +127,9 @@ def forecast_of(plan: Plan, gpu: str, fitted: Fitted | None = None, may_count: b
     model = find_architecture(plan.weights_from, plan.revision)
     work = work_of(plan, model, costs_of(model, may_count))
     basis, extrapolated = _basis(plan, card, known)
+    errors = _errors(plan, card, known, basis)
     constants, watts = _constants(known, card)
     times = times_of(work, card, constants, known.models.get(plan.spec.model_id, 1.0))
-    errors = known.errors[basis]
     seconds = _interval(times.duration_s, errors["seconds"])
     parts = {
         "text_encode": times.text_s,
@@ -183,9 +183,36 @@ def _basis(plan: Plan, card: Card, known: Fitted) -> tuple[Kind, tuple[str, ...]
             reasons.append(f"no run behind it uses {mode} parallelism")
     if plan.parallel.parallel_vae:
         reasons.append("no run behind it uses the parallel VAE")
+    if plan.makes_video:
+        reasons = ["the runs behind it are of images", *reasons]
     if card.name not in known.time:
-        return "gpus", (f"extrapolated to {card.name} by its data sheet", *reasons)
+        reasons = [f"extrapolated to {card.name} by its data sheet", *reasons]
+        return "videos" if plan.makes_video else "gpus", tuple(reasons)
+    if plan.makes_video:
+        return "videos", tuple(reasons)
     return ("models", tuple(reasons)) if reasons else ("runs", ())
+
+
+def _errors(plan: Plan, card: Card, known: Fitted, basis: Kind) -> Mapping[str, Mapping[str, float]]:
+    """Errors that hold for a plan; those of a video on an unknown GPU are the products of both kinds.
+
+    Raises:
+        UserError: the constants come without errors of this kind.
+    """
+    found = known.errors.get(basis)
+    if not found:
+        what = {"videos": "videos", "gpus": f"{card.name}", "models": f"{plan.spec.model_id}"}.get(
+            basis, "it"
+        )
+        raise UserError(f"no time can be forecast of {what}: no error of these constants is known for it")
+    if basis != "videos" or card.name in known.time:
+        return found
+    gpus = known.errors.get("gpus") or {}
+    return {
+        name: {"low": error["low"] * gpus[name]["low"], "high": error["high"] * gpus[name]["high"]}
+        for name, error in found.items()
+        if name in gpus
+    }
 
 
 def _constants(known: Fitted, card: Card) -> tuple[Mapping[str, float], Mapping[str, float] | None]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 from mlenergy.diffusion.config.args import read_args
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost.costs import costs_of
+from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.cards import card_named
 from mlenergy.diffusion.forecast.observed import Observed
 from mlenergy.diffusion.forecast.work import work_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
 from mlenergy.diffusion.models.listed import BY_ID
-from mlenergy.diffusion.results.published import SOURCE, PublishedRun
+from mlenergy.diffusion.results.published import SOURCE, PublishedRun, Task
 from mlenergy.diffusion.results.published import published_runs as read_published
 
 
@@ -67,29 +69,52 @@ def nearest_published(plan: Plan, gpu: str) -> Published | None:
 
 def published_runs() -> Iterator[Observed]:
     """Runs of text-to-image models; some share their work in ways that this program does not offer."""
-    for one in read_published("text-to-image"):
-        words = {
-            "model_id": one.model_id,
-            "batch_size": str(one.batch_size),
-            "inference_steps": str(one.steps),
-            "height": str(one.height_px),
-            "width": str(one.width_px),
-            "dtype": one.dtype,
-        }
-        card = card_named(one.gpu, one.dtype)
-        plan = replace(_plan(words, card.name), parallel=Parallelism(ulysses=one.ulysses, ring=one.ring))
-        model = find_architecture(one.model_id, None)
-        yield Observed(
-            model=one.model_id,
-            card=card,
-            work=work_of(plan, model, costs_of(model)),
-            duration_s=one.duration_s,
-            energy_j=one.energy_per_output_j * one.batch_size,
-        )
+    yield from map(_observed, read_published("text-to-image"))
 
 
-def _plan(words: dict[str, str], device_name: str) -> Plan:
-    argv = ["workload:text-to-image"]
+def published_videos() -> Iterator[Observed]:
+    """Runs of the text-to-video models whose work the package has counted."""
+    for one in read_published("text-to-video"):
+        if one.model_id in BY_ID and is_counted(one.model_id):
+            yield _observed(one)
+
+
+@cache
+def is_counted(model_id: str) -> bool:
+    """True where the package has the architecture of a model with its kernels counted."""
+    try:
+        return bool(find_architecture(model_id, None).costs)
+    except UserError:
+        return False
+
+
+def _observed(one: PublishedRun) -> Observed:
+    words = {
+        "model_id": one.model_id,
+        "batch_size": str(one.batch_size),
+        "inference_steps": str(one.steps),
+        "height": str(one.height_px),
+        "width": str(one.width_px),
+        "dtype": one.dtype,
+    }
+    if one.num_frames is not None:
+        words["num_frames"] = str(one.num_frames)
+    card = card_named(one.gpu, one.dtype)
+    plan = replace(
+        _plan(one.task, words, card.name), parallel=Parallelism(ulysses=one.ulysses, ring=one.ring)
+    )
+    model = find_architecture(one.model_id, None)
+    return Observed(
+        model=one.model_id,
+        card=card,
+        work=work_of(plan, model, costs_of(model)),
+        duration_s=one.duration_s,
+        energy_j=one.energy_per_output_j * one.batch_size,
+    )
+
+
+def _plan(task: Task, words: dict[str, str], device_name: str) -> Plan:
+    argv = [f"workload:{task}"]
     for name, value in words.items():
         argv += [f"--workload.{name}", value]
     return make_plan(read_args(argv), BY_ID[words["model_id"]], 1, "cuda", device_name)
