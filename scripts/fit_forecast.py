@@ -2,6 +2,7 @@
 
 python scripts/fit_forecast.py            # data/forecast.json, docs/forecast.md, docs/images/forecast.svg
 python scripts/fit_forecast.py --check    # compare only: 1 where the file does not follow from the runs
+python scripts/fit_forecast.py --videos   # the errors of videos alone, by the constants of the file
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlenergy.diffusion.forecast.calibration import content_of
-from mlenergy.diffusion.forecast.errors import Miss, misses
-from mlenergy.diffusion.forecast.fitting import fit
+import numpy as np
+
+from mlenergy.diffusion.forecast.calibration import content_of, rounded
+from mlenergy.diffusion.forecast.errors import Miss, misses, summary, video_misses
+from mlenergy.diffusion.forecast.fitting import Fit, fit
 from mlenergy.diffusion.forecast.formula import POWER, TIME
 from mlenergy.diffusion.forecast.observed import Observed
-from mlenergy.diffusion.forecast.published import SOURCE, published_runs
+from mlenergy.diffusion.forecast.predict import read_fitted
+from mlenergy.diffusion.forecast.published import SOURCE, published_runs, published_videos
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "mlenergy" / "diffusion" / "data" / "forecast.json"
 PAGE = ROOT / "docs" / "forecast.md"
 BEGIN, END = "<!-- made by scripts/fit_forecast.py -->", "<!-- end -->"
+BEGIN_VIDEOS, END_VIDEOS = "<!-- videos, made by scripts/fit_forecast.py -->", "<!-- end of videos -->"
 _CLOSE = 0.02  # of a constant: another scipy may end a little elsewhere
 
 
@@ -33,20 +38,72 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--videos", action="store_true")
     args = parser.parse_args()
     rows = list(published_runs())
     if args.check:
         return _check(rows)
-    found = misses(rows)
+    if args.videos:
+        return _videos()
+    found = [*misses(rows), *video_misses(list(published_videos()), fit(rows))]
     content = content_of(rows, found, SOURCE)
     FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     text = PAGE.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     tables = "\n\n".join([_errors(content), _by_model(found), _constants(content)])
     PAGE.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    _plot(found, ROOT / "docs" / "images" / "forecast.svg")
+    _write_videos(found)
+    _plot([miss for miss in found if miss.kind != "videos"], ROOT / "docs" / "images" / "forecast.svg")
     print(f"{len(rows)} runs; wrote {FILE.relative_to(ROOT)} and {PAGE.relative_to(ROOT)}")
     return 0
+
+
+def _videos() -> int:
+    """Forecast the published videos by the constants of the file, and write their errors."""
+    known = read_fitted()
+    found = video_misses(list(published_videos()), Fit(known.time, known.power, known.models))
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    content["errors"] |= rounded(summary(found))
+    FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _write_videos(found)
+    print(f"{len(found)} videos; wrote {FILE.relative_to(ROOT)} and {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+def _write_videos(found: list[Miss]) -> None:
+    """The table of the page on videos."""
+    head, mark, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN_VIDEOS)
+    assert mark, f"{PAGE} has no place for the table of videos"
+    table = _video_table([miss for miss in found if miss.kind == "videos"])
+    PAGE.write_text(
+        f"{head}{BEGIN_VIDEOS}\n\n{table}\n\n{END_VIDEOS}{rest.partition(END_VIDEOS)[2]}", encoding="utf-8"
+    )
+
+
+def _video_table(found: list[Miss]) -> str:
+    lines = [
+        "| model | runs | seconds, measured ÷ forecast: median | 90 % of the runs | on 1 GPU | on 8 GPUs "
+        "| joules: median | 90 % of the runs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    models = sorted({miss.row.model for miss in found})
+    for name, own in [*((m, [x for x in found if x.row.model == m]) for m in models), ("all", found)]:
+        seconds = [math.e**-miss.seconds for miss in own]
+        joules = [math.e**-miss.joules for miss in own if miss.joules is not None]
+        of_gpus = [
+            _median([math.e**-x.seconds for x in own if x.row.work.gpus == gpus])
+            for gpus in (1, 8)
+            if any(x.row.work.gpus == gpus for x in own)
+        ]
+        by_gpus = [f"{value:.2f}" for value in of_gpus] + ["–"] * (2 - len(of_gpus))
+        cells = [name, str(len(own)), f"{_median(seconds):.2f}", _ends(seconds), *by_gpus]
+        lines.append("| " + " | ".join([*cells, f"{_median(joules):.2f}", _ends(joules)]) + " |")
+    return "\n".join(lines)
+
+
+def _ends(values: list[float]) -> str:
+    low, high = np.quantile(values, [0.05, 0.95])
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _check(rows: list[Observed]) -> int:
@@ -67,6 +124,7 @@ def _errors(content: dict[str, Any]) -> str:
         "runs": "a run of a known model on a known GPU (a fifth of the runs left out at a time)",
         "models": "a model that the fit has not seen (one left out at a time)",
         "gpus": "a GPU that the fit has not seen (H100 from B200 and the other way, by data sheets)",
+        "videos": "videos, by constants fitted to images alone (below)",
     }
     lines = [
         "| forecast of | runs | seconds: median error | 90th percentile | 90 % interval "
@@ -74,6 +132,8 @@ def _errors(content: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, words in said.items():
+        if kind not in content["errors"]:
+            continue
         cells = [words, str(content["errors"][kind]["seconds"]["rows"])]
         for name in ("seconds", "joules"):
             e = content["errors"][kind][name]

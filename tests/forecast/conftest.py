@@ -12,8 +12,10 @@ from mlenergy.diffusion.models.resolve import resolve_model
 def plan_of():
     def build(model_id, *options, **workload):
         words = [word for key, value in workload.items() for word in (f"--workload.{key}", str(value))]
-        line = [*options, "workload:text-to-image", "--workload.model_id", model_id, *words]
-        return make_plan(read_args(line, "test"), resolve_model(model_id), 1, "cuda", "NVIDIA H100 80GB HBM3")
+        model = resolve_model(model_id)
+        workload_of = f"workload:text-to-{model.family.output}"
+        line = [*options, workload_of, "--workload.model_id", model_id, *words]
+        return make_plan(read_args(line, "test"), model, 1, "cuda", "NVIDIA H100 80GB HBM3")
 
     return build
 

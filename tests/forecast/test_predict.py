@@ -94,6 +94,23 @@ def test_a_guess_is_refused(flux, changes, says):
         forecast_of(replace(flux, **changes), "H100")
 
 
+def test_videos_have_errors_of_their_own_or_are_refused(plan_of):
+    plan = replace(plan_of("tiny/wan", dtype="bfloat16"), engine="xdit")
+    known = read_fitted()
+    own = {"low": 0.7, "high": 1.6}
+    with_errors = replace(known, errors={**known.errors, "videos": {"seconds": own, "joules": own}})
+    found = forecast_of(plan, "H100", with_errors)
+    assert found.basis == "videos" and found.extrapolated[0] == "the runs behind it are of images"
+    assert found.duration_s.high == pytest.approx(1.6 * found.duration_s.value)
+    elsewhere = forecast_of(plan, "H200", with_errors)
+    gpus = known.errors["gpus"]["seconds"]
+    assert elsewhere.basis == "videos" and "extrapolated to H200" in elsewhere.extrapolated[0]
+    assert elsewhere.duration_s.low == pytest.approx(0.7 * gpus["low"] * elsewhere.duration_s.value)
+    without = replace(known, errors={kind: e for kind, e in known.errors.items() if kind != "videos"})
+    with pytest.raises(UserError, match="no time can be forecast of videos: no error of these constants"):
+        forecast_of(plan, "H100", without)
+
+
 def test_next_scale_prediction_is_refused(plan_of):
     with pytest.raises(UserError, match="of next-scale prediction"):
         forecast_of(plan_of("tiny/var", dtype="bfloat16"), "H100")

@@ -277,6 +277,23 @@ def test_videos_stand_beside_published_videos(make_cell, make_outcome):
     assert "image_cells" not in content["tables"]
 
 
+@pytest.mark.parametrize(("frames", "is_compared"), [(81, True), (49, False)])
+def test_seconds_and_joules_of_a_video(make_cell, make_outcome, frames, is_compared):
+    settings = {"batch_size": 2, "device_name": B200, "num_frames": frames, "parallel": Parallelism()}
+    cell = make_cell(
+        result([140.0, 140.0], [120_000.0, 120_000.0], video=True, **settings),
+        sweep="video", model_id=WAN, batch_size=2, ulysses_degree=1, ring_degree=1,
+    )  # fmt: skip
+    [row] = rows(told(make_outcome, cell, options=VIDEO), "video_cells")
+    assert row["batch_s"] == pytest.approx(140) and row["energy_per_video_j"] == pytest.approx(60_000)
+    if is_compared:
+        assert row["seconds_ratio"] == pytest.approx(140 / 147.622864)
+        assert row["joules_ratio"] == pytest.approx(60_000 / 65366.14725)
+    else:
+        assert row["seconds_ratio"] is None
+        assert row["reasons"]["seconds_ratio"] == "not the published work: 49 frames, published 81"
+
+
 def test_models_that_this_version_does_not_run_are_named(make_outcome, monkeypatch):
     monkeypatch.delitem(BY_ID, WAN)
     [line] = [one for one in told(make_outcome, options=VIDEO)["summary"] if "not run by this version" in one]

@@ -22,14 +22,15 @@ def content_of(rows: Sequence[Observed], found: Sequence[Miss], source: str) -> 
         "runs": len(rows),
         "fitted_with": f"scipy {version('scipy')}",
         "units": {name: constant.unit for name, constant in (TIME | POWER).items()},
-        "time": _rounded(fitted.time),
-        "power": _rounded(fitted.power),
-        "models": _rounded(fitted.models),
-        "errors": _rounded(summary(found)),
+        "time": rounded(fitted.time),
+        "power": rounded(fitted.power),
+        "models": rounded(fitted.models),
+        "errors": rounded(summary(found)),
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Numbers with as many digits as a file of constants keeps."""
     if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
+        return {name: rounded(inner) for name, inner in value.items()}
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

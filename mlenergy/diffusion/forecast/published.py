@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 
 from mlenergy.diffusion.config.args import read_args
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost.costs import costs_of
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.cards import card_named
 from mlenergy.diffusion.forecast.observed import Observed
 from mlenergy.diffusion.forecast.work import work_of
-from mlenergy.diffusion.models.architectures.reader import find_architecture
+from mlenergy.diffusion.models.architectures.reader import architecture_ids, find_architecture
 from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.results.published import SOURCE, PublishedRun, Task
 from mlenergy.diffusion.results.published import published_runs as read_published
@@ -73,19 +71,13 @@ def published_runs() -> Iterator[Observed]:
 
 
 def published_videos() -> Iterator[Observed]:
-    """Runs of the text-to-video models whose work the package has counted."""
+    """Runs of the text-to-video models of which the package has an architecture.
+
+    What the architecture does not have counted is counted first, which takes minutes for each model.
+    """
     for one in read_published("text-to-video"):
-        if one.model_id in BY_ID and is_counted(one.model_id):
+        if one.model_id in BY_ID and one.model_id in architecture_ids():
             yield _observed(one)
-
-
-@cache
-def is_counted(model_id: str) -> bool:
-    """True where the package has the architecture of a model with its kernels counted."""
-    try:
-        return bool(find_architecture(model_id, None).costs)
-    except UserError:
-        return False
 
 
 def _observed(one: PublishedRun) -> Observed:

@@ -106,9 +106,7 @@ class Pair:
         if isinstance(theirs, Gap):
             return theirs
         assert self.published is not None and self._record is not None
-        assert self.cell.set_up is not None
-        frames = self.cell.set_up.settings.get("num_frames")
-        other_work = "; ".join(_other_work(self._record, self.published, frames))
+        other_work = "; ".join(_other_work(self._record, self.published))
         if other_work:
             return Gap(f"not the published work: {other_work}")
         ratio = _times(ours, 1 / theirs)
@@ -157,13 +155,13 @@ def _gpu_of(cell: Cell) -> str | None:
         return name
 
 
-def _other_work(ours: ResultRecord, theirs: PublishedRun, frames: int | None) -> Iterator[str]:
+def _other_work(ours: ResultRecord, theirs: PublishedRun) -> Iterator[str]:
     if (ours.width_px, ours.height_px) != (theirs.width_px, theirs.height_px):
         yield f"{ours.width_px}x{ours.height_px} px, published {theirs.width_px}x{theirs.height_px}"
     if ours.steps != theirs.steps:
         yield f"{ours.steps} steps, published {theirs.steps}"
-    if theirs.num_frames is not None and frames != theirs.num_frames:
-        yield f"{frames} frames, published {theirs.num_frames}"
+    if ours.num_frames != theirs.num_frames:
+        yield f"{ours.num_frames} frames, published {theirs.num_frames}"
     if ours.device != "cuda":
         yield f"it ran on {ours.device_name}"
 
