@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import csv
 import json
@@ -9,20 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
+from result_folders import result
 from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, gpu_measurement, make_plan, prompt_set
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.report.html.clips import Room, clips_of
 from mlenergy.diffusion.report.html.collect import PROMPT_LIMIT, Limits, Report
 from mlenergy.diffusion.report.html.extras import inside, thinned, timeline_of
 from mlenergy.diffusion.report.html.page import embedded, page_of
 from mlenergy.diffusion.report.html.published import published_rows
 from mlenergy.diffusion.report.html.rows import row_of
 from mlenergy.diffusion.results.build import RunRecord, build_result
+from mlenergy.diffusion.results.media import save_outputs
+from mlenergy.diffusion.results.paths import RunPaths
 
 
 def gpu_result(**changes: Any) -> dict[str, Any]:
@@ -245,3 +251,37 @@ def test_lora_is_an_option() -> None:
     result = gpu_result()
     result["configuration"] = result["configuration"] | {"lora": "style.safetensors"}
     assert row_of(result, "run")["options"] == "LoRA"
+
+
+def test_clips_stand_in_the_page_while_there_is_room(tmp_path: Path) -> None:
+    folder, page_folder = tmp_path / "runs/a #1", tmp_path / "pages"
+    paths = RunPaths(folder, "tiny-wan")
+    requests = prompt_set(cpu_plan(batch_size=1, benchmark_iters=4)).requests
+    names = save_outputs(paths, requests, np.zeros((4, 5, 32, 32, 3), np.uint8), 8)
+    outputs = [{"video": name, "prompt": "a fox", "seed": 42} for name in names]
+    size = (folder / names[0]).stat().st_size
+    (folder / names[2]).write_text("no video")
+    outputs[3]["video"] = "../../outside.mp4"
+    room = Room(per_clip=size, left=size)
+    clips, problems = clips_of({"generation_results": outputs}, folder, 4, room, page_folder)
+    first, second = clips
+    assert (
+        base64.b64decode(first["clip"].removeprefix("data:video/mp4;base64,"))
+        == (folder / names[0]).read_bytes()
+    )
+    assert "clip" not in second and second["href"] == "./../runs/a%20%231/" + names[1]
+    assert all(clip["src"].startswith("data:image/jpeg;base64,") for clip in clips)
+    assert [problem.split(": ", 1)[1] for problem in problems] == [
+        "not a video",
+        "the file lies outside of its result folder",
+    ]
+    assert room.left == 0 and not Room(per_clip=size - 1, left=10 * size).takes(size)
+
+
+def test_a_row_of_a_video_has_its_own_figures() -> None:
+    row = row_of(result((8.0, 12.0), (6000.0, 4000.0), video=True), "a run")
+    assert (row["task"], row["frames"], row["fps"]) == ("text-to-video", 81, 16)
+    assert (row["s"], row["j"], row["ips"]) == pytest.approx((2.5, 1250, 0.4))
+    assert (row["frames_per_s"], row["real_time"]) == pytest.approx((32.4, 2.5 * 16 / 81))
+    published = [one for one in published_rows() if one["task"] == "text-to-video"]
+    assert all(one["frames_per_s"] * one["real_time"] == pytest.approx(one["fps"]) for one in published)

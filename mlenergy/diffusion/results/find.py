@@ -13,7 +13,11 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.results.record import State
 
 RESULT, INTERRUPTED, STATUS = "results.json", "results_interrupted.json", "status.json"
-_NOT_ENTERED = ("image_outputs",)  # nor what begins with a dot: a result that is being written lies in .new
+_NOT_ENTERED = (
+    "image_outputs",
+    "video_outputs",
+    "latent_outputs",
+)  # nor what begins with a dot: a result that is being written lies in .new
 
 
 class Stamp(NamedTuple):

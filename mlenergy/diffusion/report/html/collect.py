@@ -9,9 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.report.html.clips import Room, clips_of
 from mlenergy.diffusion.report.html.extras import images_of, timeline_of
 from mlenergy.diffusion.report.html.published import SOURCE, published_rows
 from mlenergy.diffusion.report.html.rows import details_of, row_of
+from mlenergy.diffusion.results.units import VIDEO, unit_of
 from mlenergy.diffusion.version import __version__
 
 PROMPT_LIMIT = 600  # characters of a prompt that the page shows
@@ -24,7 +26,9 @@ class Limits:
     """Bounds on what makes a page large. What they leave out is said in the page."""
 
     images_per_run: int = 6
-    images: int = 300  # of all runs; each is about 6 kB of the page
+    images: int = 300  # of all runs, videos among them; each is about 6 kB of the page
+    clip_bytes: int = 3_000_000  # of a video inside the page; a larger one is linked
+    clips_bytes: int = 30_000_000  # of all of them
     timelines: int = _TIMELINES
 
 
@@ -33,6 +37,7 @@ class Report:
     """Gathers runs one by one, so that only their rows stay in memory."""
 
     limits: Limits = field(default_factory=Limits)
+    page_folder: Path = Path()  # where the page will lie, from which it links videos
     rows: list[dict[str, Any]] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     _details: list[dict[str, Any]] = field(default_factory=list)
@@ -41,6 +46,10 @@ class Report:
     _images: int = 0
     _timelines: int = 0
     _without_images: int = 0
+    _linked: int = 0
+
+    def __post_init__(self) -> None:
+        self._room = Room(self.limits.clip_bytes, self.limits.clips_bytes)
 
     def add(self, result: Mapping[str, Any], folder: Path, name: str) -> None:
         """Take in a run; one whose content is not that of a result is listed as a problem.
@@ -72,6 +81,11 @@ class Report:
             runs = "1 run" if self._without_images == 1 else f"{self._without_images} runs"
             reason = f"those of {runs} are left out: the page holds {self.limits.images} (--images)"
             self.problems.append(("images", reason))
+        if self._linked:
+            clips = "1 video is" if self._linked == 1 else f"{self._linked} videos are"
+            reason = f"{clips} linked: the page holds {self.limits.clips_bytes / 1e6:g} MB (--clips_mb), and "
+            reason += f"{self.limits.clip_bytes / 1e6:g} MB each"
+            self.problems.append(("videos", reason))
         return {
             "summary": summary,
             "footer": f"Made by mlenergy-diffusion {__version__} on {now:%Y-%m-%d %H:%M %Z}."
@@ -103,12 +117,21 @@ class Report:
 
     def _add_images(self, row: dict[str, Any], result: Mapping[str, Any], folder: Path, name: str) -> None:
         left = self.limits.images - self._images
-        images, problems = images_of(result, folder, min(self.limits.images_per_run, left))
-        if left <= 0 and any(image.get("image") for image in result["generation_results"]):
+        unit, most = unit_of(result), min(self.limits.images_per_run, left)
+        if unit == VIDEO:
+            images, problems = clips_of(result, folder, most, self._room, self.page_folder)
+        else:
+            images, problems = images_of(result, folder, most)
+        self._linked += sum("href" in image for image in images)
+        if left <= 0 and any(image.get(unit.file) for image in result["generation_results"]):
             self._without_images += 1
         self._images += len(images)
         self.problems += [(name, problem) for problem in problems]
-        row["images"] = [[self._prompt(image["prompt"]), image["seed"], image["src"]] for image in images]
+        row["images"] = [
+            [self._prompt(image["prompt"]), image["seed"], image["src"]]
+            + ([{key: image[key] for key in ("clip", "href") if key in image}] if unit == VIDEO else [])
+            for image in images
+        ]
 
     def _prompt(self, text: str) -> int:
         shown = text if len(text) <= PROMPT_LIMIT else text[:PROMPT_LIMIT] + _LONG

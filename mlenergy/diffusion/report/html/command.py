@@ -35,6 +35,8 @@ class ReportArgs:
     """Runs in the page, the newest ones. Each takes about 1 kB."""
     images: int = 300
     """Thumbnails in the page, of all runs together; 0: none. Each takes about 6 kB."""
+    clips_mb: float = 30.0
+    """Megabytes of videos that play inside the page, at most a tenth of it each; the others are links."""
     published: bool = True
     """Leave out the figures that the public ML.ENERGY leaderboard has published."""
 
@@ -46,11 +48,13 @@ def main(argv: list[str]) -> int:
         UserError: there is no such folder, no result in it, or the page cannot be written.
     """
     args = parse(ReportArgs, argv, PROG)
-    if args.images < 0 or args.rows < 1:
-        raise UserError("--images must be 0 or more, --rows 1 or more")
+    if args.images < 0 or args.rows < 1 or not 0 <= args.clips_mb < 10_000:
+        raise UserError("--images and --clips_mb must be 0 or more, --rows 1 or more")
     if args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; name a file, such as {args.out / 'report.html'}")
-    report = gathered(args.folder, Limits(images=args.images), args.rows)
+    clips_bytes = int(args.clips_mb * 1e6)
+    limits = Limits(images=args.images, clip_bytes=clips_bytes // 10, clips_bytes=clips_bytes)
+    report = gathered(args.folder, limits, args.rows, args.out.parent)
     if not report.rows:
         raise UserError(_nothing(args.folder, report))
     now = datetime.now().astimezone()
@@ -63,7 +67,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def gathered(folder: Path, limits: Limits, most_rows: int) -> Report:
+def gathered(folder: Path, limits: Limits, most_rows: int, page_folder: Path = Path()) -> Report:
     """The newest results below a folder, by the time of their files; what cannot be shown has its reason.
 
     Only these are read, so that a folder of a hundred thousand results takes no longer than its names.
@@ -72,7 +76,7 @@ def gathered(folder: Path, limits: Limits, most_rows: int) -> Report:
         UserError: there is no such folder.
     """
     require_folder(folder)
-    report = Report(limits)
+    report = Report(limits, page_folder)
     found = sorted(find_results(folder), key=_age)
     for one in found[:most_rows]:
         if one.state is not None:

@@ -6,7 +6,10 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 THUMBNAIL_PX = 160  # longer side
 TIMELINE_POINTS = 240  # of one GPU; a longer timeline is averaged over equal spans
@@ -101,15 +104,22 @@ def thumbnail(file: Path) -> str:
         OSError: the file is absent or no image.
         ValueError: its size is not plausible.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image as Images
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
+        with Images.open(file) as image:
             small = image.convert("RGB")
-    except Image.DecompressionBombError as error:
+    except Images.DecompressionBombError as error:
         raise ValueError(str(error)) from error
     except UnidentifiedImageError as error:
         raise OSError("not an image") from error
+    return jpeg_source(small)
+
+
+def jpeg_source(image: Image) -> str:
+    """An image in memory as a small JPEG in a data: address."""
+    small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=_JPEG_QUALITY)

@@ -14,8 +14,8 @@ from typing import Any
 def page_of(title: str, data: dict[str, Any]) -> str:
     """The report as HTML.
 
-    The policy in its head lets a browser run this script alone, take images from the file alone and ask no
-    address for anything, whatever a prompt says.
+    The policy in its head lets a browser run this script alone, take images and videos from the file alone
+    and ask no address for anything, whatever a prompt says.
     """
     style, script = asset("page.css"), asset("page.js")
     policy = "; ".join(
@@ -24,6 +24,7 @@ def page_of(title: str, data: dict[str, Any]) -> str:
             f"script-src '{digest(script)}'",
             f"style-src '{digest(style)}'",
             "img-src data:",
+            "media-src data:",
             "base-uri 'none'",
             "form-action 'none'",
         )

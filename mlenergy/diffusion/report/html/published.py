@@ -45,7 +45,7 @@ def _row(task: str, noun: str, line: Mapping[str, str]) -> dict[str, Any]:
         "batch": batch,
         "width": int(line[f"{noun}_width"]),
         "height": int(line[f"{noun}_height"]),
-        "frames": int(line["num_frames"]) if "num_frames" in line else None,
+        **_of_video(line, batch, latency_s),
         "steps": int(line["inference_steps"]),
         "precision": line["weight_precision"],
         "options": "",
@@ -58,3 +58,11 @@ def _row(task: str, noun: str, line: Mapping[str, str]) -> dict[str, Any]:
         "gb_reason": "not published",
         "warnings": [],
     }
+
+
+def _of_video(line: Mapping[str, str], batch: int, latency_s: float) -> dict[str, Any]:
+    if "num_frames" not in line:
+        return {}
+    frames, fps = int(line["num_frames"]), int(line["fps"])
+    rate = batch * frames / latency_s
+    return {"frames": frames, "fps": fps, "frames_per_s": rate, "real_time": fps / rate}

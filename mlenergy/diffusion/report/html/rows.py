@@ -13,6 +13,7 @@ from mlenergy.diffusion.config.parallelism import MODES
 from mlenergy.diffusion.models.spec import Mode
 from mlenergy.diffusion.report.quality_view import values_text
 from mlenergy.diffusion.results.plausibility import DOUBTFUL
+from mlenergy.diffusion.results.units import VIDEO, unit_of
 
 STAGES = ("text_encode", "denoise", "vae_decode", "other")  # the parts of a window, in the order of time
 _DEGREES: tuple[Mode, ...] = ("ulysses", "ring", "cfg", "data", "pipefusion", "tensor")
@@ -30,8 +31,9 @@ def row_of(result: Mapping[str, Any], name: str) -> dict[str, Any]:
         KeyError, TypeError, ValueError: the content is not that of a result.
     """
     plan = result["configuration"]
-    time = result["statistics"]["time_per_image_s"]
-    energy = (result["statistics"] or {}).get("energy_per_image_j")
+    unit = unit_of(result)
+    time = result["statistics"][unit.time]
+    energy = (result["statistics"] or {}).get(unit.energy)
     measured = result.get("energy_measurement") or {}
     memory = result.get("memory") or {}
     on_gpu = plan["device"] == "cuda"
@@ -50,16 +52,17 @@ def row_of(result: Mapping[str, Any], name: str) -> dict[str, Any]:
         "batch": result["batch_size"],
         "width": plan["width_px"],
         "height": plan["height_px"],
+        **_of_video(result),
         "steps": plan["steps"],
         "precision": str(plan["dtype"]),
         "options": options_text(plan),
         "seed": plan["seed"],
-        "s": result["avg_time_per_image"],
+        "s": result[unit.mean_time],
         "s_ci": time.get("ci95_half_width") if time else None,
         "s_ci_reason": (time or {}).get("ci95_reason"),
         "latency": result["generation_time"] / len(result["iterations"]),
-        "ips": result["throughput_images_per_sec"],
-        "j": result["energy_per_image_j"],
+        "ips": result[unit.throughput],
+        "j": result[unit.energy],
         "j_ci": (energy or {}).get("ci95_half_width"),
         "j_reason": measured.get("reason") or _NOT_MEASURED,
         "energy_source": measured.get("energy_source"),
@@ -82,7 +85,20 @@ def row_of(result: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def task_of(result: Mapping[str, Any]) -> str:
     """The workload's name; every result before other workloads existed is text to image."""
-    return str(result.get("task") or result["configuration"].get("task") or "text-to-image")
+    made = f"text-to-{unit_of(result).name}"
+    return str(result.get("task") or result["configuration"].get("task") or made)
+
+
+def _of_video(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What videos alone have: frames, their rate, frames made in a second, seconds per video second."""
+    if unit_of(result) != VIDEO:
+        return {}
+    return {
+        "frames": result["num_frames"],
+        "fps": result["fps"],
+        "frames_per_s": result["throughput_frames_per_sec"],
+        "real_time": result["real_time_factor"],
+    }
 
 
 def parallel_text(parallel: Mapping[str, Any]) -> str:

@@ -49,26 +49,33 @@ const withInterval = (value, half) => (row) => {
   if (known(row[value]) && known(row[half])) cell.append(el("span", { class: "interval", text: ` ± ${figures(row[half])}` }));
   return cell;
 };
-const COLUMNS = [
+const ofVideos = (row) => (row.frames ? el("td", { class: "number", text: figures(row.frames_per_s) }) : el("td", { class: "number", text: "–", title: "of videos alone" }));
+// What the rows shown make: an image, a video, or both.
+const each = () => { const made = unique(shown.map(noun)); return made.length === 1 ? made[0] : "image or video"; };
+const article = (word) => `${word.startsWith("i") ? "an" : "a"} ${word}`;
+const ALL_COLUMNS = [
   { key: "model", label: "Model", cell: modelCell },
   { key: "gpu", label: "Device" },
   { key: "gpus", label: "GPUs", title: "GPUs, or processes on a CPU", number: true,
     cell: (row) => el("td", { class: "number", text: row.on_gpu ? String(row.gpus) : `${row.gpus} (CPU)` }) },
-  { key: "s", label: "Seconds an image", number: true, cell: withInterval("s", "s_ci") },
-  { key: "j", label: "Joules an image", number: true, reason: "j_reason", cell: withInterval("j", "j_ci") },
+  { key: "s", label: () => `Seconds ${article(each())}`, number: true, cell: withInterval("s", "s_ci") },
+  { key: "j", label: () => `Joules ${article(each())}`, number: true, reason: "j_reason", cell: withInterval("j", "j_ci") },
   { key: "gb", label: "Gigabytes", title: "Peak memory of the fullest GPU, 10⁹ bytes", number: true, reason: "gb_reason" },
-  { key: "ips", label: "Images a second", number: true },
+  { key: "ips", label: () => ({ image: "Images a second", video: "Videos a second" })[each()] || "Images or videos a second", number: true },
+  { key: "frames_per_s", label: "Frames a second", number: true, video: true, cell: ofVideos },
+  { key: "real_time", label: "Seconds a video second", title: "Seconds that one second of video takes", number: true, video: true },
   { key: "w", label: "Watts", title: "Mean power of all GPUs together", number: true },
   { key: "batch", label: "Batch", number: true },
   { key: "parallel", label: "Parallelism", wrap: true },
   { key: "pixels", label: "Size", value: (row) => row.width * row.height * (row.frames || 1),
-    cell: (row) => el("td", { text: `${row.width}×${row.height}${row.frames ? ` × ${row.frames} frames` : ""}` }) },
+    cell: (row) => el("td", { text: `${row.width}×${row.height}${row.frames ? ` × ${row.frames} frames${row.fps ? ` at ${row.fps}/s` : ""}` : ""}` }) },
   { key: "steps", label: "Steps", number: true },
   { key: "precision", label: "Precision" },
   { key: "options", label: "Optimizations", wrap: true },
   { key: "mfu", label: "MFU", number: true, cell: (row) => el("td", { class: "number", text: known(row.mfu) ? `${figures(100 * row.mfu)} %` : "–" }) },
   { key: "date", label: "Date", cell: (row) => el("td", { text: row.date ? row.date.slice(0, 10) : "–" }) },
 ];
+const COLUMNS = ALL_COLUMNS.filter((column) => !column.video || rows.some((row) => row.frames && row.source === "measured"));
 function modelCell(row) {
   const cell = el("td", { class: "model" });
   if (row.source === "measured") {
@@ -130,7 +137,7 @@ function drawTable() {
   for (const column of COLUMNS) {
     const order = state.sort === column.key ? (state.up ? "ascending" : "descending") : null;
     head.append(el("th", { scope: "col", "aria-sort": order, class: column.number ? "number" : null, title: column.title },
-      el("button", { type: "button", "data-sort": column.key, text: column.label, onclick: () => sortBy(column.key) })));
+      el("button", { type: "button", "data-sort": column.key, text: typeof column.label === "function" ? column.label() : column.label, onclick: () => sortBy(column.key) })));
   }
   $("table").tHead.replaceChildren(head);
   const body = document.createDocumentFragment();
@@ -433,7 +440,7 @@ function drawScaling() {
   });
   svg.addEventListener("pointerleave", hideTip);
   $("scaling-chart").replaceChildren(svg);
-  const head = [unit, "Parallelism", "Seconds a batch", "Speed-up", "Efficiency", "Joules an image"];
+  const head = [unit, "Parallelism", "Seconds a batch", "Speed-up", "Efficiency", `Joules ${article(noun(base))}`];
   $("scaling-table").replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, ...head.map((text, k) => el("th", { scope: "col", class: k === 1 ? null : "number", text })))),
     el("tbody", {}, ...points.map((p) => el("tr", {}, el("td", { class: "number", text: String(p.row.gpus) }), el("td", { text: p.row.parallel || "–" }),
       ...[figures(p.row.latency), figures(p.speedup), `${figures(100 * p.efficiency)} %`, figures(p.row.j)].map((text) => el("td", { class: "number", text })))))));
@@ -494,20 +501,27 @@ function drawPower(ticked) {
 function drawImages(ticked) {
   const with_images = ticked.filter((row) => row.images && row.images.length);
   if (!with_images.length) {
-    $("image-grid").replaceChildren(notice(ticked.length ? "The ticked runs have no images in this report." : "Tick a run in the table."));
+    $("image-grid").replaceChildren(notice(ticked.length ? "The ticked runs have no images or videos in this report." : "Tick a run in the table."));
     return;
   }
   const lines = new Map();
-  with_images.forEach((row, column) => row.images.forEach(([prompt, seed, src]) => {
+  with_images.forEach((row, column) => row.images.forEach(([prompt, seed, src, video]) => {
     const key = `${seed} ${prompt}`;
     if (!lines.has(key)) lines.set(key, { prompt: data.prompts[prompt], seed, cells: [] });
-    lines.get(key).cells[column] = src;
+    lines.get(key).cells[column] = { src, video };
   }));
   const head = el("tr", {}, el("th", { scope: "col", text: "Prompt" }), ...with_images.map((row) => el("th", { scope: "col", text: label(row) })));
   const body = [...lines.values()].map((line) => el("tr", {},
     el("th", { scope: "row" }, el("div", { text: line.prompt }), el("span", { class: "interval", text: `seed ${line.seed}` })),
-    ...with_images.map((_, column) => el("td", {}, line.cells[column] ? el("img", { src: line.cells[column], alt: `Image of: ${shorten(line.prompt, 80)}`, loading: "lazy" }) : "–"))));
+    ...with_images.map((_, column) => el("td", {}, line.cells[column] ? outputOf(line.cells[column], shorten(line.prompt, 80)) : "–"))));
   $("image-grid").replaceChildren(el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)));
+}
+function outputOf({ src, video }, prompt) {
+  if (!video) return el("img", { src, alt: `Image of: ${prompt}`, loading: "lazy" });
+  if (video.href) return el("a", { href: video.href, class: "clip" }, el("img", { src, alt: `First frame of the video of: ${prompt}` }), "Open the video");
+  const clip = el("video", { src: video.clip, poster: src, controls: true, loop: true, playsinline: true, preload: "metadata", "aria-label": `Video of: ${prompt}` });
+  clip.muted = true; // there is no sound; a muted video may be started by a script
+  return clip;
 }
 function drawTicked() {
   const ticked = state.ticked.map((id) => rows[id]);
