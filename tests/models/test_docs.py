@@ -19,12 +19,14 @@ def row(model_id: str) -> str:
     spec, costs = BY_ID[model_id], costs_of(architecture(model_id))
     model = architecture(model_id)
     guided = spec.guidance == "classifier-free" and spec.default_guidance_scale > spec.family.unguided_scale
-    cells = spec.default_height_px * spec.default_width_px / spec.latent_factor**2
+    area = spec.default_height_px * spec.default_width_px / spec.latent_factor**2
+    frames = ((spec.default_num_frames or 1) - 1) // spec.frame_factor + 1
+    cells = -(-frames // spec.patch_frames) * spec.patch_frames * area
     padded = t5_tokens(model, spec.default_max_sequence_length) or 0
     text = padded if spec.family.pads_text else ASSUMED_TEXT_TOKENS
     read = padded if spec.family.encoder_pads_text else text
     step = costs[model.denoiser.name].flops_at(2 if guided else 1, cells, text) / 1e12
-    decode = costs["vae"].flops_at(1, cells, 0) / 1e12
+    decode = costs["vae"].flops_at(1, frames * area, 0, area) / 1e12
     passes = 1 if not guided or model.options.get("force_zeros_for_empty_prompt") else 2
     lengths = [read + before for before in spec.family.template_tokens[:passes]]
     encode = sum(costs[e.name].flops_at(1, 0, n) for e in model.text_encoders for n in lengths) / 1e12

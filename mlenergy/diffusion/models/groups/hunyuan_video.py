@@ -63,6 +63,7 @@ LISTED: tuple[ModelSpec, ...] = (
         default_num_frames=129,
         heads=24,
         layers=60,
+        parameters=20_695_738_643,
         source="defaults: diffusers' pipeline and model card; shape and parameters: configuration counted on "
         "the meta device",
     ),
