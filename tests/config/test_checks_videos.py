@@ -88,7 +88,7 @@ def test_what_runs_is_not_refused(model: str, degrees: Parallelism, changes: dic
             "tiny/cogvideox",
             Parallelism(ulysses=2),
             {"engine": "diffusers"},
-            "no plan of its transf.*use --engine xdit",
+            "see docs/capabilities.md.; use --engine xdit",
         ),
         (HUNYUAN, Parallelism(cfg=2), {}, "guidance scale is an input of the denoiser"),
         (

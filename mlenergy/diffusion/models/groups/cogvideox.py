@@ -23,8 +23,6 @@ COGVIDEOX = Family(
     modes={"xdit": SEQUENCE | GUIDED, "diffusers": GUIDED},
     caches={},
     reasons={
-        "ulysses": "diffusers has no plan of its transformer",
-        "ring": "diffusers has no plan of its transformer",
         "pipefusion": "xfuser has none for it",
         "parallel-vae": "DistVAE knows no decoder of AutoencoderKLCogVideoX",
         "tensor": "diffusers has no plan of its transformer",

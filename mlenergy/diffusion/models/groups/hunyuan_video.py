@@ -7,8 +7,6 @@ from functools import partial
 from mlenergy.diffusion.models.groups.common import SEQUENCE
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
-_NO_PLAN = "diffusers has no plan of its transformer"
-
 HUNYUAN_VIDEO = Family(
     name="hunyuan-video",
     pipeline_class="HunyuanVideoPipeline",
@@ -32,9 +30,7 @@ HUNYUAN_VIDEO = Family(
     modes={"xdit": SEQUENCE | {"data"}, "diffusers": frozenset({"data"})},
     caches={},
     reasons={
-        "ulysses": _NO_PLAN,
-        "ring": _NO_PLAN,
-        "tensor": _NO_PLAN,
+        "tensor": "diffusers has no plan of its transformer",
         "cfg": "its guidance scale is an input of the denoiser, so that no step has two halves",
         "pipefusion": "xfuser has no pipeline of it",
         "parallel-vae": "xfuser has no pipeline of it",
