@@ -30,6 +30,7 @@ class Generated:
 
     images: torch.Tensor | None
     first_row: int = 0
+    latents: tuple[torch.Tensor, ...] = ()  # what the decoder took, where it was asked for; in row order
 
 
 @dataclass(frozen=True)

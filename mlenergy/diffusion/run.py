@@ -47,7 +47,7 @@ from mlenergy.diffusion.results.build import RunRecord, build_result, efficiency
 from mlenergy.diffusion.results.efficiency import CountAhead, efficiency_section, flops_of_ranks
 from mlenergy.diffusion.results.executed import planned_work
 from mlenergy.diffusion.results.lock import check_held
-from mlenergy.diffusion.results.media import output_names
+from mlenergy.diffusion.results.media import latent_names, output_names
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import read_result
 from mlenergy.diffusion.results.save import (
@@ -121,7 +121,8 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         not_counted = _end_count(args, count or _begin_count(args, context, progress))
         supervisor.enter("measuring")
         progress.begin_iterations()
-        measured = _measure(context, engine, meter, prompts, progress)
+        latents: list[torch.Tensor] | None = [] if plan.save_latents else None
+        measured = _measure(context, engine, meter, prompts, progress, latents)
         supervisor.enter("saving")
         shared = cluster.gather_object(users.others()) or []
         until_saved.close()
@@ -151,7 +152,9 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         with cluster.raise_on_all_ranks():  # the others wait: looking at effects takes all of them
             if record is not None:
                 work = _efficiency(record, not_counted)
-                result = _print_and_save(context, replace(record, efficiency=work), pixels, reference)
+                result = _print_and_save(
+                    context, replace(record, efficiency=work), pixels, reference, latents or ()
+                )
                 _judge_work(result)
         signum = cluster.broadcast_object(supervisor.watch.stop_signal)
         if signum is not None:
@@ -179,7 +182,12 @@ def _find_reference(args: BenchmarkArgs, context: RunContext, prompts: PromptSet
 
 
 def _measure(
-    context: RunContext, engine: Engine, meter: Meter, prompts: PromptSet, progress: RunProgress
+    context: RunContext,
+    engine: Engine,
+    meter: Meter,
+    prompts: PromptSet,
+    progress: RunProgress,
+    latents: list[torch.Tensor] | None,
 ) -> tuple[Measurement | None, list[Pixels]]:
     """Warm up and measure: on rank 0 the measurement and each window's images, elsewhere None and none."""
     plan, cluster, supervisor = context.plan, context.cluster, context.supervisor
@@ -208,6 +216,7 @@ def _measure(
         cluster,
         on_iteration=on_iteration,
         keep_outputs=plan.save_images,
+        latents=latents,
     )
 
 
@@ -247,7 +256,11 @@ def _efficiency_as_run(record: RunRecord, ranks: Sequence[dict[str, Any]]) -> di
 
 
 def _print_and_save(
-    context: RunContext, record: RunRecord, pixels: Sequence[Pixels], reference: Reference | None
+    context: RunContext,
+    record: RunRecord,
+    pixels: Sequence[Pixels],
+    reference: Reference | None,
+    latents: Sequence[torch.Tensor] = (),
 ) -> dict[str, Any]:
     """Print the numbers, then write every file. On rank 0.
 
@@ -262,6 +275,11 @@ def _print_and_save(
     if pixels:
         files = output_names(paths, record.measured_requests, videos=record.plan.makes_video)
     result = build_result(record, files)
+    if latents:
+        for output, name in zip(
+            result["generation_results"], latent_names(paths, record.measured_requests), strict=True
+        ):
+            output["latents"] = name
     result |= pending_effects(has_checked_effect(context.plan.optimizations))
     # With --debug a reader that has closed the pipe would cost the result: rich turns that into SystemExit.
     with suppress(OSError, SystemExit):
@@ -269,7 +287,7 @@ def _print_and_save(
     check_held(paths.lock)
     if reference is not None:  # before saving: the reference may be the result that is replaced
         result |= _similarity(reference, pixels, result["warnings"])
-    result["digests"] = save_run(paths, record, pixels, result)
+    result["digests"] = save_run(paths, record, pixels, result, latents)
     return result
 
 

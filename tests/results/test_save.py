@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, prompt_set
 
@@ -15,10 +16,11 @@ from mlenergy.diffusion.measure.samples import Timeline
 from mlenergy.diffusion.results import save
 from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.lock import result_lock
-from mlenergy.diffusion.results.media import output_names
+from mlenergy.diffusion.results.media import latent_names, output_names
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete, read_result
-from mlenergy.diffusion.results.save import pending_effects, save_effects_reason, save_run
+from mlenergy.diffusion.results.save import pending_effects, save_effects_reason, save_result, save_run
+from mlenergy.diffusion.results.verify import differences
 
 LINE = Timeline(["n"], ["GPU-a"], [0.0], [300.0], [50], [1980], [0], [None], 0.25)
 
@@ -91,3 +93,25 @@ def test_a_reason_is_noted_in_a_folder_that_is_still_locked_and_in_no_other(run)
     with pytest.raises(UserError, match="no longer exists"):
         save_effects_reason(paths, "too late")
     assert read_result(paths.results)["effects_reason"] == "it crashed"
+
+
+def test_latents_stand_beside_the_outputs_with_digests(run):
+    from safetensors.torch import load_file
+
+    paths, record, pixels = run
+    latents = [torch.full((4, 2, 3), k, dtype=torch.bfloat16) for k in range(record.completed)]
+    result = build_result(record, output_names(paths, record.measured_requests))
+    names = latent_names(paths, record.measured_requests)
+    for entry, name in zip(result["generation_results"], names, strict=True):
+        entry["latents"] = name
+    digests = save_run(paths, record, pixels, result, latents)
+    for k, name in enumerate(names):
+        assert name.startswith("latent_outputs/") and name in digests["files"]
+        stored = load_file(paths.folder / name)["latents"]
+        assert stored.dtype == torch.bfloat16 and torch.equal(stored, latents[k])
+    save_result(paths, {**result, "digests": digests})
+    assert differences(paths.folder) == []
+    (paths.folder / names[0]).write_bytes(b"another")
+    assert differences(paths.folder) == [f"{names[0]} was changed after it was written"]
+    save_run(paths, record, pixels, build_result(record, output_names(paths, record.measured_requests)))
+    assert not paths.latents.exists(), "those of an earlier result do not stay"

@@ -11,6 +11,8 @@ import numpy as np
 from mlenergy.diffusion.engine import Generated
 
 if TYPE_CHECKING:
+    import torch
+
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (n, height, width, 3), of videos (n, frames, height, width, 3)
@@ -53,3 +55,24 @@ def collect(output: HostOutput, cluster: Cluster) -> Pixels | None:
     if not rows:
         raise RuntimeError("no rank returned an image")
     return np.stack([rows[row] for row in sorted(rows)])
+
+
+def collect_latents(generated: Generated, cluster: Cluster) -> list[torch.Tensor] | None:
+    """All ranks' final latents on the host, one an output in the batch's order, on rank 0 (None elsewhere).
+
+    Every rank calls it, after a window has closed. Rows are taken as `collect` takes those of outputs.
+
+    Raises:
+        RuntimeError: a rank's decoder took another number of latents than there are outputs.
+    """
+    own = [row for part in generated.latents for row in part.cpu()]
+    if generated.images is not None and len(own) != len(generated.images):
+        raise RuntimeError(f"the decoder took {len(own)} latents for {len(generated.images)} outputs")
+    gathered = cluster.gather_object((generated.first_row, own))
+    if gathered is None:
+        return None
+    rows: dict[int, torch.Tensor] = {}
+    for first_row, latents in gathered:
+        for offset, one in enumerate(latents):
+            rows.setdefault(first_row + offset, one)
+    return [rows[row] for row in sorted(rows)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from mlenergy.diffusion.engine import Batch
 from mlenergy.diffusion.measure.energy.meter import Meter
 from mlenergy.diffusion.measure.memory import MemoryWatch
-from mlenergy.diffusion.measure.outputs import Pixels, collect, to_host
+from mlenergy.diffusion.measure.outputs import Pixels, collect, collect_latents, to_host
 from mlenergy.diffusion.measure.samples import (
     DenoiserWork,
     Iteration,
@@ -24,6 +24,8 @@ from mlenergy.diffusion.measure.steadiness import steadiness_warnings
 from mlenergy.diffusion.measure.window import Generate, NoReader, Window, run_window
 
 if TYPE_CHECKING:
+    import torch
+
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 MOST_OTHER = 0.02  # share of the windows that may lie in no stage
@@ -74,6 +76,7 @@ def measure(
     *,
     on_iteration: OnIteration | None = None,
     keep_outputs: bool = True,
+    latents: list[torch.Tensor] | None = None,
 ) -> tuple[Measurement | None, list[Pixels]]:
     """Warm up, measure every batch in a window of its own, and gather. Every rank calls it.
 
@@ -84,6 +87,8 @@ def measure(
         cluster: ranks, barrier, gather; its device is the one that ``generate`` works on.
         on_iteration: told after each call, outside of the windows.
         keep_outputs: collect the pixels to rank 0. The work inside a window is the same either way.
+
+        latents: takes the final latents of every output on rank 0, after each window; None: they are left.
 
     Returns:
         On rank 0 the measurement, and each window's images as uint8 (n, height, width, 3) in
@@ -108,6 +113,8 @@ def measure(
             window = run_window(generate, batch, meter, cluster, cluster.device, probe)
             memory.end_window()
             windows.append(_closed(window, probe, cluster, outputs if keep_outputs else None))
+            if latents is not None:
+                latents += collect_latents(window.generated, cluster) or []
             report("measured", index, window.duration_s)
             if schedule.stop_rule is not None:
                 is_met = schedule.stop_rule.is_met([one.duration_s for one in windows])

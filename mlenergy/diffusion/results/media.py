@@ -12,6 +12,7 @@ from mlenergy.diffusion.results.paths import RunPaths
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from mlenergy.diffusion.prompts.sampling import Request
 
@@ -56,6 +57,32 @@ def save_outputs(
         with written_aside(place(request.index, request.prompt)) as aside:
             _save_image(aside, output) if fps is None else _save_video(aside, output, fps)
     return output_names(paths, requests, videos=fps is not None)
+
+
+def latent_names(paths: RunPaths, requests: Sequence[Request]) -> list[str]:
+    """Names of the files that `save_latents` writes, relative to the result folder."""
+    return [paths.relative(paths.latent(request.index, request.prompt)) for request in requests]
+
+
+def save_latents(paths: RunPaths, requests: Sequence[Request], latents: Sequence[torch.Tensor]) -> None:
+    """Write safetensors files, each aside and then renamed: one tensor `latents` in the decoder's own type.
+
+    Args:
+        paths: names the files.
+        requests: the outputs' requests, in their order.
+        latents: of each output, on the host: (channels, height, width), of videos with frames.
+
+    Raises:
+        ValueError: they are not as many as the requests.
+        UserError: a file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if len(latents) != len(requests):
+        raise ValueError(f"{len(latents)} latents for {len(requests)} requests")
+    for request, one in zip(requests, latents, strict=True):
+        with written_aside(paths.latent(request.index, request.prompt)) as aside:
+            save_file({"latents": one.contiguous()}, str(aside))
 
 
 def _save_image(file: Path, image: Pixels) -> None:

@@ -92,6 +92,10 @@ class RunPaths:
         """The file of video `index` (from 0), named like an image's."""
         return self.videos / self.image(index, prompt).with_suffix(".mp4").name
 
+    def latent(self, index: int, prompt: str) -> Path:
+        """The file of the final latents of output `index` (from 0), named like an image's."""
+        return self.latents / self.image(index, prompt).with_suffix(".safetensors").name
+
     def relative(self, path: Path) -> str:
         """A file of this run as written into its results, so that the folder can be moved."""
         return path.relative_to(self.folder).as_posix()

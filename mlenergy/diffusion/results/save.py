@@ -15,13 +15,15 @@ from mlenergy.diffusion.results.atomic import write_json, written_aside
 from mlenergy.diffusion.results.build import SCHEMA_VERSION
 from mlenergy.diffusion.results.digest import ALGORITHM, digests_of_files, is_as_written, sealed
 from mlenergy.diffusion.results.lock import check_held
-from mlenergy.diffusion.results.media import save_outputs
+from mlenergy.diffusion.results.media import save_latents, save_outputs
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_whole, read_result
 from mlenergy.diffusion.results.swap import replaced_result
 from mlenergy.diffusion.results.units import unit_of
 
 if TYPE_CHECKING:
+    import torch
+
     from mlenergy.diffusion.measure.outputs import Pixels
     from mlenergy.diffusion.measure.samples import Timeline
     from mlenergy.diffusion.prompts.sampling import PromptSet, Request
@@ -31,7 +33,11 @@ _STOPPED_IMAGES_S = 5.0  # with the window that was running, within the time aft
 
 
 def save_run(
-    paths: RunPaths, record: RunRecord, pixels: Sequence[Pixels], result: Mapping[str, Any]
+    paths: RunPaths,
+    record: RunRecord,
+    pixels: Sequence[Pixels],
+    result: Mapping[str, Any],
+    latents: Sequence[torch.Tensor] = (),
 ) -> dict[str, Any]:
     """Write every file of a run, results.json last, and put them in the place of an earlier result's.
 
@@ -41,6 +47,7 @@ def save_run(
         pixels: each window's outputs, uint8, images (n, height, width, 3) or videos (n, frames, height,
             width, 3); empty where they are not saved.
         result: the content of results.json, without its digests.
+        latents: of each output, on the host; empty where they are not saved.
 
     Returns:
         The digests, to be kept in every later content of results.json.
@@ -50,7 +57,10 @@ def save_run(
     """
     with suppress(UserError):  # images take a while: whatever ends the run meanwhile, its numbers are here
         key = unit_of(result).file
-        without = [{**output, key: None} for output in result["generation_results"]]
+        without = [
+            {name: None if name in (key, "latents") else value for name, value in output.items()}
+            for output in result["generation_results"]
+        ]
         save_interrupted(paths, {**result, "generation_results": without})
     with replaced_result(paths) as new:
         save_requests(new, record.prompts)
@@ -58,6 +68,8 @@ def save_run(
             import numpy as np
 
             save_outputs(new, record.measured_requests, np.concatenate(list(pixels)), record.plan.fps)
+        if latents:
+            save_latents(new, record.measured_requests, latents)
         if record.measurement.timeline is not None:
             save_timeline(new, record.measurement.timeline)
         digests = digests_of_files(new)

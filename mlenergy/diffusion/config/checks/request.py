@@ -46,6 +46,15 @@ def _reads_no_files(plan: Plan) -> str | None:
     return f"{option} reads no weight files; leave --workload.{asked[0]} out" if asked else None
 
 
+def _saved_latents(plan: Plan) -> str | None:
+    if plan.save_latents and plan.spec.next_scale is not None:
+        return (
+            f"--save_latents: {plan.spec.model_id} predicts tokens, of which its decoder makes the image; "
+            "leave it out"
+        )
+    return None
+
+
 def _images(plan: Plan) -> str | None:
     """Every request of a run is drawn before it starts, and written into its results."""
     iterations = plan.most_iters + plan.warmup_iters
@@ -165,6 +174,7 @@ def _text_length(plan: Plan) -> str | None:
 
 
 CHECKS = (
-    *(_weights, _images, _certainty, _latents, _frames, _sizes, _area, _device, _guidance),
+    *(_weights, _saved_latents, _images, _certainty, _latents, _frames, _sizes, _area, _device),
+    _guidance,
     _text_length,
 )

@@ -25,6 +25,7 @@ from mlenergy.diffusion.engines.diffusers.cfg_calls import share_guidance_calls
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
 from mlenergy.diffusion.engines.diffusers.mesh import MeshPosition, position_in_mesh
+from mlenergy.diffusion.engines.latents import LatentsKeeper
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
@@ -52,6 +53,7 @@ class DiffusersEngine:
         self._position = position
         self._optimizations = optimizations
         self._last: Batch | None = None
+        self._latents = LatentsKeeper(plan, pipeline)
 
     @classmethod
     def load(cls, plan: Plan, cluster: Cluster) -> DiffusersEngine:
@@ -113,6 +115,7 @@ class DiffusersEngine:
     def _run(self, batch: Batch, steps: int) -> Generated:
         self._last = batch
         self._optimizations.begin_call(batch)
+        self._latents.begin_call()
         rows = group_rows(self._position.data_rank, self.plan.parallel.data, len(batch.prompts))
         arguments = {**call_arguments(self.plan), "num_inference_steps": steps}
         if "negative_prompt" in arguments:  # one an image of the whole batch
@@ -126,7 +129,7 @@ class DiffusersEngine:
             _check_outputs(self.plan, getattr(output, "frames" if self.plan.makes_video else "images", None))
         if not self._position.is_output_rank:
             return Generated(None)
-        return Generated(outputs_of(self.plan, output), rows.start)
+        return Generated(outputs_of(self.plan, output), rows.start, self._latents.taken())
 
 
 def _check_outputs(plan: Plan, made: Any) -> None:

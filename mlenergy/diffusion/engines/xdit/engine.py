@@ -17,6 +17,7 @@ from mlenergy.diffusion.engines.call import (
     noise_generators,
     outputs_of,
 )
+from mlenergy.diffusion.engines.latents import LatentsKeeper
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
@@ -39,6 +40,7 @@ class XditEngine:
         self.report = report
         self._wrapper = wrapper
         self._optimizations = optimizations
+        self._latents = LatentsKeeper(plan, wrapper.module)
 
     @classmethod
     def load(cls, plan: Plan, cluster: Cluster) -> XditEngine:
@@ -101,6 +103,7 @@ class XditEngine:
         from xfuser.core.distributed import get_data_parallel_rank
 
         self._optimizations.begin_call(batch)
+        self._latents.begin_call()
         rows = group_rows(int(get_data_parallel_rank()), self.plan.parallel.data, len(batch.prompts))
         output = self._wrapper(
             # The whole batch: xfuser takes this group's own rows out of it, by the same division.
@@ -112,7 +115,9 @@ class XditEngine:
             return Generated(None)
         made = outputs_of(self.plan, output)
         # xfuser's pipelines of videos give every rank but the one that decodes a list of Nones.
-        return Generated(made, rows.start) if isinstance(made, torch.Tensor) else Generated(None)
+        if not isinstance(made, torch.Tensor):
+            return Generated(None)
+        return Generated(made, rows.start, self._latents.taken())
 
     def _is_output_rank(self) -> bool:
         """True where images are taken from this rank, of several in a group that hold the same ones.
