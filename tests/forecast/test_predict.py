@@ -49,6 +49,9 @@ def test_forecasts_are_stable(flux, gpu, ulysses, ring, batch):
     assert found.energy_per_output_j.value == pytest.approx(joules, rel=0.01)
 
 
+GOLDEN_VIDEO = (48.14, 30_286)
+
+
 def test_joules_are_of_all_gpus_and_one_image(flux):
     four = forecast_of(replace(flux, parallel=Parallelism(ulysses=4), batch_size=2), "H100")
     assert four.energy_per_output_j.value * 2 == pytest.approx(4 * four.power_w * four.duration_s.value)
@@ -92,6 +95,17 @@ def test_a_gpu_without_runs_is_extrapolated(flux):
 def test_a_guess_is_refused(flux, changes, says):
     with pytest.raises(UserError, match=says):
         forecast_of(replace(flux, **changes), "H100")
+
+
+def test_a_published_video(plan_of):
+    """CogVideoX-2b, 49 frames of 480 x 720 on one H100: 43.0 s and 28,614 J in the public leaderboard."""
+    plan = plan_of("zai-org/CogVideoX-2b", inference_steps=50, num_frames=49, height=480, width=720)
+    found = forecast_of(replace(plan, dtype="bfloat16", engine="xdit"), "H100")
+    assert found.basis == "videos"
+    assert found.duration_s.low < 43.0 < found.duration_s.high
+    assert found.energy_per_output_j.low < 28_614 < found.energy_per_output_j.high
+    assert found.duration_s.value == pytest.approx(GOLDEN_VIDEO[0], rel=0.01)
+    assert found.energy_per_output_j.value == pytest.approx(GOLDEN_VIDEO[1], rel=0.01)
 
 
 def test_videos_have_errors_of_their_own_or_are_refused(plan_of):

@@ -32,6 +32,15 @@ def test_guidance_is_a_second_call_or_a_second_half_of_the_batch(plan_of, model,
     assert shared.step.matmul_flops == pytest.approx(alone.step.matmul_flops)
 
 
+def test_decoding_a_longer_video_is_more_work_and_never_less_than_none(plan_of):
+    short = work(plan_of("zai-org/CogVideoX-2b"))
+    long = work(plan_of("zai-org/CogVideoX-2b", num_frames=97))
+    # A polynomial of launches over short videos would give fewer than none of a long one.
+    assert (short.decode.kernels, short.decode.matmul_flops_a_row) == (0, 0)
+    assert 0 < short.decode.matmul_flops < long.decode.matmul_flops
+    assert 0 < short.decode.elementwise_bytes < long.decode.elementwise_bytes
+
+
 @pytest.mark.parametrize(("model", "calls"), [(QWEN, 2), (SD35, 1)])
 def test_ranks_exchange_in_every_call(plan_of, model, calls):
     two = replace(plan_of(model, guidance_scale=4.0), parallel=Parallelism(ulysses=2))

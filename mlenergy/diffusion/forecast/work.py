@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.cost.communication import communication_of
@@ -77,7 +77,7 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
     return IterationWork(
         text=text,
         step=_step(plan, costs[model.denoiser.name], shape),
-        decode=_calls(costs["vae"], decoded, shape.decoded_cells, 0, shape.frame_cells),
+        decode=_decode(plan, costs["vae"], decoded, shape.decoded_cells, shape.frame_cells),
         steps=plan.steps,
         images=decoded,
         gpus=parallel.world_size,
@@ -111,6 +111,16 @@ def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> KernelWork:
     # Each of the patches of PipeFusion starts the kernels of its stage anew.
     split = {name: value / layers for name, value in shared.items()}
     return KernelWork(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
+
+
+def _decode(plan: Plan, vae: ComponentCosts, outputs: float, cells: float, frame: float) -> KernelWork:
+    """Decoding on one rank.
+
+    A decoder of videos starts its kernels anew for every few frames. That is no polynomial in cells, so that
+    the counted one says nothing of a longer video; its kernels are large enough for the GPU to decide.
+    """
+    work = _calls(vae, outputs, cells, 0, frame)
+    return replace(work, kernels=0.0, matmul_flops_a_row=0.0) if plan.makes_video else work
 
 
 def _calls(
