@@ -110,6 +110,21 @@ def test_graphs_breaks_and_recompilations_are_counted(monkeypatch, static, recom
     )
 
 
+def test_code_that_torch_compiles_no_more_is_told(monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda part, **_: compile_(part, backend="eager", dynamic=False))
+    denoiser, optimizations = Block(), Optimizations(compile_mode="whole", compile_static_shapes=True)
+    work = CompileWork(optimizations, "a CPU", [denoiser])
+    for rows in range(2, 2 + torch._dynamo.config.recompile_limit):
+        denoiser(torch.ones(rows, 4))
+    rank = {"compile": work.record(0), "attention": {"kernels": None}}
+    assert rank["compile"]["given_up"] == 0 and optimizations_without_effect(optimizations, [rank]) == []
+    denoiser(torch.ones(99, 4))
+    again = {**rank, "compile": work.record(0)}
+    (line,) = optimizations_without_effect(optimizations, [rank, again])
+    assert line.startswith("--use_torch_compile: torch compiled 1 functions so often that it gave up")
+
+
 def test_a_break_in_a_denoiser_that_has_to_be_one_graph_is_an_error():
     denoiser = Broken()
     CompileWork(Optimizations(compile_mode="whole", compile_fullgraph=True), "a CPU", [denoiser])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -164,9 +165,27 @@ def _recompilations() -> int:
     return sum(compiled - 1 for compiled in convert_frame.FRAME_COMPILE_COUNTER.values())
 
 
+class _GivenUp(logging.Handler):
+    """Counts the functions that torch compiles no more, and runs as they are, after too many recompilations.
+
+    Torch only logs it (torch._dynamo.convert_frame); no counter of its own tells.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at one message."""
+        self.count += str(record.msg).startswith("torch._dynamo hit config.")
+
+
+_GIVEN_UP = _GivenUp()
+logging.getLogger(convert_frame.__name__).addHandler(_GIVEN_UP)
 _COUNTS: dict[str, Callable[[], int]] = {
     "graphs": _graphs,
     "graph_breaks": _breaks,
     "recompilations": _recompilations,
+    "given_up": lambda: _GIVEN_UP.count,
     "cuda_graph_skips": lambda: int(counters["inductor"]["cudagraph_skips"]),
 }

@@ -35,7 +35,15 @@ def has_checked_effect(optimizations: Optimizations) -> bool:
 def optimizations_without_effect(optimizations: Optimizations, ranks: Sequence[Effects]) -> list[str]:
     """One line for every optimization that changed nothing on any rank; what cannot be seen is not blamed."""
     checks = (
-        *(_cache, _compile, _compiled_vae, _compiled_encoders, _cuda_graphs_of_compiler, _fused_qkv),
+        *(
+            _cache,
+            _compile,
+            _given_up,
+            _compiled_vae,
+            _compiled_encoders,
+            _cuda_graphs_of_compiler,
+            _fused_qkv,
+        ),
         *(_vae_channels_last, _unet_channels_last, _attention, _attention_slicing),
         *(_weights, _vae_slicing, _tiling, _vae_dtype, _scheduler, _cuda_graphs),
     )
@@ -65,6 +73,18 @@ def _compile(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | No
         for rank in ranks
     ]
     return None if any(count > 0 for count in own) else "--use_torch_compile compiled no graph; leave it out"
+
+
+def _given_up(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
+    if not optimizations.compiled_parts:
+        return None
+    most = max(rank["compile"].get("given_up", 0) for rank in ranks)
+    if not most:
+        return None
+    return (
+        f"{optimizations.compiled_parts[0]}: torch compiled {most} functions so often that it gave up and "
+        "ran them as they are; leave --compile_static_shapes out, or use prompts of one length"
+    )
 
 
 def _graphs_of_others(ranks: Sequence[Effects], of_vae: bool) -> int:
