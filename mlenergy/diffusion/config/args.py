@@ -131,14 +131,14 @@ class CompilationOptions:
     inductor_conv_1x1_as_mm: bool = False
     """Let the compiler treat 1x1 convolutions as matrix products."""
     inductor_epilogue_fusion: bool = True
-    """Let the compiler fuse what follows a matrix product into its kernel."""
+    """Leave what follows a matrix product out of its kernel. By default the compiler may fuse them."""
     compile_fullgraph: bool = False
     """End with an error where compiling the denoiser (or its blocks) breaks into several graphs."""
     compile_static_shapes: bool = False
     """Compile for each shape anew; by default a shape that changes gets code for any shape."""
     compile_cache: bool = True
-    """Keep compiled code in ~/.cache/mlenergy/compiled for later runs; off: compile everything anew, for a
-    compile time that no earlier run has shortened."""
+    """Compile everything anew, for a compile time that no earlier run has shortened. By default compiled code
+    is kept in ~/.cache/mlenergy/compiled for later runs."""
 
 
 @option_group("optimization")
