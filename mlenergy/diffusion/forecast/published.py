@@ -70,14 +70,15 @@ def published_runs() -> Iterator[Observed]:
     yield from map(_observed, read_published("text-to-image"))
 
 
-def published_videos() -> Iterator[Observed]:
+def published_videos(*, may_count: bool = True) -> Iterator[Observed]:
     """Runs of the text-to-video models of which the package has an architecture.
 
-    What the architecture does not have counted is counted first, which takes minutes for each model.
+    may_count: count those that the architecture does not have counted, which takes minutes for each model.
     """
-    for one in read_published("text-to-video"):
-        if one.model_id in BY_ID and one.model_id in architecture_ids():
-            yield _observed(one)
+    known = [model for model in architecture_ids() if model in BY_ID]
+    if not may_count:
+        known = [model for model in known if find_architecture(model, None).costs]
+    yield from (_observed(one) for one in read_published("text-to-video") if one.model_id in known)
 
 
 def _observed(one: PublishedRun) -> Observed:
