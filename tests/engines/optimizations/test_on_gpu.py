@@ -19,13 +19,13 @@ pytestmark = [
 HALF = ["--workload.dtype", "bfloat16"]
 
 
-def generate(*words, engine="diffusers"):
+def generate(*words, engine="diffusers", model="tiny/flux"):
     """Image on the host, the record of effects, and what has no effect."""
     cluster = Cluster(Rank(), torch.device("cuda", 0), None)
     dtype = [] if "--workload.dtype" in words else HALF
     steps = ["--workload.inference_steps", "2"]
-    args = parse_args(words_of("tiny/flux", ["--engine", engine, *words, *dtype, *steps]))
-    plan = make_plan(args, resolve_model("tiny/flux"), 1, "cuda", "a GPU")
+    args = parse_args(words_of(model, ["--engine", engine, *words, *dtype, *steps]))
+    plan = make_plan(args, resolve_model(model), 1, "cuda", "a GPU")
     loaded = load_engine(plan, cluster)
     image = loaded.generate(FOX).images.float().cpu()
     effects = loaded.effects(0)
@@ -45,6 +45,16 @@ def test_offloaded_weights_are_not_on_the_gpu_between_two_images(option):
     image, effects, _ = generate(f"--enable_{option}_offload")
     assert effects["resident_bytes"] < 100_000
     assert torch.allclose(image, generate()[0], atol=0.02)
+
+
+@pytest.mark.parametrize("option", ["model_cpu", "sequential_cpu", "group"])
+@pytest.mark.parametrize(
+    "model", ["tiny/qwen-image", "tiny/flux2", "tiny/z-image", "tiny/kolors", "tiny/cogview4"]
+)
+def test_language_models_leave_the_gpu_between_two_images(model, option):
+    image, effects, _ = generate(f"--enable_{option}_offload", model=model)
+    assert effects["resident_bytes"] < 100_000
+    assert torch.allclose(image, generate(model=model)[0], atol=0.02)
 
 
 def test_float8_products():

@@ -9,7 +9,8 @@ from diffusers.models.attention import AttentionModuleMixin, FeedForward
 from diffusers.models.attention_processor import Attention
 
 _LISTS = (
-    *("transformer_blocks", "single_transformer_blocks", "blocks"),
+    *("transformer_blocks", "joint_transformer_blocks", "single_transformer_blocks", "blocks"),
+    *("double_stream_blocks", "single_stream_blocks"),  # HiDream
     *("noise_refiner", "context_refiner", "layers"),  # Z-Image, in this order
 )
 _UNET_BLOCK = "BasicTransformerBlock"

@@ -26,7 +26,7 @@ def offload(pipeline: Any, kind: Offload, device: torch.device) -> None:
             onload_device=device,
             offload_device=torch.device("cpu"),
             offload_type="leaf_level",
-            use_stream=True,
+            use_stream=device.type == "cuda",
         )
 
 

@@ -39,7 +39,7 @@ HIDREAM = _unsplit(
     # The published folders lack the Llama that reads the prompt beside CLIP and T5.
     parts_from={
         "text_encoder_4": (_LLAMA, "transformers.LlamaForCausalLM"),
-        "tokenizer_4": (_LLAMA, "transformers.AutoTokenizer"),
+        "tokenizer_4": (_LLAMA, "transformers.PreTrainedTokenizerFast"),
     },
     square_cells=128,
 )
