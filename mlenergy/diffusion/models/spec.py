@@ -80,6 +80,7 @@ class Family:
     guiders: tuple[str, ...] = ()  # components that hold the guidance scale, in the place of an argument
     # Component that published folders lack -> the repository and the class that it comes from.
     parts_from: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    gives_sigmas: bool = False  # its call hands the scheduler noise levels, which only Euler's takes
     square_cells: int | None = None  # its call scales every size to the area of a square of so many cells
     # Engine -> modes under which its attention sees the padding of a batch's shorter texts: one row a rank.
     unmasked_modes: Mapping[EngineName, frozenset[Mode]] = field(default_factory=dict)

@@ -137,7 +137,7 @@ def test_offloading_takes_every_part_of_every_encoder_with_it(model):
     for kind in ("model", "group"):
         pipeline = load(locate(plan), plan, "cpu")
         offload(pipeline, kind, torch.device("cpu"))
-        assert torch.equal(drawn(pipeline, plan), bare), kind
+        assert torch.allclose(drawn(pipeline, plan), bare, atol=1e-5), kind
         for name in plan.spec.family.stages:
             part = getattr(pipeline, name)
             hooks = [getattr(module, "_diffusers_hook", None) for module in part.modules()]

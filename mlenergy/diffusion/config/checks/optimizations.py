@@ -224,6 +224,11 @@ def _scheduler(plan: Plan) -> str | None:
     name, family, parallel = plan.optimizations.scheduler, plan.spec.family, plan.parallel
     if name == "own":
         return None
+    if family.gives_sigmas and name != "euler":
+        return (
+            f"--scheduler {name}: {family.name} gives the scheduler noise levels of its own, which "
+            f"{name} does not take; use euler or own"
+        )
     if family.predicts == "flow" and name == "ddim":
         return (
             f"--scheduler ddim steps noise predictions, and {family.name} predicts a flow; use unipc or own"

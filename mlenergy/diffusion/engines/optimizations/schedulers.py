@@ -31,6 +31,12 @@ def replace_scheduler(pipeline: Any, name: SchedulerName) -> None:
     if isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
         pipeline.scheduler = _for_flow(own, name)
         return
+    if (
+        name == "euler" and own.get("prediction_type") == "flow_prediction"
+    ):  # Sana's own is a solver of a flow
+        steps = {"num_train_timesteps": own.num_train_timesteps, "shift": own.flow_shift}
+        pipeline.scheduler = FlowMatchEulerDiscreteScheduler(**steps)
+        return
     options: dict[str, Any] = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
     if name == "ddim":
         # Its default cuts predicted images off at ±1, which is for pixels: latents reach further. Schedulers

@@ -17,6 +17,7 @@ LUMINA2 = Family(
     size_step_px=16,
     takes_text_length=True,
     separate_guidance=True,
+    gives_sigmas=True,
     counts_as_run=True,  # the denoiser cuts each text to its own length
     takes_attention_kernel=False,  # its layers call torch's attention themselves, with keys that heads share
     modes={"xdit": GUIDED | {"ulysses"}, "diffusers": GUIDED},

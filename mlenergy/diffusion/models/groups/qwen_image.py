@@ -23,6 +23,7 @@ QWEN_IMAGE = Family(
     guidance_argument="true_cfg_scale",
     default_negative=" ",
     separate_guidance=True,
+    gives_sigmas=True,
     exchanged_transformer="transformer_qwen.xFuserQwenImageTransformerWrapper",
     # xfuser's attention takes no mask; diffusers' ring has no kernel that does.
     unmasked_modes={"xdit": SEQUENCE, "diffusers": frozenset({"ring"})},

@@ -48,6 +48,7 @@ CHROMA = _unsplit(
     pipeline_class="ChromaPipeline",
     has_t5=True,
     packed_cells=2,
+    gives_sigmas=True,
     separate_guidance=True,
 )
 AURAFLOW = _unsplit(name="auraflow", pipeline_class="AuraFlowPipeline", has_t5=True)
@@ -67,6 +68,7 @@ COGVIEW4 = _unsplit(
     pipeline_class="CogView4Pipeline",
     has_t5=False,
     size_step_px=16,
+    gives_sigmas=True,
     separate_guidance=True,
     pads_text=False,
 )
@@ -78,6 +80,7 @@ HUNYUANIMAGE = _unsplit(
     packed_cells=1,
     size_step_px=64,
     takes_text_length=False,
+    gives_sigmas=True,
     separate_guidance=True,
     guiders=("guider", "ocr_guider"),
     guidance_argument="distilled_guidance_scale",

@@ -21,6 +21,7 @@ Z_IMAGE = Family(
     pads_text=False,
     encoder_pads_text=True,
     unguided_scale=0.0,
+    gives_sigmas=True,
     sequence_step=32,
     exchanged_transformer="transformer_z_image.xFuserZImageTransformer2DWrapper",
     unmasked_modes={"xdit": SEQUENCE},  # xfuser's attention takes no mask
