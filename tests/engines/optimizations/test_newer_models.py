@@ -92,7 +92,7 @@ def test_no_cache_is_offered_before_it_was_tried(model):
 def test_a_solver_that_would_crash_is_refused(model):
     """Their pipelines hand the scheduler noise levels, which diffusers' solvers of flows take none of."""
     for name in ("dpmsolver++", "unipc", "ddim"):
-        with pytest.raises(UserError, match="noise levels of its own.*use euler or own"):
+        with pytest.raises(UserError, match=r"noise levels of its own.*use euler or own"):
             plan_of(model, f"scheduler {name}")
     assert plan_of(model, "scheduler euler").optimizations.scheduler == "euler"
 
