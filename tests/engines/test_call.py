@@ -14,7 +14,7 @@ from result_samples import cpu_plan
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.resolve import make_plan
-from mlenergy.diffusion.config.workloads import TextToImage
+from mlenergy.diffusion.config.workloads import TextToImage, TextToVideo
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engine import Batch
 from mlenergy.diffusion.engines.call import call_arguments, denoiser_calls, group_rows, noise_generators
@@ -30,11 +30,13 @@ CHANGES = {
     "guidance": {"guidance_scale": 2.5},
     "negative": {"negative_prompt": "blurred, grey"},
     "text": {"max_sequence_length": 16},
+    "frames": {"num_frames": 17},
 }
 
 
 def plan_of(model, **changes):
-    work = TextToImage(
+    kind = TextToVideo if resolve_model(model).family.makes_video else TextToImage
+    work = kind(
         *(model,),
         **{"dataset": "bundled", "batch_size": 2, "height": 64, "width": 96, "inference_steps": 2},
         **{"dtype": "float32", **changes},
@@ -47,6 +49,8 @@ def plan_of(model, **changes):
 def is_known(model, change):
     if change == "negative":
         return BY_HAND[model].takes_negative
+    if change == "frames":
+        return BY_HAND[model].frames is not None
     return change != "text" or BY_HAND[model].takes_text_length
 
 
@@ -71,8 +75,10 @@ def check(engine, model, options):
     wanted = Wanted(
         *(model, PROMPTS, SEEDS, 64, 96, 2),
         *(options.get("guidance_scale"), options.get("negative_prompt"), options.get("max_sequence_length")),
+        frames=options.get("num_frames"),
     )
-    assert found.shape == (2, 3, 64, 96)
+    frames = options.get("num_frames", BY_HAND[model].frames)
+    assert found.shape == (2, *(() if frames is None else (frames,)), 3, 64, 96)
     assert torch.equal(found, reference_images(wanted)), "an argument is dropped, or another one is given"
 
 

@@ -13,6 +13,7 @@ from parity_cases import CASES, EVERYTHING, FAULTS
 from parity_page import proven, render
 from parity_run import RESULTS
 
+from mlenergy.diffusion.engines.diffusers.context_parallel import KNOWN_FAULTS as DIFFUSERS_FAULTS
 from mlenergy.diffusion.engines.xdit.patches.registry import KNOWN_FAULTS
 from mlenergy.diffusion.models.families import FAMILIES
 from mlenergy.diffusion.models.listed import BY_ID
@@ -51,10 +52,12 @@ def test_offered_modes_are_the_proven_ones(
 
 
 def test_every_patch_has_a_test_that_shows_its_fault() -> None:
-    shown = {name for case in FAULTS for name in case.without_patches}
+    shown = {name for case in FAULTS for name in case.without_patches if case.engine == "xdit"}
     # tests/engines/test_xdit_patches.py counts the groups; on fake GPUs test_fake_cuda.py shows the others.
     elsewhere = {"parallel-vae-groups", *(name for case in SHOWN.values() for name in case.without)}
     assert {fault.name for fault in KNOWN_FAULTS} == shown | elsewhere
+    of_diffusers = {name for case in FAULTS for name in case.without_patches if case.engine == "diffusers"}
+    assert set(DIFFUSERS_FAULTS) == of_diffusers
 
 
 def test_the_page_names_no_machine(results: dict[str, Any]) -> None:

@@ -81,7 +81,8 @@ class Case:
             # 140 tokens with CLIP's: of uneven parts ranks tell each other the lengths, which are values.
             work += " --workload.max_sequence_length 63"
         options = f"--engine {self.engine} {MODES[self.mode][2]} {self.words}"
-        return [*options.split(), "workload:t2i", *work.split()]
+        kind = "t2v" if BY_ID[self.model].family.makes_video else "t2i"
+        return [*options.split(), f"workload:{kind}", *work.split()]
 
 
 def _modes() -> list[Case]:

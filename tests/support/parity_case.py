@@ -53,6 +53,7 @@ class Case:
     blind: bool = False  # image tokens do not see each other, so that stale ones cannot matter
     without_patches: tuple[str, ...] = ()  # names in xdit_faults.py: shows that the fault is still there
     refused: bool = False  # the plan refuses it; here it runs all the same
+    latents: bool = False  # compare what the decoder would be given
     shifted_rank: int | None = None  # this rank's slice is shifted by one token: broken on purpose
 
     @property

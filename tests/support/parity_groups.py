@@ -5,7 +5,9 @@ from __future__ import annotations
 import parity_of_cogvideox
 import parity_of_flux2
 import parity_of_hunyuan_video
+import parity_of_ltx
 import parity_of_qwen_image
+import parity_of_wan
 import parity_of_z_image
 from parity_group import Group
 from parity_lumina2 import LUMINA2
@@ -21,4 +23,6 @@ GROUPS: tuple[Group, ...] = (
     UNSPLIT,
     parity_of_cogvideox.GROUP,
     parity_of_hunyuan_video.GROUP,
+    parity_of_wan.GROUP,
+    parity_of_ltx.GROUP,
 )

@@ -26,6 +26,12 @@ def as_the_case_wants(case: Case) -> Iterator[None]:
             changes.enter_context(mock.patch.object(loading, "load", load))
         if case.refused:
             changes.enter_context(mock.patch.object(engines, "check_plan", lambda plan: None))
+        if case.engine == "diffusers" and "ltx-text-split" in case.without_patches:
+            from mlenergy.diffusion.engines.diffusers import context_parallel
+
+            own: dict[str, Any] = {"LTXVideoTransformer3DModel": None}
+            changes.enter_context(mock.patch.dict(context_parallel._SPLITS, own))
+            changes.enter_context(mock.patch.dict(context_parallel._LOCAL_ATTENTION, clear=True))
         if case.engine == "xdit":
             from mlenergy.diffusion.engines.xdit import setup
 

@@ -8,6 +8,7 @@ from typing import Any
 from parity_case import Case
 from parity_cases import APPROXIMATE, CASES, FAULTS
 
+from mlenergy.diffusion.engines.diffusers.context_parallel import KNOWN_FAULTS as DIFFUSERS_FAULTS
 from mlenergy.diffusion.engines.xdit.patches.registry import KNOWN_FAULTS, REFUSED, UNREACHABLE
 
 Cases = Mapping[str, Mapping[str, Any]]
@@ -67,6 +68,11 @@ Each patch is applied to the named versions only. A test runs each of these set-
 fails once the fault no longer occurs, so that the patch can be dropped.
 """
 
+_OF_DIFFUSERS = """## Faults of diffusers 0.42.1 that are passed by
+
+The diffusers engine gives the model a plan of its own. A test runs each with diffusers' plan, as above.
+"""
+
 
 def render(results: Mapping[str, Any]) -> str:
     """The whole page."""
@@ -78,7 +84,7 @@ def render(results: Mapping[str, Any]) -> str:
         parts.append(f"## --engine {engine}\n\nThe {title} engine.\n\n{_modes_table(own, cases)}")
     parts.append(_AUTOREGRESSIVE)
     parts += [_APPROXIMATE, _approximate_table(cases), _EXACT]
-    parts += [_FAULTS, _faults_table(cases), _unreachable()]
+    parts += [_FAULTS, _faults_table(cases), _OF_DIFFUSERS, _diffusers_table(cases), _unreachable()]
     return "\n".join(parts)
 
 
@@ -144,6 +150,14 @@ def _faults_table(cases: Cases) -> str:
             [fault.fault, found or "a test sees it in the calls", str(fault.versions), f"`{fault.upstream}`"]
         )
     return _table(["fault", "without the patch", "xfuser", "where"], rows)
+
+
+def _diffusers_table(cases: Cases) -> str:
+    rows = []
+    for name, fault in DIFFUSERS_FAULTS.items():
+        seen = [case for case in FAULTS if name in case.without_patches]
+        rows.append([fault, "; ".join(f"{case.short}: {_outcome(cases[case.name])}" for case in seen)])
+    return _table(["fault", "with diffusers' own plan"], rows)
 
 
 def _outcome(found: Mapping[str, Any]) -> str:

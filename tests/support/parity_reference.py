@@ -50,6 +50,7 @@ class Wanted:
     negative: str | None = None
     text_tokens: int | None = None
     frames: int | None = None
+    latents: bool = False  # what the decoder would be given
 
 
 @torch.no_grad()
@@ -70,7 +71,7 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
         "width": wanted.width_px,
         "num_inference_steps": wanted.steps,
         "generator": generators(wanted.seeds),
-        "output_type": "pt",
+        "output_type": "latent" if wanted.latents else "pt",
         **call.arguments,
     }
     if call.guidance is not None:

@@ -15,10 +15,12 @@ import re
 import sys
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -115,6 +117,7 @@ def one_rank_images(reference: Case) -> torch.Tensor:
     wanted = Wanted(
         *(reference.model, batch.prompts, batch.seeds, call.height_px, call.width_px, reference.steps),
         *(reference.guidance, reference.negative, reference.text_tokens, call.frames),
+        reference.latents,
     )
     is_sd3 = reference.model.startswith("tiny/sd3")
     change = functools.partial(blind, joint_second=is_sd3) if reference.blind else lambda _pipeline: None
@@ -187,10 +190,19 @@ def generate_all(case: Case, cluster: Cluster) -> list[Generated]:
     generated = []
     for plan, call in zip(plans, case.calls, strict=True):
         engine.plan = plan
-        generated.append(engine.generate(batch_of(call)))
+        with undecoded() if case.latents else nullcontext():
+            generated.append(engine.generate(batch_of(call)))
     engine.close()
     gc.collect()  # threads of xfuser's groups of other degrees end with the last reference to them
     return generated
+
+
+def undecoded() -> AbstractContextManager[Any]:
+    """Engines ask their pipelines for latents inside of the block."""
+    from mlenergy.diffusion.engines.diffusers import engine
+
+    ask = engine.call_arguments
+    return mock.patch.object(engine, "call_arguments", lambda plan: {**ask(plan), "output_type": "latent"})
 
 
 def assemble(parts: tuple[Generated, ...]) -> torch.Tensor:

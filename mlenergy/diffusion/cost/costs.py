@@ -53,6 +53,7 @@ class ComponentCosts:
     activations: Mapping[str, Mapping[str, float]]
     # By the names of KernelWork; empty where they were not counted.
     kernels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    keeps_float32: bool = False  # those parameters stay so in bfloat16, too (in float16 they always do)
 
     def flops_at(self, rows: float, cells: float, text: float, frame: float = 0) -> float:
         """FLOPs of one call with that many rows, latent cells and text tokens.
@@ -74,7 +75,8 @@ class ComponentCosts:
     def parameter_bytes(self, dtype: Dtype, block_share: float = 1.0) -> int:
         """Bytes of weights and tables where only `block_share` of the repeated blocks is held."""
         held = self.parameters - self.block_parameters * (1 - block_share)
-        wide = self.float32_parameters * (4 - BYTES[dtype]) if dtype == "float16" else 0
+        is_kept = dtype == "float16" or self.keeps_float32
+        wide = self.float32_parameters * (4 - BYTES[dtype]) if is_kept else 0
         return round((held + self.buffers) * BYTES[dtype]) + wide
 
 
@@ -97,6 +99,7 @@ def costs_of(architecture: Architecture, may_count: bool = True) -> dict[str, Co
             flops=part["flops"],
             activations=part["activation_bytes"],
             kernels=part.get("kernels", {}),
+            keeps_float32=architecture.components[name].class_path.startswith("diffusers."),
         )
         for name, part in counts["components"].items()
     }

@@ -18,9 +18,12 @@ def _wan(
     architecture: Architecture, make: Make, rows: int, frames: int, height: int, width: int, text: int
 ) -> dict[str, Any]:
     config = architecture.denoiser.config
+    patch_t, patch_h, patch_w = config["patch_size"]
+    tokens = (frames // patch_t) * (height // patch_h) * (width // patch_w)
+    each = (tokens,) if architecture.options.get("expand_timesteps") else ()  # a time step for each token
     return {
         "hidden_states": make(rows, config["in_channels"], frames, height, width),
-        "timestep": make(rows),
+        "timestep": make(rows, *each),
         "encoder_hidden_states": make(rows, text, config["text_dim"]),
     }
 
@@ -54,8 +57,24 @@ def _hunyuan_video(
     return inputs | ({"guidance": make(rows)} if config.get("guidance_embeds") else {})
 
 
+def _ltx(
+    architecture: Architecture, make: Make, rows: int, frames: int, height: int, width: int, text: int
+) -> dict[str, Any]:
+    config = architecture.denoiser.config
+    return {
+        "hidden_states": make(rows, frames * height * width, config["in_channels"]),
+        "encoder_hidden_states": make(rows, text, config["caption_channels"]),
+        "timestep": make(rows),
+        "encoder_attention_mask": make(rows, text),
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+    }
+
+
 VIDEO_DENOISERS: Mapping[str, Builder] = {
     "WanTransformer3DModel": _wan,
     "CogVideoXTransformer3DModel": _cogvideox,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
+    "LTXVideoTransformer3DModel": _ltx,
 }

@@ -41,6 +41,8 @@ def load_on_every_rank(
         check(folder)
         pipeline = weights.load(folder, plan, optimizations.load_device)
         prepare(pipeline)
+        if plan.boundary_ratio is not None:
+            pipeline.register_to_config(boundary_ratio=plan.boundary_ratio)
         optimizations.before_split(pipeline)
         begin_at_the_first_step(pipeline.scheduler)
     return pipeline

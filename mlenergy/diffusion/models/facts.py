@@ -34,6 +34,9 @@ def latent_factor(vae: Config) -> int:
     halvings = vae.get("temperal_downsample")
     if isinstance(halvings, (list, tuple)):
         return 1 << len(halvings)
+    scaled = vae.get("spatio_temporal_scaling")
+    if isinstance(scaled, (list, tuple)):  # LTX-Video's, on patches of pixels
+        return int(vae.get("patch_size") or 1) << sum(map(bool, scaled))
     blocks = vae.get("block_out_channels") or vae.get(
         "encoder_block_out_channels"
     )  # the latter: AutoencoderDC
@@ -50,8 +53,9 @@ def frame_factor(vae: Config) -> int:
     for key in ("scale_factor_temporal", "temporal_compression_ratio"):
         if isinstance(vae.get(key), int | float):
             return int(vae[key])
-    halvings = vae.get("temperal_downsample")
-    return 1 << sum(map(bool, halvings)) if isinstance(halvings, (list, tuple)) else 1
+    halvings = vae.get("temperal_downsample", vae.get("spatio_temporal_scaling"))
+    patch = int(vae.get("patch_size_t") or 1)
+    return patch << sum(map(bool, halvings)) if isinstance(halvings, (list, tuple)) else patch
 
 
 def has_frames(vae: Config) -> bool:

@@ -15,6 +15,7 @@ from mlenergy.diffusion.models.groups import (
     flux2,
     hunyuan_video,
     infinity,
+    ltx,
     lumina2,
     qwen_image,
     sana,
@@ -130,7 +131,7 @@ _FIRST = (FLUX, SD3, PIXART_ALPHA, PIXART_SIGMA, HUNYUANDIT, SDXL, SD)
 # Modules of models/groups/; each has FAMILIES, LISTED and TINY.
 GROUPS: tuple[ModuleType, ...] = (
     *(flux2, qwen_image, z_image, sana, var, infinity, lumina2),
-    *(wan, unsplit, cogvideox, hunyuan_video),
+    *(wan, ltx, unsplit, cogvideox, hunyuan_video),
 )
 _ALL: tuple[Family, ...] = (*_FIRST, *(family for group in GROUPS for family in group.FAMILIES))
 

@@ -18,7 +18,9 @@ from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.distributed.cluster import Cluster, Rank
 from mlenergy.diffusion.engines import load_engine
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
+from mlenergy.diffusion.engines.optimizations.memory import VaeCalls
 from mlenergy.diffusion.engines.optimizations.schedulers import replace_scheduler
+from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline
 
 CPU = Cluster(Rank(), torch.device("cpu"), None)
 
@@ -55,21 +57,44 @@ def test_sdxl_in_float16_decodes_in_the_type_that_was_asked_for(run, monkeypatch
 @pytest.mark.parametrize("engine", ["diffusers", "xdit"])
 def test_a_sliced_vae_decodes_one_image_at_a_time(run, exact, engine):
     ran = run("tiny/flux", "--engine", engine, "--vae_slicing", steps=2, batches=(WHALE,))
-    assert ran.effects["vae"] == {"decoder_calls": 2, "images_per_call": 1}
+    assert ran.effects["vae"] == {"decoder_calls": 2, "images_per_call": 1, "tiled": False}
     assert torch.allclose(ran.images[0], exact("tiny/flux", engine, 2, (WHALE,)).images[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("engine", ["diffusers", "xdit"])
 def test_a_tiled_vae_decodes_a_large_image_in_tiles(run, exact, engine):
     ran = run("tiny/flux", "--engine", engine, "--vae_tiling", steps=2)
-    assert ran.effects["vae"]["decoder_calls"] > 1
+    assert ran.effects["vae"]["decoder_calls"] > 1 and ran.effects["vae"]["tiled"]
     bare = exact("tiny/flux", engine, 2).images[0]
     assert ran.images[0].shape == bare.shape and not torch.equal(ran.images[0], bare)
 
 
 def test_an_image_of_one_tile_is_named():
-    effects = {"vae": {"decoder_calls": 1, "images_per_call": 1}, "attention": {"kernels": {}}}
-    assert "in one tile" in optimizations_without_effect(Optimizations(vae_tiling=True), [effects])[0]
+    def without_effect(*tiled):
+        ranks = [
+            {"vae": {"decoder_calls": 3, "images_per_call": 1, "tiled": one}, "attention": {"kernels": {}}}
+            for one in tiled
+        ]
+        return optimizations_without_effect(Optimizations(vae_tiling=True), ranks)
+
+    assert "in one tile" in without_effect(False, None)[0]  # three frames, each whole
+    assert without_effect(True, None) == without_effect(None) == []
+
+
+@pytest.mark.parametrize(("model", "calls"), [("tiny/wan", 3), ("tiny/ltx", 1)])
+def test_tiles_of_videos_are_told_from_frames(model, calls):
+    with torch.no_grad():
+        pipeline = build_random_pipeline(model, "cpu", torch.float32)
+        watch = VaeCalls(pipeline.vae, slicing=False, tiling=True)
+        channels = pipeline.transformer.config.in_channels
+        timestep = () if model == "tiny/wan" else (None,)
+        for side in (4, 40 if model == "tiny/wan" else 18):
+            watch.begin_call()
+            frames = 3 if model == "tiny/wan" else 2
+            pipeline.vae.decode(torch.randn(1, channels, frames, 2, side), *timestep)
+            found = watch.record(0 if side == 4 else 1)
+            assert found["tiled"] is (side > 4)
+            assert found["decoder_calls"] == calls if side == 4 else found["decoder_calls"] > calls
 
 
 CLASSES = {

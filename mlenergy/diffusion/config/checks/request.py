@@ -157,6 +157,15 @@ def _guidance(plan: Plan) -> str | None:
     return None
 
 
+def _second_denoiser(plan: Plan) -> str | None:
+    """Options of a model with two denoisers, of which the second takes over at low noise."""
+    asked = {"guidance_scale_2": plan.guidance_scale_2, "boundary_ratio": plan.boundary_ratio}
+    found = [f"--workload.{name}" for name, value in asked.items() if value is not None]
+    if found and plan.spec.default_boundary_ratio is None:
+        return f"{found[0]} is for models with two denoisers, such as Wan 2.2's large one; leave it out"
+    return None
+
+
 def _text_length(plan: Plan) -> str | None:
     length, limit = plan.max_sequence_length, plan.spec.max_sequence_length_limit
     if length is None:
@@ -176,5 +185,6 @@ def _text_length(plan: Plan) -> str | None:
 CHECKS = (
     *(_weights, _saved_latents, _images, _certainty, _latents, _frames, _sizes, _area, _device),
     _guidance,
+    _second_denoiser,
     _text_length,
 )

@@ -118,6 +118,12 @@ def _parallel_vae(plan: Plan) -> str | None:
             f"--use_parallel_vae decodes the images of all {parallel.data} data-parallel groups in each of "
             f"them, {parallel.data} times the work; use --data_parallel_degree 1, or leave it out"
         )
+    ranks, rows = parallel.world_size, plan.token_rows
+    if plan.spec.family.exchanged_transformer is not None and rows < ranks:
+        return (
+            f"--use_parallel_vae gives each process a band of rows, of which {plan.height_px} pixels make "
+            f"{rows} for {ranks} processes; use a larger --workload.height, or leave it out"
+        )
     return None
 
 

@@ -44,6 +44,9 @@ _BATCHED: dict[str, frozenset[str]] = {
         {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
     ),
     "CogVideoXTransformer3DModel": frozenset({"hidden_states", "encoder_hidden_states", "timestep"}),
+    "LTXVideoTransformer3DModel": frozenset(
+        {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
+    ),
     "ZImageTransformer2DModel": frozenset(),  # all by position: lists of rows, and the timestep
     "UNet2DConditionModel": frozenset(
         {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "added_cond_kwargs"}

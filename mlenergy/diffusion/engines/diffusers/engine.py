@@ -21,6 +21,7 @@ from mlenergy.diffusion.engines.call import (
     set_guiders,
 )
 from mlenergy.diffusion.engines.counted import flops_as_run
+from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.diffusers.cfg_calls import share_guidance_calls
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
 from mlenergy.diffusion.engines.diffusers.context_parallel import enable_context_parallel
@@ -120,7 +121,7 @@ class DiffusersEngine:
         arguments = {**call_arguments(self.plan), "num_inference_steps": steps}
         if "negative_prompt" in arguments:  # one an image of the whole batch
             arguments["negative_prompt"] = arguments["negative_prompt"][rows]
-        if not self._position.is_output_rank:
+        if not (self._position.is_output_rank or self.plan.parallel.parallel_vae):
             # Its image would be thrown away: decoding it would cost energy that no user gets anything for.
             arguments["output_type"] = "latent"
         generators = noise_generators(batch.seeds[rows])
@@ -159,14 +160,14 @@ def _check_outputs(plan: Plan, made: Any) -> None:
 
 def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:
     """Split the denoiser's work over the ranks of one data-parallel group; returns facts on it."""
-    denoiser = getattr(pipeline, plan.spec.family.denoiser)
     facts: dict[str, Any] = {}
-    if plan.parallel.sequence > 1:
-        facts |= enable_context_parallel(denoiser, plan, position)
-    if plan.parallel.tensor > 1:
-        _shard_weights(denoiser, plan, position)
-    if plan.parallel.cfg > 1:
-        share_guidance(denoiser, plan, position.group("cfg"))
+    for denoiser in denoisers(pipeline, plan.spec.family).values():
+        if plan.parallel.sequence > 1:
+            facts |= enable_context_parallel(denoiser, plan, position)
+        if plan.parallel.tensor > 1:
+            _shard_weights(denoiser, plan, position)
+        if plan.parallel.cfg > 1:
+            share_guidance(denoiser, plan, position.group("cfg"))
     return facts
 
 

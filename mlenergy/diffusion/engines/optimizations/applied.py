@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlenergy.diffusion.config.attention import attention_library
+from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.optimizations import precision
 from mlenergy.diffusion.engines.optimizations.attention import (
     backend_told,
-    bare_denoiser,
+    bare_denoisers,
     check_gpu,
     layers_that_obey,
     set_attention,
@@ -72,14 +73,13 @@ class AppliedOptimizations:
             replace_scheduler(pipeline, optimizations.scheduler)
         if optimizations.vae_dtype != "own":
             hold_vae_in(pipeline.vae, getattr(torch, optimizations.vae_dtype))
-        denoiser_name = self.plan.spec.family.denoiser
-        denoiser = getattr(pipeline, denoiser_name)
-        if optimizations.fuse_qkv:
-            self._fused = fuse_qkv(denoiser)
-        if optimizations.quantization is not None:
-            self._weights[denoiser_name] = precision.quantize(denoiser, optimizations.quantization)
-        if optimizations.layerwise_fp8:
-            self._weights[denoiser_name] = precision.store_denoiser_in_fp8(denoiser, dtype)
+        for name, denoiser in denoisers(pipeline, self.plan.spec.family).items():
+            if optimizations.fuse_qkv:
+                self._fused = fuse_qkv(denoiser)
+            if optimizations.quantization is not None:
+                self._weights[name] = precision.quantize(denoiser, optimizations.quantization)
+            if optimizations.layerwise_fp8:
+                self._weights[name] = precision.store_denoiser_in_fp8(denoiser, dtype)
         if optimizations.fp8_t5_encoder:
             name, encoder = precision.t5_of(pipeline)
             self._weights[name] = precision.store_t5_in_fp8(encoder, dtype)
@@ -160,28 +160,34 @@ class AppliedOptimizations:
         if optimizations.compile_text_encoders:
             encoders = {name: getattr(pipeline, name, None) for name in family.text_encoders}
             others |= {name: part for name, part in encoders.items() if isinstance(part, torch.nn.Module)}
-        denoisers = [getattr(pipeline, name) for name in family.denoisers]
-        return CompileWork(optimizations, self.plan.device_name, denoisers, others)
+        parts = list(denoisers(pipeline, family).values())
+        return CompileWork(optimizations, self.plan.device_name, parts, others)
 
     def _attention(self, run: _Run) -> dict[str, Any]:
         plan, pipeline, batch = self.plan, self._pipeline, self._last
         family = plan.spec.family
-        layers = layers_that_obey(bare_denoiser(pipeline, plan))
+        models = bare_denoisers(pipeline, plan)
+        layers = {name: layers_that_obey(model) for name, model in models.items()}
         known = {
             "asked": plan.optimizations.attention,
             "library": attention_library(plan),
             "told": backend_told(pipeline, plan),
-            "layers": len(layers),
+            "layers": len(layers[family.denoiser]),
             "seen_uncompiled": plan.optimizations.compile_mode is not None,
         }
         if batch is None:
             unseen = {"kernels": None, "in_layers": None, "reason": "nothing was generated"}
             return {**known, **unseen, "parts": {}}
         watched = watched_parts(pipeline, family.stages)
-        parts = attention_of_parts(watched, layers, lambda: run(batch, self._few_steps))
-        own = parts[family.denoiser]
+        every_layer = [layer for own in layers.values() for layer in own]
+        parts = attention_of_parts(watched, every_layer, lambda: run(batch, self._few_steps))
+        # Of two denoisers the one in which more layers go their own way: the option acts on both.
+        ran = [name for name in models if parts[name].in_layers is not None] or [family.denoiser]
+        worst = max(ran, key=lambda name: len(layers[name]) - sum((parts[name].in_layers or {}).values()))
+        own = parts[worst]
         return {
             **known,
+            "layers": len(layers[worst]),
             "kernels": own.operators,
             "in_layers": own.in_layers,
             "reason": own.reason,

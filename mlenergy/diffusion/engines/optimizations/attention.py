@@ -8,6 +8,7 @@ import torch
 from diffusers.models import attention_dispatch
 
 from mlenergy.diffusion.config.attention import ATTENTION, attention_library
+from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.diffusers.routing import route_self_attention
 from mlenergy.diffusion.errors import UserError
 
@@ -24,12 +25,16 @@ _ROUTED = {
     "CogVideoXTransformer3DModel": ("attn1",),
     "UNet2DConditionModel": ("attn1", "attn2"),
 }
+# Denoiser class -> attention modules that dispatch by themselves, with a mask, which not every kernel takes.
+_MASKED = {"LTXVideoTransformer3DModel": ("attn2",)}
 _NAMES = {
     **_ROUTED,
     "FluxTransformer2DModel": ("attn",),
     "Flux2Transformer2DModel": ("attn",),
     "QwenImageTransformer2DModel": ("attn",),
     "ZImageTransformer2DModel": ("attention",),
+    "WanTransformer3DModel": ("attn1", "attn2"),
+    "LTXVideoTransformer3DModel": ("attn1",),
 }
 
 
@@ -44,13 +49,13 @@ def set_attention(pipeline: Any, plan: Plan) -> None:
         return  # xfuser was given the kernel's name with its configuration
     if plan.parallel.sequence > 1:
         return  # diffusers' context parallelism was
-    denoiser = bare_denoiser(pipeline, plan)
-    names = _ROUTED.get(type(denoiser).__name__)
-    if names is not None:
-        route_self_attention(denoiser, names)
     backend = ATTENTION[name].diffusers
     assert backend is not None  # config/checks/optimizations.py
-    use_backend(denoiser, backend)
+    for denoiser in bare_denoisers(pipeline, plan).values():
+        names = _ROUTED.get(type(denoiser).__name__)
+        if names is not None:
+            route_self_attention(denoiser, names)
+        use_backend(denoiser, backend)
 
 
 def check_gpu(plan: Plan) -> None:
@@ -88,12 +93,15 @@ def use_backend(denoiser: Any, backend: str) -> None:
     finally:
         # Diffusers also makes it the process's own, for other models too.
         registry.set_active_backend(active)
+    for path, module in denoiser.named_modules():
+        if path.rpartition(".")[2] in _MASKED.get(type(denoiser).__name__, ()):
+            module.processor._attention_backend = None
 
 
-def bare_denoiser(pipeline: Any, plan: Plan) -> Any:
-    """The diffusers model: under some degrees xfuser's wrapper holds it."""
-    denoiser = getattr(pipeline, plan.spec.family.denoiser)
-    return getattr(denoiser, "module", denoiser)
+def bare_denoisers(pipeline: Any, plan: Plan) -> dict[str, Any]:
+    """Name -> diffusers model: under some degrees xfuser's wrapper holds it."""
+    parts = denoisers(pipeline, plan.spec.family)
+    return {name: getattr(part, "module", part) for name, part in parts.items()}
 
 
 def layers_that_obey(denoiser: Any) -> list[Any]:
@@ -120,6 +128,7 @@ def backend_told(pipeline: Any, plan: Plan) -> str | None:
 
         return str(get_runtime_state().attention_backend.name)
     # Not every class of diffusers lists its processors (Lumina 2): such a one cannot be told anything.
-    processors = getattr(bare_denoiser(pipeline, plan), "attn_processors", {}).values()
+    models = bare_denoisers(pipeline, plan).values()
+    processors = (each for model in models for each in getattr(model, "attn_processors", {}).values())
     told = {getattr(processor, "_attention_backend", None) for processor in processors} - {None}
     return "+".join(sorted(str(getattr(backend, "value", backend)) for backend in told)) or None

@@ -216,8 +216,8 @@ def _vae_dtype(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | 
 def _tiling(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:
     if not optimizations.vae_tiling:
         return None
-    calls = [rank["vae"]["decoder_calls"] for rank in ranks]
-    if not any(calls) or any(count > 1 for count in calls):
+    tiled = [rank["vae"]["tiled"] for rank in ranks]
+    if True in tiled or False not in tiled:
         return None
     return "--vae_tiling decoded each image in one tile: it is not larger than a tile; leave it out"
 

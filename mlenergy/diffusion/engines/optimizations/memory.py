@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,26 +39,61 @@ def resident_bytes(pipeline: Any, device: torch.device) -> int:
     return sum(p.nbytes for p in parameters.values() if p.device.type == device.type)
 
 
+@dataclass(frozen=True)
+class _Call:
+    """The input of one call of the decoder: images, latent frames (1 of an image) and cells of a frame."""
+
+    rows: int
+    frames: int
+    cells: int
+
+
 class VaeCalls:
-    """Turns slicing and tiling on, and counts how often the decoder runs in each generation."""
+    """Turns slicing and tiling on, and watches what the decoder is given in each generation."""
 
     def __init__(self, vae: Any, *, slicing: bool, tiling: bool) -> None:
         if slicing:
             vae.enable_slicing()
         if tiling:
             vae.enable_tiling()
-        self._calls: list[list[int]] = []  # per generation: rows of each decoder call
+        self._calls: list[list[_Call]] = []  # per generation
+        self._whole: _Call | None = None  # what the last decoding was given
         vae.decoder.register_forward_pre_hook(self._on_decoder)
+        decode = vae.decode
+
+        @functools.wraps(decode)
+        def watched(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+            self._whole = _call(latents)
+            return decode(latents, *args, **options)
+
+        vae.decode = watched
 
     def begin_call(self) -> None:
         """Begin a generation."""
         self._calls.append([])
 
     def record(self, warmup_calls: int) -> dict[str, Any]:
-        """Decoder calls of one generation after warm-up, and the images in each; the same every time."""
-        rows = next((rows for rows in self._calls[warmup_calls:] if rows), [])
-        return {"decoder_calls": len(rows), "images_per_call": max(rows, default=None)}
+        """Decoder calls of one generation after warm-up, and what each was given; the same every time.
+
+        tiled: a call had a part of the cells of a frame, or several frames but not all of them: some decoders
+            of videos take frame after frame anyway. None on a rank that did not decode.
+        """
+        calls = next((calls for calls in self._calls[warmup_calls:] if calls), [])
+        whole = self._whole
+        tiled = None
+        if calls and whole is not None:
+            tiled = any(call.cells < whole.cells or 1 < call.frames < whole.frames for call in calls)
+        return {
+            "decoder_calls": len(calls),
+            "images_per_call": max((call.rows for call in calls), default=None),
+            "tiled": tiled,
+        }
 
     def _on_decoder(self, _: Any, args: tuple[Any, ...]) -> None:
         if self._calls:
-            self._calls[-1].append(int(args[0].shape[0]))
+            self._calls[-1].append(_call(args[0]))
+
+
+def _call(latents: torch.Tensor) -> _Call:
+    frames = latents.shape[2] if latents.ndim == 5 else 1
+    return _Call(latents.shape[0], frames, latents.shape[-2] * latents.shape[-1])

@@ -33,7 +33,7 @@ def replace_scheduler(pipeline: Any, name: SchedulerName) -> None:
         return
     if (
         name == "euler" and own.get("prediction_type") == "flow_prediction"
-    ):  # Sana's own is a solver of a flow
+    ):  # Sana's and Wan's own are solvers of a flow
         steps = {"num_train_timesteps": own.num_train_timesteps, "shift": own.flow_shift}
         pipeline.scheduler = FlowMatchEulerDiscreteScheduler(**steps)
         return

@@ -14,11 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import LoadReport
 from mlenergy.diffusion.engines.call import call_facts
+from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine, share_guidance
 from mlenergy.diffusion.engines.diffusers.mesh import position_in_mesh
 from mlenergy.diffusion.engines.loading import load_on_every_rank
@@ -51,12 +53,17 @@ class ExchangedEngine(DiffusersEngine):
         pipeline = load_on_every_rank(plan, cluster, optimizations, prepare=lambda pipe: prepare(pipe, plan))
         # xfuser splits guidance by rows, which not all of these pipelines have in one batch: its groups see
         # the two halves as two data-parallel ones, in the same order of ranks, and the mesh tells them apart.
-        folded = replace(plan.parallel, data=plan.parallel.data * plan.parallel.cfg, cfg=1)
+        folded = replace(
+            plan.parallel, data=plan.parallel.data * plan.parallel.cfg, cfg=1, parallel_vae=False
+        )
         form_groups(folded, cluster.rank, plan.device)
         _describe(pipeline, engine_config(plan, folded))
         position = position_in_mesh(plan.parallel, cluster.device)
         if plan.parallel.cfg > 1:
-            share_guidance(pipeline.transformer, plan, position.group("cfg"))
+            for denoiser in denoisers(pipeline, plan.spec.family).values():
+                share_guidance(denoiser, plan, position.group("cfg"))
+        if plan.parallel.parallel_vae:
+            _share_decoder(pipeline.vae)
         optimizations.after_split(pipeline)
         found = watch.facts(pipeline) | random_facts(pipeline, cluster) | call_facts(plan, pipeline.scheduler)
         found["weight_bytes"] = stored_weights(pipeline)
@@ -83,23 +90,41 @@ def _nothing(_pipeline: Any, _plan: Plan) -> None:
 
 
 def _exchange(pipeline: Any, plan: Plan) -> None:
-    """Put xfuser's transformer in the place of diffusers' own, with the same weights, on their device."""
+    """Put xfuser's transformers in the place of diffusers' own, with the same weights, on their device."""
     from accelerate import init_empty_weights
 
     path = plan.spec.family.exchanged_transformer
     assert path is not None
     module, _, name = path.rpartition(".")
     kind = getattr(importlib.import_module(f"{_TRANSFORMERS}.{module}"), name)
-    own: torch.nn.Module = pipeline.transformer
-    config = {key: value for key, value in pipeline.transformer.config.items() if not key.startswith("_")}
-    with init_empty_weights(include_buffers=False):
-        exchanged = _constructed(kind, config)
-    exchanged.load_state_dict(own.state_dict(), assign=True)
-    for name, buffer in own.named_buffers():  # tables that no file holds
-        owner, _, key = name.rpartition(".")
-        exchanged.get_submodule(owner)._buffers[key] = buffer
-    exchanged.requires_grad_(False).eval()
-    pipeline.transformer = exchanged
+    for part, own in denoisers(pipeline, plan.spec.family).items():
+        config = {key: value for key, value in own.config.items() if not key.startswith("_")}
+        with init_empty_weights(include_buffers=False):
+            exchanged = _constructed(kind, config)
+        exchanged.load_state_dict(own.state_dict(), assign=True)
+        for name, buffer in own.named_buffers():  # tables that no file holds
+            owner, _, key = name.rpartition(".")
+            exchanged.get_submodule(owner)._buffers[key] = buffer
+        _move_tables(exchanged, next(own.parameters()).device)
+        setattr(pipeline, part, exchanged.requires_grad_(False).eval())
+
+
+def _move_tables(module: torch.nn.Module, device: torch.device) -> None:
+    """Buffers that xfuser's class adds are made on the CPU."""
+    for owner in module.modules():
+        for key, buffer in owner._buffers.items():
+            if buffer is not None:
+                owner._buffers[key] = buffer.to(device)
+
+
+def _share_decoder(vae: Any) -> None:
+    """Let each rank decode a band of rows, by the library of xfuser's authors; every rank gets all pixels.
+
+    config/checks/ refuse it beside data-parallel groups, so that all ranks work on the same images.
+    """
+    from distvae.vae import parallel  # of the extra that brings xfuser
+
+    parallel.parallelize_decoder(vae, dist.group.WORLD)
 
 
 def _constructed(kind: Any, config: dict[str, Any]) -> Any:

@@ -34,7 +34,7 @@ def materialise(
 
     No parameter exists anywhere before it exists on the device. Matrices keep the variance of what
     flows through them, norms are near one, nothing is zero. Buffers keep their values; floating
-    ones move to `dtype`, as loading does.
+    ones that files hold move to `dtype`, as loading does.
     """
     kept = _float32_names(module, dtype)
     made: dict[int, torch.nn.Parameter] = {}
@@ -108,14 +108,23 @@ def _slots(module: torch.nn.Module) -> Iterator[tuple[Slot, torch.nn.Parameter]]
 
 
 def _float32_names(module: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:
-    """Parts that transformers keeps in float32 where a model is loaded in float16 (T5's `wo`)."""
-    if dtype is not torch.float16:
+    """Parts that stay in float32: transformers' where a model is loaded in float16 (T5's `wo`).
+
+    Diffusers' stay in any smaller type (Wan's time embedding and norms; models/modeling_utils.py of 0.42.1).
+    """
+    if dtype is torch.float32 or (dtype is not torch.float16 and not _is_of_diffusers(module)):
         return ()
     return tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
 
 
+def _is_of_diffusers(module: torch.nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] == "diffusers"
+
+
 def _move_buffers(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Tables that no file holds (positions, mostly in float32) keep their type, as loading leaves them."""
     for owner in module.modules():
         for key, buffer in owner._buffers.items():
             if buffer is not None:
-                owner._buffers[key] = buffer.to(device, dtype if buffer.is_floating_point() else buffer.dtype)
+                is_cast = buffer.is_floating_point() and key not in owner._non_persistent_buffers_set
+                owner._buffers[key] = buffer.to(device, dtype if is_cast else buffer.dtype)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,12 +96,24 @@ def start_report(pipeline: object) -> RandomStart | None:
 def _module(
     model: Architecture, part: Component, device: torch.device, dtype: torch.dtype, seed: int
 ) -> torch.nn.Module:
+    with _default_dtype(dtype):  # as loaders do: tables that no file holds are made in it
+        empty = empty_module(part)
     if part.seed is not None:
-        return materialise(empty_module(part), device, dtype, draw_in_order(part.seed))
-    module = materialise(empty_module(part), device, dtype, draw_by_name(seed, part.name))
+        return materialise(empty, device, dtype, draw_in_order(part.seed))
+    module = materialise(empty, device, dtype, draw_by_name(seed, part.name))
     if part is model.denoiser and _predicts_noise(model):
         follow_input(module)
     return module
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _predicts_noise(model: Architecture) -> bool:
