@@ -49,7 +49,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
 
 def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> ModelSpec:
     config, vae = model.component_config(family.denoiser), model.component_config("vae")
-    like = _like(family, config)
+    like = _like(family, config, model.index.get("boundary_ratio"))
     factor = latent_factor(vae)
     undistilled = [spec for spec in LISTED if spec.family is family and spec.guidance != "none"]
     if like.guidance == "none" and undistilled and not model.index.get("is_distilled", False):
@@ -82,21 +82,28 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
         latent_factor=factor,
         patch_size=patch_size(family, config),
         clip_tokens=_clip_tokens(family, model),
-        **(_of_videos(like, config, vae) if family.makes_video else {}),
+        **(_of_videos(like, config, vae, model.index) if family.makes_video else {}),
         source=f"its own configuration; defaults of {like.model_id}",
     )
 
 
-def _like(family: Family, config: Mapping[str, Any]) -> ModelSpec:
+def _like(family: Family, config: Mapping[str, Any], boundary_ratio: float | None) -> ModelSpec:
     """The listed model whose defaults are taken; of videos, one of the same shape where there is one."""
     listed = [spec for spec in LISTED if spec.family is family]
     if not family.makes_video:
         return listed[0]
-    heads, frames = attention_heads(config), patch_frames(config)
-    return min(listed, key=lambda spec: (spec.patch_frames != frames, spec.heads != heads))
+    heads, frames, two = attention_heads(config), patch_frames(config), boundary_ratio is not None
+
+    def unlike(spec: ModelSpec) -> tuple[bool, bool, bool]:
+        has_two = spec.default_boundary_ratio is not None
+        return (spec.patch_frames != frames, has_two != two, spec.heads != heads)
+
+    return min(listed, key=unlike)
 
 
-def _of_videos(like: ModelSpec, config: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
+def _of_videos(
+    like: ModelSpec, config: Mapping[str, Any], vae: Mapping[str, Any], index: Mapping[str, Any]
+) -> dict[str, Any]:
     """Fields that a model of videos has beside the others."""
     return {
         "default_num_frames": like.default_num_frames,
@@ -104,7 +111,7 @@ def _of_videos(like: ModelSpec, config: Mapping[str, Any], vae: Mapping[str, Any
         "frame_factor": frame_factor(vae),
         "patch_frames": patch_frames(config),
         "default_guidance_scale_2": like.default_guidance_scale_2,
-        "default_boundary_ratio": like.default_boundary_ratio,
+        "default_boundary_ratio": index.get("boundary_ratio"),
         "text_length_is_fixed": like.text_length_is_fixed,
     }
 

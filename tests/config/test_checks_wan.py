@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from own_models import write_configurations
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
 from mlenergy.diffusion.config.checks import reasons
@@ -18,7 +20,7 @@ from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.models.spec import EngineName
 
 WAN_1B, WAN_14B = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"
-A14B = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
+A14B, TI2V = "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
 
 def plan_of(model: str, engine: EngineName, degrees: Parallelism, **changes: Any) -> Plan:
@@ -37,7 +39,7 @@ def plan_of(model: str, engine: EngineName, degrees: Parallelism, **changes: Any
         (WAN_1B, Parallelism(cfg=2, ulysses=4)),
         (WAN_14B, Parallelism(ulysses=8)),
         (A14B, Parallelism(cfg=2, ulysses=4)),
-        ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", Parallelism(ring=8)),
+        (TI2V, Parallelism(ring=8)),
     ],
 )
 def test_published_sizes_are_shared_by_eight(model: str, engine: EngineName, degrees: Parallelism) -> None:
@@ -88,3 +90,14 @@ def test_a_decoder_is_shared_by_rows() -> None:
     assert reasons(plan_of("tiny/wan", "xdit", degrees)) == []
     (line,) = reasons(plan_of("tiny/wan", "xdit", degrees, height_px=32))
     assert "a band of rows, of which 32 pixels make 2 for 4 processes" in line
+
+
+@pytest.mark.parametrize("model", [WAN_1B, WAN_14B, A14B, TI2V, "Lightricks/LTX-Video"])
+def test_a_folder_is_read_as_the_model_that_it_holds(model: str, tmp_path: Path) -> None:
+    listed, found = resolve_model(model), resolve_model(str(write_configurations(tmp_path / "a", model, {})))
+    for name in (
+        *("heads", "layers", "latent_factor", "patch_size", "frame_factor", "patch_frames"),
+        *("default_num_frames", "default_fps", "default_guidance_scale", "default_guidance_scale_2"),
+        *("default_boundary_ratio", "default_height_px", "default_width_px", "default_max_sequence_length"),
+    ):
+        assert getattr(found, name) == getattr(listed, name), name
