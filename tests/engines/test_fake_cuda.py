@@ -94,7 +94,8 @@ def test_layouts_and_settings_are_those_that_were_asked_for(records: dict[str, d
             seen = effects.get("channels_last", {}).get(part)
             assert (seen is not None) is (f"--{part}_channels_last" in words), name
             # What a convolution gives is cuDNN's to say, which a CPU build has not.
-            assert seen is None or seen["convolutions"] > 20, name
+            runs = part == "unet" or record["images"] is not None  # one rank of a group decodes
+            assert seen is None or (seen["convolutions"] > 20) is runs, name
         if "fused_qkv" in effects:
             assert effects["fused_qkv"]["linear_layers"] < effects["fused_qkv"]["linear_layers_before"]
 
