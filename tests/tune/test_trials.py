@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import result_samples as samples
+from result_folders import result, save
 
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.measure.samples import Measurement, NodeEnergy, WindowEnergy
@@ -64,3 +65,16 @@ def test_a_counter_that_stood_still_gives_no_joules(tmp_path: Path) -> None:
     start = written(tmp_path, samples.make_plan(), with_readings(samples.gpu_measurement(), still))
     assert start.joules is None
     assert start.energy_reason == "the energy counter did not move: its period is longer than the windows"
+
+
+def test_a_start_of_videos_counts_videos(tmp_path: Path) -> None:
+    place = save(tmp_path, result((8.0, 12.0), (6000.0, 4000.0), video=True))
+    found = read_start(place, None)
+    assert found.joules is not None
+    assert (found.seconds.mean, found.joules.mean) == pytest.approx((2.5, 1250))
+    on_cpu = result((2.0, 4.0), on_cpu=True, video=True)
+    for one in on_cpu["iterations"]:
+        one["cpu_package_j"] = 100.0
+    found = read_start(save(tmp_path / "cpu", on_cpu), None)
+    assert found.joules is not None
+    assert (found.joules.mean, found.energy_of) == (50.0, "cpu_packages"), "two videos a window"

@@ -66,7 +66,7 @@ def _heading(record: Mapping[str, Any]) -> str:
     energy = _ENERGY[record["energy_of"]]
     what = "seconds" if energy is None else f"seconds and {energy}"
     return (
-        f"{record['model_id']}: lowest {what} per image, "
+        f"{record['model_id']}: lowest {what} per {_unit(record)}, "
         f"{counts['front']} of {measured} measured candidates ({counts['candidates']} in all)"
     )
 
@@ -84,7 +84,8 @@ def _unknown(record: Mapping[str, Any], front: Sequence[Entry]) -> list[Text]:
 
 def _table(front: Sequence[Entry]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("#", "s/image", "J/image", "images/s", "devices", "peak GB", "starts"):
+    each = _unit(front[0]) if front else "image"
+    for name in ("#", f"s/{each}", f"J/{each}", f"{each}s/s", "devices", "peak GB", "starts"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("sure", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -92,9 +93,9 @@ def _table(front: Sequence[Entry]) -> Table:
         peak = entry["peak_memory_bytes"]
         table.add_row(
             str(entry["number"]),
-            _with_interval(entry["seconds_per_image"]),
-            _with_interval(entry["joules_per_image"]),
-            number(entry["images_per_s"]),
+            _with_interval(entry[f"seconds_per_{_unit(entry)}"]),
+            _with_interval(entry[f"joules_per_{_unit(entry)}"]),
+            number(entry[f"{_unit(entry)}s_per_s"]),
             str(entry["devices"]),
             "-" if peak is None else number(peak / 1e9),
             str(len(entry["starts"])),
@@ -206,12 +207,11 @@ def _expected(entry: Entry) -> str:
     found = entry["forecast"]
     if found is None:
         return str(entry["label"])
-    joules = found["joules_per_image"]
+    joules = found[f"joules_per_{_unit(entry)}"]
     energy = "" if joules is None else f", {number(joules['value'])} J"
     note = f" without {', '.join(found['differs'])}" if found["differs"] else ""
-    return (
-        f"{entry['label']}; forecast {number(found['seconds_per_image']['value'])} s{energy} an image{note}"
-    )
+    seconds, each = found[f"seconds_per_{_unit(entry)}"], "a video" if _unit(entry) == "video" else "an image"
+    return f"{entry['label']}; forecast {number(seconds['value'])} s{energy} {each}{note}"
 
 
 def _no_forecast(record: Mapping[str, Any]) -> list[Text]:
@@ -256,11 +256,18 @@ def _one_error(entry: Entry) -> str:
     found, parts = entry["forecast"], []
     for key, unit in (("seconds", "s"), ("joules", "J")):
         if found[f"{key}_ratio"] is not None:
-            forecast, measured = found[f"{key}_per_image"]["value"], entry[f"{key}_per_image"]["mean"]
+            forecast, measured = (values[f"{key}_per_{_unit(entry)}"] for values in (found, entry))
             ratio = number(found[f"{key}_ratio"])
-            parts.append(f"{number(forecast)} {unit} forecast, {number(measured)} measured ({ratio})")
+            parts.append(
+                f"{number(forecast['value'])} {unit} forecast, {number(measured['mean'])} measured ({ratio})"
+            )
     note = f"; not counted, with {', '.join(found['differs'])}" if found["differs"] else ""
     return f"#{entry['number']} {'; '.join(parts)}{note}"
+
+
+def _unit(found: Mapping[str, Any]) -> str:
+    """The unit of a tune.json or of one of its candidates; those of before there were videos have none."""
+    return str(found.get("unit", "image"))
 
 
 def _line(label: str, text: str, style: str = "") -> Text:

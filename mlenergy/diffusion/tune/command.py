@@ -144,8 +144,9 @@ class _TuneLog(LogFile):
         if isinstance(outcome, Failed):
             self._print(f"{name} failed{took}: {outcome.message}")
             return
-        joules = "joules not known" if outcome.joules is None else f"{energy(outcome.joules.mean)} per image"
-        self._print(f"{name} {number(outcome.seconds.mean)} s per image, {joules}{took}")
+        each = step.trial.candidate.plan.spec.family.output
+        joules = "joules not known" if outcome.joules is None else f"{energy(outcome.joules.mean)} per {each}"
+        self._print(f"{name} {number(outcome.seconds.mean)} s per {each}, {joules}{took}")
 
     def _print(self, line: str) -> None:
         self.write(line)

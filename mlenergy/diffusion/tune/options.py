@@ -79,7 +79,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class TuneCommand(BenchmarkArgs, SearchOptions):
-    """Find the settings with the lowest seconds and joules per image. docs/tune.md describes the search.
+    """Find the settings with the lowest seconds and joules per output. docs/tune.md describes the search.
 
     It takes the options of mlenergy run too. Started again, it resumes where it stopped.
     """

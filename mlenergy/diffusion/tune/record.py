@@ -9,6 +9,7 @@ from typing import Any
 
 from mlenergy.diffusion.executors.ledger import now
 from mlenergy.diffusion.measure.starts import Interval, Spread
+from mlenergy.diffusion.results.units import IMAGE, Unit, unit_made
 from mlenergy.diffusion.tune.forecasts import Compared, errors_of
 from mlenergy.diffusion.tune.machine import Machine
 from mlenergy.diffusion.tune.pareto import Verdict, judge
@@ -54,6 +55,7 @@ def record(setup: SearchSetup, trials: Sequence[Trial], spent_s: float, ended: s
         for number in (trial.candidate.number,)
     ]
     states = [entry["state"] for entry in entries]
+    unit = next((entry["unit"] for entry in entries), IMAGE.name)
     compared = [one for trial in trials if (one := _compared(trial, objectives)) is not None]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -65,7 +67,10 @@ def record(setup: SearchSetup, trials: Sequence[Trial], spent_s: float, ended: s
         "limits": asdict(setup.limits),
         "spent_s": round(spent_s, 3),
         "ended": ended,
-        "objectives": ["seconds_per_image", *(["joules_per_image"] if objectives.energy_of else [])],
+        "unit": unit,
+        "objectives": [
+            f"{figure}_per_{unit}" for figure in ("seconds", *(["joules"] if objectives.energy_of else []))
+        ],
         "energy_of": objectives.energy_of,
         "energy_reason": objectives.reason,
         "start_to_start": {
@@ -97,6 +102,7 @@ def _entry(
     doubts: Sequence[str] | None,
 ) -> dict[str, Any]:
     state, reason = _state(trial, verdict)
+    unit = _unit(trial)
     seconds = objectives.seconds(trial) if trial.starts else None
     joules = objectives.joules(trial) if trial.starts and objectives.energy_of is not None else None
     peaks = [start.peak_memory_bytes for start in trial.starts if start.peak_memory_bytes is not None]
@@ -110,9 +116,10 @@ def _entry(
         "not_told_apart_from": [] if verdict is None else list(verdict.may_lose_to),
         "settings": settings_of(trial.candidate.plan),
         "devices": trial.candidate.plan.parallel.world_size,
-        "images_per_s": None if seconds is None else 1 / seconds.mean,
-        "seconds_per_image": _interval(seconds),
-        "joules_per_image": _interval(joules),
+        "unit": unit.name,
+        f"{unit.count}_per_s": None if seconds is None else 1 / seconds.mean,
+        f"seconds_per_{unit.name}": _interval(seconds),
+        f"joules_per_{unit.name}": _interval(joules),
         "energy_reason": next((s.energy_reason for s in trial.starts if s.energy_reason is not None), None),
         "own_start_to_start": {
             "seconds": _plain(objectives.seconds_spreads.own.get(trial.candidate.number)),
@@ -129,6 +136,10 @@ def _entry(
     }
 
 
+def _unit(trial: Trial) -> Unit:
+    return unit_made(trial.candidate.plan.spec.family.output)
+
+
 def _compared(trial: Trial, objectives: Objectives) -> Compared | None:
     """A measured candidate with its forecast; joules of the processors are not those of a forecast."""
     expected = trial.candidate.expected
@@ -143,9 +154,10 @@ def _forecast_of(trial: Trial, objectives: Objectives) -> dict[str, Any]:
     expected, compared = trial.candidate.expected, _compared(trial, objectives)
     if isinstance(expected, str):
         return {"forecast": None, "forecast_reason": expected}
+    unit = _unit(trial).name
     known = {
-        "seconds_per_image": asdict(expected.seconds),
-        "joules_per_image": None if expected.joules is None else asdict(expected.joules),
+        f"seconds_per_{unit}": asdict(expected.seconds),
+        f"joules_per_{unit}": None if expected.joules is None else asdict(expected.joules),
         "differs": list(expected.differs),
         "seconds_ratio": None if compared is None else compared.seconds_ratio,
         "joules_ratio": None if compared is None else compared.joules_ratio,
@@ -195,7 +207,10 @@ def _state(trial: Trial, verdict: Verdict | None) -> tuple[str, str | None]:
         if trial.failure is not None:
             return "failed", trial.failure.message
         if trial.starts:
-            return "not comparable", "its joules per image are not known, and those of others are"
+            return (
+                "not comparable",
+                f"its joules per {_unit(trial).name} are not known, and those of others are",
+            )
         return "not measured", "the search ended before it was started"
     if verdict.dominated_by is not None:
         return "dominated", f"dominated by #{verdict.dominated_by}"
@@ -207,7 +222,7 @@ def _state(trial: Trial, verdict: Verdict | None) -> tuple[str, str | None]:
 def _front(entries: Sequence[Mapping[str, Any]]) -> list[int]:
     """Numbers of the points on the front, the fastest first."""
     points = [entry for entry in entries if entry["state"] == "front"]
-    return [entry["number"] for entry in sorted(points, key=lambda e: e["seconds_per_image"]["mean"])]
+    return [entry["number"] for entry in sorted(points, key=lambda e: e[f"seconds_per_{e['unit']}"]["mean"])]
 
 
 def _command(setup: SearchSetup, trial: Trial) -> str:

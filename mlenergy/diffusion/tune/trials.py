@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlenergy.diffusion.measure.starts import Interval, StartSummary, interval_of
+from mlenergy.diffusion.results.units import unit_of
 from mlenergy.diffusion.tune.pareto import Point, Spreads, spreads_of
 from mlenergy.diffusion.tune.space import Candidate
 
@@ -22,8 +23,8 @@ class Measured:
 
     folder: str
     iterations: int
-    seconds: StartSummary  # per image
-    joules: StartSummary | None  # per image
+    seconds: StartSummary  # per image or video
+    joules: StartSummary | None  # per image or video
     energy_of: EnergyOf | None
     energy_reason: str | None  # the reason why there are no joules
     measured_s: float  # all windows together
@@ -75,12 +76,12 @@ class Objectives:
         return None if joules is None else (seconds, joules)
 
     def seconds(self, trial: Trial) -> Interval:
-        """Seconds per image."""
+        """Seconds per image or video."""
         spread = self.seconds_spreads.of(trial.candidate.number)
         return interval_of([start.seconds for start in trial.starts], spread)
 
     def joules(self, trial: Trial) -> Interval | None:
-        """Joules per image; None where a start has none."""
+        """Joules per image or video; None where a start has none."""
         known = _joules_of(trial, self.energy_of)
         if len(known) < len(trial.starts):
             return None
@@ -121,7 +122,7 @@ def read_start(folder: Path, wall_s: float | None) -> Measured:
     return Measured(
         folder=str(folder),
         iterations=len(result["iterations"]),
-        seconds=_summary(result["statistics"]["time_per_image_s"]),
+        seconds=_summary(result["statistics"][unit_of(result).time]),
         joules=joules,
         energy_of=energy_of,
         energy_reason=reason,
@@ -141,8 +142,8 @@ def _joules_of(trial: Trial, energy_of: EnergyOf | None) -> list[StartSummary]:
 
 
 def _energy(result: Mapping[str, Any]) -> tuple[StartSummary | None, EnergyOf | None, str | None]:
-    """Joules per image and their source, or the reason why they are not known; 0 J counts as not known."""
-    of_gpus, plan = result["statistics"]["energy_per_image_j"], result["configuration"]
+    """Joules per output and their source, or the reason why they are not known; 0 J counts as not known."""
+    of_gpus, plan = result["statistics"][unit_of(result).energy], result["configuration"]
     # Where GPUs take part, the processors' joules are no measure of an image.
     without_gpus = plan["device"] == "cpu" and not plan["energy_gpus"]
     joules = _package_joules(result) if without_gpus else None if of_gpus is None else _summary(of_gpus)
@@ -160,12 +161,13 @@ def _summary(statistics_section: Mapping[str, Any]) -> StartSummary:
 
 
 def _package_joules(result: Mapping[str, Any]) -> StartSummary | None:
-    per_image = [
-        None if one["cpu_package_j"] is None else one["cpu_package_j"] / one["images"]
+    count = unit_of(result).count
+    each = [
+        None if one["cpu_package_j"] is None else one["cpu_package_j"] / one[count]
         for one in result["iterations"]
     ]
-    known = [value for value in per_image if value is not None]
-    if not known or len(known) < len(per_image):
+    known = [value for value in each if value is not None]
+    if not known or len(known) < len(each):
         return None
     deviation = statistics.stdev(known) if len(known) > 1 else None
     return StartSummary(len(known), statistics.fmean(known), deviation)
