@@ -33,7 +33,7 @@ HUNYUAN_VIDEO = Family(
         "tensor": "diffusers has no plan of its transformer",
         "cfg": "its guidance scale is an input of the denoiser, so that no step has two halves",
         "pipefusion": "xfuser has no pipeline of it",
-        "parallel-vae": "xfuser has no pipeline of it",
+        "parallel-vae": "its decoder in DistVAE has not been held to parity",
     },
 )
 
