@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity_case import DATA, EQUAL_BATCH, TWO, Call, Case, each
+from parity_case import DATA, EQUAL_BATCH, FOUR, TWO, Call, Case, each
 from parity_group import ByHand, Group
 
 HUNYUAN = "tiny/hunyuanvideo"
@@ -11,9 +11,11 @@ ONE_VIDEO = (Call(1), Call(1, 80, 96), Call(1, 64, 64, 17))
 SHARED = (Call(2), Call(4, 64, 96))
 
 _CASES = (
+    Case("hunyuanvideo one rank", HUNYUAN, threshold=0.0),
     *each(HUNYUAN, TWO, calls=ONE_VIDEO),
     *each(HUNYUAN, TWO, ", text 8", text_tokens=8, calls=(Call(1),)),
     *each(HUNYUAN, TWO, ", text 7", text_tokens=7, calls=(Call(1),)),
+    *each(HUNYUAN, {"ulysses 2 x ring 2": FOUR["ulysses 2 x ring 2"]}, calls=(Call(1),)),
     *each(HUNYUAN, DATA, calls=SHARED, threshold=EQUAL_BATCH),
     *each(HUNYUAN, DATA, ", diffusers", engine="diffusers", calls=SHARED, threshold=EQUAL_BATCH),
 )
