@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.prompts import sources
 from mlenergy.diffusion.prompts.sources import load_pool
 
 PROMPTS = ('a fox, "quoted"', "eine Straße im Schnee ❄\ufe0f", "two\nlines", "x" * 5000)
@@ -149,3 +150,30 @@ def test_a_folder_of_mixed_kinds_is_refused(tmp_path):
         (tmp_path / name).write_text("prompt\nx\n")
     with pytest.raises(UserError, match=r"mixes .csv and .txt files"):
         load_pool(str(tmp_path))
+
+
+def test_vbench_prompts_are_read_from_its_file(tmp_path):
+    rows = [
+        {"prompt_en": "a bear climbing a tree", "dimension": ["subject_consistency"]},
+        {"prompt_en": "a cat eating food out of a bowl", "dimension": ["motion_smoothness", "overall"]},
+    ]
+    file = tmp_path / "VBench_full_info.json"
+    file.write_text(json.dumps(rows))
+    assert list(load_pool(str(file), "prompt_en").prompts) == [row["prompt_en"] for row in rows]
+    with pytest.raises(UserError, match="prompt_en"):
+        load_pool(str(file))  # the columns that there are stand in the line
+
+
+def test_the_bundled_prompts_of_videos_are_other_ones():
+    videos, images = load_pool("bundled-videos"), load_pool("bundled")
+    assert len(videos.prompts) == len(set(videos.prompts)) > 30
+    assert not set(videos.prompts) & set(images.prompts)
+    assert videos.provenance["dataset"] == "bundled-videos"
+
+
+@pytest.mark.parametrize(("column", "read"), [("prompt", "text"), ("other", "other")])
+def test_evalcrafter_is_a_set_of_the_hub_whose_prompts_are_its_texts(monkeypatch, column, read):
+    asked = []
+    monkeypatch.setattr(sources, "read_hub", lambda dataset, name: asked.append((dataset.dataset_id, name)))
+    load_pool("evalcrafter", column)
+    assert asked == [("RaphaelLiu/EvalCrafter_T2V_Dataset", read)]
