@@ -7,8 +7,9 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from mlenergy.diffusion.cost.costs import costs_of
-from mlenergy.diffusion.cost.fit import count_costs
-from mlenergy.diffusion.cost.inputs import denoiser_inputs, text_inputs
+from mlenergy.diffusion.cost.count import Counter
+from mlenergy.diffusion.cost.fit import _costs, _sizes
+from mlenergy.diffusion.cost.inputs import LatentSize, denoiser_inputs, text_inputs
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from
 from mlenergy.diffusion.models.hub import read_model
 from mlenergy.diffusion.weights.random.fill import draw_by_name, materialise
@@ -68,7 +69,7 @@ def test_denoiser(model_id, dtype, itemsize, allocated_peak_bytes):
     model = _narrow(model_id)
     text = 256
     net = materialise(empty_module(model.denoiser), CPU, dtype, draw_by_name(0, "denoiser"))
-    inputs = denoiser_inputs(model, 2, 48, 64, text, CPU, dtype)
+    inputs = denoiser_inputs(model, 2, LatentSize(48, 64), text, CPU, dtype)
     held = sum(leaf.nbytes for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
     real = allocated_peak_bytes(lambda: net(**inputs)) + held
     costs = costs_of(model)[model.denoiser.name]
@@ -76,13 +77,13 @@ def test_denoiser(model_id, dtype, itemsize, allocated_peak_bytes):
 
 
 def test_the_real_sizes_decoder(allocated_peak_bytes):
-    """SDXL's own autoencoder, all 84 M parameters, at 256 pixels."""
+    """SDXL's own autoencoder, all 84 M parameters, at 128 pixels."""
     model = architecture("stabilityai/stable-diffusion-xl-base-1.0")
     vae = materialise(empty_module(model.components["vae"]), CPU, torch.float32, draw_by_name(0, "vae"))
-    latents = torch.zeros(2, 4, 32, 32)
+    latents = torch.zeros(2, 4, 16, 16)
     real = allocated_peak_bytes(lambda: vae.decode(latents)) + latents.nbytes
     costs = costs_of(model)["vae"]
-    assert costs.activation_bytes_at(2, 32 * 32, 0, 4) == pytest.approx(real, rel=DECODER_ERROR)
+    assert costs.activation_bytes_at(2, 16 * 16, 0, 4) == pytest.approx(real, rel=DECODER_ERROR)
 
 
 def test_the_real_sizes_text_encoder(allocated_peak_bytes):
@@ -96,9 +97,9 @@ def test_the_real_sizes_text_encoder(allocated_peak_bytes):
 
 def test_a_tiny_model_at_its_own_size(allocated_peak_bytes):
     model = architecture_from(read_model(str(tiny_folder("tiny/flux"))))
-    model = replace(model, costs=count_costs(model))
+    model = replace(model, costs=_denoiser_costs(model))
     net = materialise(empty_module(model.denoiser), CPU, torch.float32, draw_by_name(0, "denoiser"))
-    inputs = denoiser_inputs(model, 1, 32, 32, 64, CPU, torch.float32)
+    inputs = denoiser_inputs(model, 1, LatentSize(32, 32), 64, CPU, torch.float32)
     held = sum(leaf.nbytes for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
     real = allocated_peak_bytes(lambda: net(**inputs)) + held
     estimate = costs_of(model)["transformer"].activation_bytes_at(1, 32 * 32, 64, 4)
@@ -115,9 +116,15 @@ def _narrow(model_id):
 
 
 def _denoiser_costs(model):
-    from mlenergy.diffusion.cost.count import Counter
-    from mlenergy.diffusion.cost.fit import _costs, _sizes
-
-    counter = Counter(model)
-    part = model.denoiser
+    counter, part = BytesAlone(model), model.denoiser
     return {"components": {part.name: _sizes(counter, part) | _costs(counter, part)}}
+
+
+class BytesAlone(Counter):
+    """Counts no FLOPs and no kernels, which are two thirds of the time."""
+
+    def denoiser(self, *_):
+        return 0
+
+    def denoiser_kernels(self, *_):
+        return {"matmul_flops": 0.0}

@@ -15,7 +15,7 @@ import pytest
 from fake_cuda_cases import CASES, QUICK, SHOWN, Case
 
 WORKER = Path(__file__).parents[1] / "support" / "fake_cuda_worker.py"
-# Files with lines that make the host wait while denoising, by case; no other may. Diffusers' own: DDPM
+# Files, or lines, that make the host wait while denoising, by case; no other may. Diffusers' own: DDPM
 # (HunyuanDiT) and PNDM (SD 1.5) look their tables up by a timestep on the device, DDPM draws a noise in every
 # step, and HunyuanDiT makes a tensor of the timestep. A step cache decides on the host.
 DDPM = {"scheduling_ddpm.py", "torch_utils.py", "pipeline_hunyuandit.py"}
@@ -23,7 +23,7 @@ WAITS = {
     "hunyuandit": DDPM,
     "sd1.5": {"scheduling_pndm.py"},
     "cache": {"xfuser/model_executor/cache/utils.py"},
-    "lumina2": {"transformer_lumina2.py"},  # in every call it asks how long each text is
+    "lumina2": {"l_effective_cap_len"},  # in every call it asks how long each text is
 }
 # Word of --attention_backend -> word of the operator.
 KERNELS = {"math": "softmax", "flash": "flash", "efficient": "efficient", "cudnn": "cudnn"}

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.count import Counter
+from mlenergy.diffusion.cost.inputs import LatentSize
 from mlenergy.diffusion.cost.kernels import kernel_work
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_ids
 
@@ -44,8 +45,8 @@ def test_a_convolution_is_a_product_of_its_pixels_and_what_acts_in_place_moves_b
 @pytest.mark.parametrize("model_id", ["tiny/flux", "tiny/pixart-sigma"])
 def test_products_and_attention_are_the_flops(model_id):
     counter = Counter(architecture(model_id))
-    work = counter.denoiser_kernels(2, 16, 16, 32)
-    flops = counter.denoiser(2, 16, 16, 32)
+    work = counter.denoiser_kernels(2, LatentSize(16, 16), 32)
+    flops = counter.denoiser(2, LatentSize(16, 16), 32)
     heads = counter.architecture.denoiser.config["attention_head_dim"]
     attention = work["attention_scores"] * 4 * heads
     assert work["matmul_flops"] + attention == pytest.approx(flops, rel=1e-3)
@@ -62,6 +63,6 @@ def test_every_shipped_architecture_has_them(model_id):
 def test_the_shipped_counts_are_those_of_the_module():
     model = architecture("black-forest-labs/FLUX.1-dev")
     with FlopCounterMode(display=False):
-        counted = Counter(model).denoiser_kernels(1, 40, 56, 192)
+        counted = Counter(model).denoiser_kernels(1, LatentSize(40, 56), 192)
     known = costs_of(model)[model.denoiser.name].kernels_at(40 * 56, 192)
     assert known == pytest.approx(counted, rel=1e-4)

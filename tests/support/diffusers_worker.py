@@ -1,6 +1,8 @@
 """Two ranks that torchrun starts: the diffusers engine as it is, and broken on purpose.
 
 Rank 0 writes a JSON object: case -> largest difference of a pixel from the one-rank image.
+
+    torchrun --standalone --nproc_per_node=2 tests/support/diffusers_worker.py out.json tiny/flux tiny/sd3
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from mlenergy.diffusion.models.resolve import resolve_model
 
 BATCH = Batch(("a fox in the snow", "seven blue boats on a lake at dusk"), (50, 51))
 ROUTED = ("tiny/sd3", "tiny/sd3.5", "tiny/pixart-alpha", "tiny/pixart-sigma", "tiny/hunyuandit")
+GUIDED = frozenset({"tiny/sd3", "tiny/hunyuandit"})
+UNETS = ("tiny/sdxl", "tiny/sd1.5")
 DEGREES = {"ulysses": Parallelism(ulysses=2), "ring": Parallelism(ring=2)}
 EMBEDDERS = {"tiny/flux": "x_embedder"}  # others: pos_embed
 
@@ -108,18 +112,18 @@ def swap(value: Any, name: str = "") -> Any:
     return value.roll(value.shape[0] // 2, dims=0)
 
 
-def main(output: str) -> None:
+def main(output: str, *models: str) -> None:
     torch.set_num_threads(1)
     cluster = Cluster.start(read_rank(), "cpu")
     found: dict[str, float] = {}
-    for model in ("tiny/flux", *ROUTED):
+    for model in models:
         for mode, degrees in DEGREES.items():
             found[f"{model} {mode}"] = difference(model, degrees, cluster)
             found[f"{model} {mode} shifted"] = difference(model, degrees, cluster, shift_tokens(model))
     with patch.object(context_parallel, "route_self_attention"):
-        for model in ROUTED:
+        for model in sorted(set(ROUTED).intersection(models)):
             found[f"{model} ulysses unrouted"] = difference(model, DEGREES["ulysses"], cluster)
-    for model in ("tiny/sd3", "tiny/hunyuandit", "tiny/sdxl", "tiny/sd1.5"):
+    for model in (*sorted(GUIDED.intersection(models)), *UNETS):
         found[f"{model} cfg"] = difference(model, Parallelism(cfg=2), cluster)
         found[f"{model} cfg swapped"] = difference(model, Parallelism(cfg=2), cluster, swap_halves)
         found[f"{model} data"] = difference(model, Parallelism(data=2), cluster)
@@ -134,4 +138,4 @@ def main(output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -9,10 +9,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.models.spec import Stage
 
 _aten = torch.ops.aten
 _WORDS = ("attention", "attn", "sage")
+
+
+def is_counted_as_it_runs(plan: Plan) -> bool:
+    """True where no file predicts the work, and no ranks share an image: theirs would count twice."""
+    return plan.spec.family.counts_as_run and plan.parallel.world_size == plan.parallel.data
 
 
 def flops_as_run(

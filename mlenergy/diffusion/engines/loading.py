@@ -45,7 +45,23 @@ def load_on_every_rank(
             pipeline.register_to_config(boundary_ratio=plan.boundary_ratio)
         optimizations.before_split(pipeline)
         begin_at_the_first_step(pipeline.scheduler)
+        move_rotary_tables(pipeline, optimizations.device)
     return pipeline
+
+
+def move_rotary_tables(pipeline: Any, device: torch.device) -> None:
+    """Put rotary tables that a denoiser keeps as plain tensors on the device that it computes on.
+
+    Lumina 2's are no buffers, so that diffusers 0.42.1 leaves them on the host and copies them in every
+    call: three copies that the host waits for, and that a GPU stands still for. The values are the same.
+    """
+    if device.type != "cuda":
+        return  # other devices compute them where they are
+    for part in pipeline.components.values():
+        for module in part.modules() if isinstance(part, torch.nn.Module) else ():
+            tables = getattr(module, "freqs_cis", None)
+            if isinstance(tables, list) and all(isinstance(table, torch.Tensor) for table in tables):
+                setattr(module, "freqs_cis", [table.to(device) for table in tables])  # noqa: B010
 
 
 def free_memory(device: torch.device) -> None:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from mlenergy.diffusion.measure.samples import Iteration
 
 _TERA = 1e12
-_COUNTED_NOWHERE = (
-    "FLOPs are counted as they run, which takes --engine diffusers and ranks with images of their own"
-)
+_COUNTED_NOWHERE = "FLOPs are counted as they run, which takes ranks with images of their own"
 _NOT_YET = "no file says what this pipeline reads: its FLOPs are counted as it runs, after the windows"
 
 

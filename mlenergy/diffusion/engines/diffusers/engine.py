@@ -20,7 +20,7 @@ from mlenergy.diffusion.engines.call import (
     outputs_of,
     set_guiders,
 )
-from mlenergy.diffusion.engines.counted import flops_as_run
+from mlenergy.diffusion.engines.counted import flops_as_run, is_counted_as_it_runs
 from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.diffusers.cfg_calls import share_guidance_calls
 from mlenergy.diffusion.engines.diffusers.cfg_parallel import split_guidance
@@ -94,7 +94,7 @@ class DiffusersEngine:
         """
         last = self._last
         found = self._optimizations.effects(warmup_calls, self._run)
-        if self.plan.spec.family.counts_as_run and last is not None and not self._shares_images():
+        if last is not None and is_counted_as_it_runs(self.plan):
             found["flops"] = self._flops_as_run(last)
         return found
 
@@ -102,10 +102,6 @@ class DiffusersEngine:
         """Free the weights."""
         self.pipeline = None
         free_memory(self.device)
-
-    def _shares_images(self) -> bool:
-        """True where several ranks work on one image, so that what they do alike would count twice."""
-        return self.plan.parallel.world_size > self.plan.parallel.data
 
     def _flops_as_run(self, batch: Batch) -> dict[str, Any]:
         """FLOPs of this rank's share of a batch, with all steps."""

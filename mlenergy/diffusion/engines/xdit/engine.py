@@ -17,6 +17,7 @@ from mlenergy.diffusion.engines.call import (
     noise_generators,
     outputs_of,
 )
+from mlenergy.diffusion.engines.counted import flops_as_run, is_counted_as_it_runs
 from mlenergy.diffusion.engines.latents import LatentsKeeper
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
@@ -41,6 +42,7 @@ class XditEngine:
         self._wrapper = wrapper
         self._optimizations = optimizations
         self._latents = LatentsKeeper(plan, wrapper.module)
+        self._last: Batch | None = None
 
     @classmethod
     def load(cls, plan: Plan, cluster: Cluster) -> XditEngine:
@@ -85,8 +87,16 @@ class XditEngine:
         return self._run(batch, self.plan.steps)
 
     def effects(self, warmup_calls: int) -> dict[str, Any]:
-        """Record of what the optimizations did; see `AppliedOptimizations.effects`."""
-        return self._optimizations.effects(warmup_calls, self._run)
+        """Record of what the optimizations did; see `AppliedOptimizations.effects`.
+
+        Where a family's work is counted as it runs, `flops` has that of the last batch, generated once more.
+        """
+        last = self._last
+        found = self._optimizations.effects(warmup_calls, self._run)
+        if last is not None and is_counted_as_it_runs(self.plan):
+            stages = self.plan.spec.family.stages
+            found["flops"] = flops_as_run(self.components(), stages, lambda: self._run(last, self.plan.steps))
+        return found
 
     def close(self) -> None:
         """Free the weights, and what xfuser keeps of them in its module globals."""
@@ -102,6 +112,7 @@ class XditEngine:
     def _run(self, batch: Batch, steps: int) -> Generated:
         from xfuser.core.distributed import get_data_parallel_rank
 
+        self._last = batch
         self._optimizations.begin_call(batch)
         self._latents.begin_call()
         rows = group_rows(int(get_data_parallel_rank()), self.plan.parallel.data, len(batch.prompts))
