@@ -130,8 +130,14 @@ def test_ddim_meets_the_own_scheduler_where_steps_are_many(run, exact):
     assert float((ran.images[0] - own).abs().mean()) < 0.1 * float(own.std())
 
 
-@pytest.mark.parametrize("model", ["tiny/flux", "tiny/sd3"])
-@pytest.mark.parametrize("name", ["dpmsolver++", "unipc"])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        *(("dpmsolver++", model) for model in ("tiny/flux", "tiny/sd3")),
+        *(("unipc", model) for model in ("tiny/flux", "tiny/sd3")),
+        ("euler", "tiny/sana"),  # whose own is a solver
+    ],
+)
 def test_solvers_of_one_flow_meet_where_steps_are_many(run, exact, model, name):
     """A wrong prediction type would not lead to the same image; of the noise levels see test_settings.py."""
 

@@ -31,9 +31,8 @@ def replace_scheduler(pipeline: Any, name: SchedulerName) -> None:
     if isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
         pipeline.scheduler = _for_flow(own, name)
         return
-    if (
-        name == "euler" and own.get("prediction_type") == "flow_prediction"
-    ):  # Sana's and Wan's own are solvers of a flow
+    if name == "euler" and own.get("prediction_type") == "flow_prediction":
+        # Sana's and Wan's own are solvers of a flow; EulerDiscreteScheduler steps noise predictions alone.
         steps = {"num_train_timesteps": own.num_train_timesteps, "shift": own.flow_shift}
         pipeline.scheduler = FlowMatchEulerDiscreteScheduler(**steps)
         return
