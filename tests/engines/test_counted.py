@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from parity_reference import Wanted, reference_images
 
 from mlenergy.diffusion.config.args import parse_args
+from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.config.resolve import make_plan
 from mlenergy.diffusion.cost.flops import flops_of
-from mlenergy.diffusion.engines.counted import flops_as_run
+from mlenergy.diffusion.engines.counted import flops_as_run, is_counted_as_it_runs
 from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.models.spec import STAGES
 
@@ -66,3 +68,16 @@ def test_an_operator_without_a_formula_is_told_and_nothing_is_counted():
     found = flops_as_run({}, {}, lambda: fast_attention(torch.ones(2)))
     assert found["text_encode"] is found["denoise"] is found["vae_decode"] is None
     assert "mlenergy_test" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("model", "degrees", "counted"),
+    [
+        ("tiny/lumina2", Parallelism(), True),
+        ("tiny/lumina2", Parallelism(data=2), True),
+        ("tiny/lumina2", Parallelism(data=2, cfg=2), False),
+        ("tiny/sdxl", Parallelism(), False),
+    ],
+)
+def test_only_what_no_file_predicts_is_counted_and_no_shared_image(model, degrees, counted):
+    assert is_counted_as_it_runs(replace(plan_of(model, 1), parallel=degrees)) is counted
