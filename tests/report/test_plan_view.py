@@ -173,3 +173,15 @@ def test_reports_do_not_import_torch_or_other_heavy_things():
     code = "import sys\nimport mlenergy.diffusion.report.plan_view, mlenergy.diffusion.report.run_view\n"
     code += "assert not {'torch', 'numpy', 'datasets', 'PIL', 'pyarrow', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plan_of_videos_says_frames_and_never_images():
+    spec = BY_ID["tiny/wan"]
+    plan = cpu_plan(spec=spec, num_frames=9, fps=8, save_latents=True)
+    text = text_of(plan)
+    assert "96x64 px, 9 frames at 8 fps, " in text.replace("1024x1024", "96x64")
+    assert "saved as MP4 files, and the final latents" in text
+    assert "2 videos, 4 in all measured" in text
+    assert "image" not in text.replace("text-to-image", "")
+    shown = json.loads(text_of(plan, as_json=True))
+    assert shown["videos"] == 4 and "images" not in shown

@@ -17,6 +17,7 @@ from mlenergy.diffusion.report.lines import console_for, labelled, number, paral
 from mlenergy.diffusion.report.ranks import rank_roles
 from mlenergy.diffusion.results.build import configuration, plan_warnings
 from mlenergy.diffusion.results.paths import RunPaths
+from mlenergy.diffusion.results.units import Unit, unit_made
 
 _MOST_RANKS_SHOWN = 32
 _SEQUENCE_KEYS = (
@@ -47,7 +48,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "ranks": [asdict(role) for role in rank_roles(plan)],
         "shapes": _shapes(plan),
         "sequence": _sequence(plan),
-        "images": plan.batch_size * plan.benchmark_iters,
+        _unit(plan).count: plan.batch_size * plan.benchmark_iters,
         "result_folder": str(RunPaths.of(plan).folder),
         "command": torchrun_line(plan),
         "warnings": plan_warnings(plan),
@@ -65,15 +66,16 @@ def render_plan(plan: Plan) -> RenderableType:
         *[(f"rank {role.rank}", role.role) for role in rank_roles(plan)[:_MOST_RANKS_SHOWN]],
         *_ranks_left_out(plan),
         (
-            "image",
-            f"{plan.width_px}x{plan.height_px} px, {plan.steps} {_calls_name(plan)}, {_guidance_text(plan)}",
+            _unit(plan).name,
+            f"{plan.width_px}x{plan.height_px} px, {_frames_text(plan)}"
+            f"{plan.steps} {_calls_name(plan)}, {_guidance_text(plan)}",
         ),
         ("latent", _shape_text(_shapes(plan)["latent"])),
         ("sequence", _sequence_text(plan)),
         ("batch", _batch_text(plan)),
         ("iterations", _iterations_text(plan)),
         ("classes" if plan.is_class_conditional else "prompts", _prompts_text(plan)),
-        ("images", "saved as PNG files" if plan.save_images else "not saved"),
+        (_unit(plan).count, _saved_text(plan)),
         ("result folder", str(RunPaths.of(plan).folder)),
         ("command", torchrun_line(plan)),
     ]
@@ -153,14 +155,15 @@ def _sequence_text(plan: Plan) -> str:
     share = f", {counts['image_tokens_per_rank']} on each of {ranks} ranks" if ranks > 1 else ""
     text = plan.max_sequence_length
     joins = "in the same attention" if counts["text_joins_image_tokens"] else "by cross-attention"
-    return f"{plan.tokens} image tokens{share}; text of {'a fixed length' if text is None else text} {joins}"
+    length = "a fixed length" if text is None else text
+    return f"{plan.tokens} {_unit(plan).name} tokens{share}; text of {length} {joins}"
 
 
 def _batch_text(plan: Plan) -> str:
     groups = plan.parallel.data
     share = f", {plan.batch_size // groups} for each of {groups} groups" if groups > 1 else ""
-    images = "1 image" if plan.batch_size == 1 else f"{plan.batch_size} images"
-    return f"{images}{share}, {plan.batch_size * plan.benchmark_iters} in all measured"
+    measured = plan.batch_size * plan.benchmark_iters
+    return f"{_unit(plan).counted(plan.batch_size)}{share}, {measured} in all measured"
 
 
 def _prompts_text(plan: Plan) -> str:
@@ -171,13 +174,30 @@ def _prompts_text(plan: Plan) -> str:
     column = "" if plan.prompt_column == TextToImage.prompt_column else f", column {plan.prompt_column}"
     prefix = "" if not plan.prompt_prefix else f", after {plan.prompt_prefix!r}"
     negative = "" if plan.negative_prompt is None else f", negative {plan.negative_prompt!r}"
-    images = plan.batch_size * plan.most_iters
+    count = plan.batch_size * plan.most_iters
     fewer = "a smaller set repeats" if plan.prompt_order == "shuffled" else "in its order, each once"
-    return f"{plan.dataset}{column}{prefix}{negative}, seed {plan.seed}; {images} are drawn, {fewer}"
+    return f"{plan.dataset}{column}{prefix}{negative}, seed {plan.seed}; {count} are drawn, {fewer}"
 
 
 def _guidance_text(plan: Plan) -> str:
-    return "no guidance" if plan.guidance_scale is None else f"guidance {number(plan.guidance_scale)}"
+    if plan.guidance_scale is None:
+        return "no guidance"
+    text = f"guidance {number(plan.guidance_scale)}"
+    return text if plan.guidance_scale_2 is None else f"{text}, then {number(plan.guidance_scale_2)}"
+
+
+def _unit(plan: Plan) -> Unit:
+    return unit_made(plan.spec.family.output)
+
+
+def _frames_text(plan: Plan) -> str:
+    return "" if plan.num_frames is None else f"{plan.num_frames} frames at {plan.fps} fps, "
+
+
+def _saved_text(plan: Plan) -> str:
+    files = "MP4 files" if plan.makes_video else "PNG files"
+    latents = ", and the final latents" if plan.save_latents else ""
+    return f"{f'saved as {files}' if plan.save_images else 'not saved'}{latents}"
 
 
 def _shape_text(shape: list[int] | None) -> str:

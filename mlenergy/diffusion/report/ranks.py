@@ -38,7 +38,10 @@ def _role(plan: Plan, rank: int) -> RankRole:
     rows = plan.batch_size // plan.parallel.data
     first, last = place["data"] * rows, (place["data"] + 1) * rows
     returns = _returns_images(plan, place)
-    words = [*_words(plan, place, first, last), *(["returns the images"] if returns else [])]
+    words = [
+        *_words(plan, place, first, last),
+        *([f"returns the {plan.spec.family.output}s"] if returns else []),
+    ]
     return RankRole(
         rank, **place, first_image=first, last_image=last, returns_images=returns, role=", ".join(words)
     )
