@@ -18,6 +18,7 @@ LTX = Family(
     size_step_px=32,
     takes_text_length=True,
     takes_frame_rate=True,
+    gives_sigmas=True,
     shares_rows=False,
     modes={"diffusers": SEQUENCE | GUIDED},
     caches={},
