@@ -19,7 +19,10 @@ WORKER = Path(__file__).parents[1] / "support" / "fake_cuda_worker.py"
 # (HunyuanDiT) and PNDM (SD 1.5) look their tables up by a timestep on the device, DDPM draws a noise in every
 # step, and HunyuanDiT makes a tensor of the timestep. A step cache decides on the host.
 DDPM = {"scheduling_ddpm.py", "torch_utils.py", "pipeline_hunyuandit.py"}
+# UniPC (Wan) copies noise levels to the device in every step, and Wan's pipeline asks which of two denoisers
+# is to run.
 WAITS = {
+    "wan": {"scheduling_unipc_multistep.py", "pipeline_wan.py"},
     "hunyuandit": DDPM,
     "sd1.5": {"scheduling_pndm.py"},
     "cache": {"xfuser/model_executor/cache/utils.py"},
