@@ -183,5 +183,7 @@ def test_a_plan_of_videos_says_frames_and_never_images():
     assert "saved as MP4 files, and the final latents" in text
     assert "2 videos, 4 in all measured" in text
     assert "image" not in text.replace("text-to-image", "")
+    alone = text_of(replace(plan, parallel=Parallelism(data=2)))
+    assert "video 0, " in alone and "image" not in alone.replace("text-to-image", "")
     shown = json.loads(text_of(plan, as_json=True))
     assert shown["videos"] == 4 and "images" not in shown

@@ -59,7 +59,8 @@ def _words(plan: Plan, place: dict[str, int], first: int, last: int) -> list[str
     parallel = plan.parallel
     words = []
     if parallel.data > 1:
-        words.append(f"image {first}" if last - first == 1 else f"images {first}-{last - 1}")
+        made = plan.spec.family.output
+        words.append(f"{made} {first}" if last - first == 1 else f"{made}s {first}-{last - 1}")
     if parallel.cfg > 1:
         words.append("with the prompt" if place["cfg"] else "without the prompt")
     if parallel.pipefusion > 1:
@@ -69,4 +70,4 @@ def _words(plan: Plan, place: dict[str, int], first: int, last: int) -> list[str
         words.append(f"sequence part {part} of {parallel.sequence}")
     if parallel.tensor > 1:
         words.append(f"matrix part {place['tensor'] + 1} of {parallel.tensor}")
-    return words or ["the whole model and every image"]
+    return words or [f"the whole model and every {plan.spec.family.output}"]
