@@ -26,6 +26,7 @@ WAITS = {
     "hunyuandit": DDPM,
     "sd1.5": {"scheduling_pndm.py"},
     "cache": {"xfuser/model_executor/cache/utils.py"},
+    "z-image": {"self.freqs_cis = [freqs_cis.to(device)"},  # once, in the first call of the process
     "lumina2": {"l_effective_cap_len"},  # in every call it asks how long each text is
 }
 # Word of --attention_backend -> word of the operator.
