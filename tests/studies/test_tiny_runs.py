@@ -78,3 +78,23 @@ def test_the_leaderboard_on_stand_ins(tmp_path):
     before = [file.stat().st_mtime_ns for file in files]
     assert study(tmp_path, *words, *cpu).returncode == 0
     assert [file.stat().st_mtime_ns for file in files] == before, "complete runs are kept"
+
+
+def test_mlperf_on_a_stand_in(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a fox in the snow\na boat on a lake\na tram in the rain\n")
+    words = ["mlperf-wan2.2", "--stand_in", "--prompts", "prompts.txt", "--queries", "3"]
+    done = study(tmp_path, *words, "--gpu_counts", "1", "2", "--modes", "cfg", "--set", "device=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Not a submission to MLPerf" in done.stdout and "Fewer queries than the 50" in done.stdout
+    found = tables(tmp_path, "mlperf-wan2.2")
+    assert sorted((row["gpus"], row["cfg"], row["queries"]) for row in found["latencies"]) == [
+        (1, 1, 3),
+        (2, 2, 3),
+    ]
+    assert all(0 < row["latency_p50_s"] <= row["latency_p90_s"] for row in found["latencies"])
+    assert all(row["energy_per_video_j"] is None for row in found["latencies"])
+    files = [*tmp_path.glob("run/studies/mlperf-wan2.2/results/*/results.json")]
+    prompts = {tuple(json.loads(file.read_text())["prompts"]) for file in files}
+    assert prompts == {("a fox in the snow", "a boat on a lake", "a tram in the rain")}
+    by_name = {row["setting"]: row for row in found["settings"]}
+    assert by_name["boundary_ratio"]["same"] and not by_name["height"]["same"]

@@ -8,6 +8,7 @@ from mlenergy.diffusion.studies.ablation import ABLATION
 from mlenergy.diffusion.studies.icons import ICONS
 from mlenergy.diffusion.studies.latent import LATENT
 from mlenergy.diffusion.studies.mlenergy_v3 import MLENERGY_V3
+from mlenergy.diffusion.studies.mlperf_wan import MLPERF_WAN
 from mlenergy.diffusion.studies.models import MODELS
 from mlenergy.diffusion.studies.scaling import SCALING
 from mlenergy.diffusion.studies.study import Study
@@ -25,6 +26,7 @@ STUDIES: dict[str, Study] = {
         ABLATION,
         SCALING,
         MLENERGY_V3,
+        MLPERF_WAN,
     )
 }  # fmt: skip
 
