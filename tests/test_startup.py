@@ -5,18 +5,20 @@ import subprocess
 import sys
 import threading
 
-import forked
 import pytest
 import torch.distributed as dist
 from fake_engine import FakeEngine
 from own_models import save_pipeline
 
 import mlenergy.diffusion.benchmark as benchmark
-from mlenergy.diffusion import run
+from mlenergy.diffusion import engines, run
+from mlenergy.diffusion.config.resolve import plan_from
+from mlenergy.diffusion.engines import import_engine
 from mlenergy.diffusion.environment.imports import large_imports
 from mlenergy.diffusion.results import efficiency
 
 PATIENCE_S = 60.0
+WORDS = ["--engine", "diffusers", "--device", "cpu", "workload:t2i", "--workload.model_id", "tiny/sd3"]
 
 
 class WatchedEngine(FakeEngine):
@@ -85,28 +87,40 @@ def test_large_imports_leave_the_collector_as_it_was():
         gc.enable()
 
 
-def modules_after(start, model, engine):
-    """Modules that a process has imported for a plan, beside those that it began with."""
+class Asked:
+    """In the place of diffusers: notes which of its names are asked for."""
+
+    def __init__(self):
+        self.names = []
+
+    def __getattr__(self, name):
+        if not name.startswith("__"):
+            self.names.append(name)
+
+
+def test_of_diffusers_pipelines_the_familys_own_is_asked_for_while_the_collector_is_off(monkeypatch):
+    _, plan = plan_from(WORDS, 1, "test")
+    import_engine(plan)  # what else it imports is there from here on
+    asked, on = Asked(), []
+    monkeypatch.setitem(sys.modules, "diffusers", asked)
+    monkeypatch.setattr(engines, "_engine_class", lambda _plan: on.append(gc.isenabled()))
+    import_engine(plan)
+    assert asked.names == ["StableDiffusion3Pipeline"] and on == [False] and gc.isenabled()
+
+
+@pytest.mark.full  # a process that has nothing yet: 6 s
+def test_a_plan_imports_its_familys_pipeline_and_no_other():
     code = (
         "import sys\n"
         "from mlenergy.diffusion.config.resolve import plan_from\n"
         "from mlenergy.diffusion.engines import import_engine\n"
-        f"words = ['--engine', '{engine}', '--device', 'cpu', 'workload:t2i']\n"
-        f"words += ['--workload.model_id', '{model}']\n"
-        "_, plan = plan_from(words, 1, 'test')\n"
-        "before = set(sys.modules)\n"
+        f"_, plan = plan_from({WORDS!r}, 1, 'test')\n"
         "import_engine(plan)\n"
-        "print('MODULES', *(set(sys.modules) - before))"
+        "print('MODULES', *sys.modules)"
     )
-    done = start([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split("MODULES")[-1].split())
-
-
-# From a process that has torch and the root of diffusers, and from one that has nothing, which takes 6 s.
-@pytest.mark.parametrize("start", [forked.run, pytest.param(subprocess.run, marks=pytest.mark.full)])
-def test_a_plan_imports_its_familys_pipeline_and_no_other(start):
-    modules = modules_after(start, "tiny/sd3", "diffusers")
+    modules = set(done.stdout.split("MODULES")[-1].split())
     pipelines = {name.split(".")[2] for name in modules if name.startswith("diffusers.pipelines.")}
     assert "stable_diffusion_3" in pipelines
     assert not pipelines & {"flux", "pixart_alpha", "stable_diffusion_xl", "hunyuandit", "qwenimage", "wan"}

@@ -159,18 +159,42 @@ class SamplerOfTheTest:
 
     def stop(self):
         SamplerOfTheTest.order.append("stop")
-        powers = {0: (10.0, 20.0, None, 90.0), 1: (None,)}
-        return {gpu: Track(samples=[Sample(0.0, w, 0, 0, 0) for w in watts]) for gpu, watts in powers.items()}
+        # One sample every 0.7 s: the last one is of after the time.
+        powers = {0: (10.0, 20.0, None, 90.0, 5000.0), 1: (None,)}
+        return {
+            gpu: Track(samples=[Sample(0.7 * at, w, 0, 0, 0) for at, w in enumerate(watts)])
+            for gpu, watts in powers.items()
+        }
+
+    def kill(self):
+        SamplerOfTheTest.order.append("kill")
+
+
+def _raise(error):
+    raise error
 
 
 def test_idle_power_is_the_mean_over_its_time_by_uuid(monkeypatch):
     monkeypatch.setattr(module, "Sampler", SamplerOfTheTest)
-    sleep = SimpleNamespace(sleep=lambda seconds: SamplerOfTheTest.order.append(seconds))
-    monkeypatch.setattr(module, "time", sleep)
+    clock = iter((0.0, 0.5, 0.0, 9.0, 0.0))
+    time = SimpleNamespace(
+        sleep=lambda seconds: SamplerOfTheTest.order.append(seconds), monotonic=lambda: next(clock)
+    )
+    monkeypatch.setattr(module, "time", time)
     gpus = (*GPUS, Gpu(4, "GPU-never-seen", "Double"))
-    assert idle_power_w(gpus, 2.0, 0.1) == {"GPU-a": 40.0}  # the others gave no power: unknown, not 0
+
+    def work():
+        SamplerOfTheTest.order.append("work")
+
+    assert idle_power_w(gpus, 2.0, 0.1, work) == {"GPU-a": 40.0}  # the others gave no power: unknown, not 0
     assert SamplerOfTheTest.made == ([0, 1, 4], 0.1)
-    assert SamplerOfTheTest.order == ["start", 2.0, "stop"]
+    assert SamplerOfTheTest.order == ["start", "work", 1.5, "stop", "kill"]
+    # Work that takes longer is waited for, and what it takes longer is not in the mean.
+    assert idle_power_w(gpus, 2.0, 0.1, work) == {"GPU-a": 40.0}
+    assert SamplerOfTheTest.order == ["start", "work", 0.0, "stop", "kill"]
+    with pytest.raises(UserError):
+        idle_power_w(gpus, 2.0, 0.1, lambda: _raise(UserError("xfuser is not installed")))
+    assert SamplerOfTheTest.order == ["start", "kill"], "no process is left behind"
     assert idle_power_w((), 2.0, 0.1) == {}
     monkeypatch.setattr(SamplerOfTheTest, "failure", "no process")
     assert idle_power_w(GPUS, 2.0, 0.1) == {}
