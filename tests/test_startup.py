@@ -26,10 +26,11 @@ class WatchedEngine(FakeEngine):
 
     def __init__(self, counted):
         super().__init__()
-        self._counted, self.calls = counted, []
+        self._counted, self.calls, self.called = counted, [], threading.Event()
 
     def generate(self, batch):
         self.calls.append((gc.isenabled(), self._counted.is_set()))
+        self.called.set()
         return super().generate(batch)
 
 
@@ -43,6 +44,7 @@ def watched(tmp_path, monkeypatch):
     def count(plan, say):
         order.append("count begins")
         assert loading.wait(PATIENCE_S), "the count must run beside the loading, not before it"
+        engine.called.wait(0.5)  # a run that does not wait for the count calls the engine by then
         counted.set()
 
     def load(plan, cluster):
