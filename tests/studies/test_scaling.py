@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from result_folders import result
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.studies.files import csv_text, report_json
@@ -118,3 +119,63 @@ def test_quick_takes_the_smallest_points():
 def test_one_size_and_one_number_of_steps_are_refused():
     with pytest.raises(UserError, match="an exponent needs two or more"):
         next(sweeps(ScalingOptions(sizes=(512, 512), steps=(4,))))
+
+
+WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+OF_WAN = ScalingOptions(models=(WAN,))
+
+
+def test_videos_scale_over_frames_too(make_cell, make_outcome):
+    def cell(sweep, seconds, height=480, width=832, num_frames=81, inference_steps=50):
+        windows = [seconds] * 2
+        joules = [500 * one for one in windows]
+        sizes = {"height_px": height, "width_px": width, "num_frames": num_frames, "steps": inference_steps}
+        given = {"height": height, "width": width} if sweep == "size" else {}
+        given |= {"num_frames": num_frames} if sweep == "frames" else {}
+        given |= {"inference_steps": inference_steps} if sweep == "steps" else {}
+        content = result(windows, joules, video=True, batch_size=1, **sizes)
+        return make_cell(content, sweep=sweep, model_id=WAN, **given)
+
+    sizes = [cell("size", 1e-9 * (edge * edge) ** 2, height=edge, width=edge) for edge in (256, 384, 512)]
+    frames = [cell("frames", 0.01 * n**1.5, num_frames=n) for n in (17, 33, 49, 81)]
+    steps = [cell("steps", 0.3 * n, inference_steps=n) for n in STEPS]
+    told = report_json(report(OF_WAN, make_outcome(*sizes, *frames, *steps)))
+    found = {(row["dimension"], row["quantity"]): row["exponent"] for row in rows(told, "exponents")}
+    for quantity in ("seconds a video", "joules a video", "seconds of denoising"):
+        assert found["pixels of a frame", quantity] == pytest.approx(2.0)
+        assert found["frames of a video", quantity] == pytest.approx(1.5)
+        assert found["denoising steps", quantity] == pytest.approx(1.0)
+    assert len(found) == 9
+    first = rows(told, "points_frames")[0]
+    assert first["frames"] == 17 and first["time_per_video_s"] == pytest.approx(0.01 * 17**1.5)
+    assert first["energy_per_video_j"] == pytest.approx(500 * first["time_per_video_s"])
+    assert "time_per_video_s_over_frames" in told["charts"] and told["title"].endswith("frames and steps")
+    assert f"{WAN}: seconds a video over frames of a video: exponent 1.500 ± 0.000" in told["summary"]
+
+
+def test_each_sweep_of_videos_varies_one_thing():
+    options = ScalingOptions(models=(WAN,), steps=(2, 4), at_frames=33, at_size=256, at_steps=8)
+    size, frames, steps = (sweep.content for sweep in sweeps(options))
+    assert size["grid"]["height, width"][0] == [256, 256]
+    assert frames["grid"] == {"model_id": [WAN], "num_frames": [17, 33, 49, 81]}
+    assert steps["grid"]["inference_steps"] == [2, 4]
+    at = {"height": 256, "width": 256, "num_frames": 33, "inference_steps": 8}
+    for content, varied in (
+        (size, {"height", "width"}),
+        (frames, {"num_frames"}),
+        (steps, {"inference_steps"}),
+    ):
+        assert {name: value for name, value in content["common"].items() if name in at} == {
+            name: value for name, value in at.items() if name not in varied
+        }
+        assert content["common"]["workload"] == "text-to-video"
+    assert [sweep.name for sweep in sweeps(OPTIONS)] == ["size", "steps"]
+
+
+def test_frames_of_images_and_both_kinds_in_one_study_are_refused():
+    with pytest.raises(UserError, match=r"FLUX.1-dev makes images, which have no frames; leave --frames"):
+        next(sweeps(ScalingOptions(models=(MODEL,), frames=(17, 33))))
+    with pytest.raises(UserError, match=r"FLUX.1-dev makes images and Wan-AI/.* videos"):
+        next(sweeps(ScalingOptions(models=(MODEL, WAN))))
+    unlisted = next(sweeps(ScalingOptions(models=("someone/a-model",), at_frames=17)))
+    assert unlisted.content["common"]["workload"] == "text-to-video"

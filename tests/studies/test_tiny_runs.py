@@ -45,6 +45,24 @@ def test_scaling(tmp_path):
     assert by_quantity["denoising steps", "joules an image"]["exponent"] is None
 
 
+def test_scaling_of_videos(tmp_path):
+    words = ["--models", "tiny/wan", "--sizes", "64", "--frames", "5", "9", "--steps", "1", "--at_size", "64"]
+    words += ["--at_steps", "1", "--at_frames", "5", "--iters", "2", "--set", "device=cpu"]
+    done = study(tmp_path, "scaling", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = tables(tmp_path, "scaling")
+    assert [row["frames"] for row in found["points_frames"]] == [5, 9]
+    assert all(row["time_per_video_s"] > 0 for row in found["points_frames"])
+    files = [*tmp_path.glob("run/studies/scaling/results/*/results.json")]
+    assert len(files) == 2, "the same run of several sweeps runs once"
+    [over_frames] = [
+        row
+        for row in found["exponents"]
+        if (row["dimension"], row["quantity"]) == ("frames of a video", "seconds of denoising")
+    ]
+    assert over_frames["exponent"] is not None and over_frames["points"] == 2
+
+
 def test_vram_on_a_cpu(tmp_path):
     words = ["--models", "tiny/sdxl", "absent/model", "--size", "64", "--steps", "1", "--dtype", "float32"]
     done = study(tmp_path, "vram", *words, "--set", "device=cpu")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlenergy.diffusion.results.repeats import Figure, FigureName, SetUp
+from mlenergy.diffusion.results.units import IMAGE, Unit
 from mlenergy.diffusion.studies.outcome import Cell
 
 
@@ -132,31 +133,36 @@ class Report:
         return [part for part in self.parts if isinstance(part, Table)]
 
 
-FIGURE_COLUMNS = (
-    Column("time_per_image_s", "s/image"),
-    Column("energy_per_image_j", "J/image"),
-    Column("peak_memory_gb", "peak GB"),
-)
+def figure_columns(unit: Unit) -> tuple[Column, ...]:
+    """Columns of seconds, joules and gigabytes of one image or video."""
+    return (
+        Column(unit.time, f"s/{unit.name}"),
+        Column(unit.energy, f"J/{unit.name}"),
+        Column("peak_memory_gb", "peak GB"),
+    )
 
 
-def figures_of(cell: Cell) -> dict[str, Value]:
-    """Seconds, joules and gigabytes an image of a cell, under the keys of FIGURE_COLUMNS."""
+FIGURE_COLUMNS = figure_columns(IMAGE)
+
+
+def figures_of(cell: Cell, unit: Unit = IMAGE) -> dict[str, Value]:
+    """Seconds, joules and gigabytes an image or video of a cell, under the keys of `figure_columns`."""
     return {
-        "time_per_image_s": seconds_of(cell),
-        "energy_per_image_j": joules_of(cell),
+        unit.time: seconds_of(cell),
+        unit.energy: joules_of(cell),
         "peak_memory_gb": memory_of(cell),
     }
 
 
 def seconds_of(cell: Cell) -> Measured | Gap:
-    """Seconds an image: mean over iterations and repeats."""
+    """Seconds an image or video: mean over iterations and repeats."""
     if cell.set_up is None:
         return Gap(cell.gap or "not measured")
     return _measured(cell.set_up.seconds, cell.set_up, "seconds")
 
 
 def joules_of(cell: Cell) -> Measured | Gap:
-    """Joules of all GPUs an image."""
+    """Joules of all GPUs an image or video."""
     if cell.set_up is None:
         return Gap(cell.gap or "not measured")
     if cell.set_up.joules is None:
