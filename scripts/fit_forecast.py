@@ -2,7 +2,6 @@
 
 python scripts/fit_forecast.py            # data/forecast.json, docs/forecast.md, docs/images/forecast.svg
 python scripts/fit_forecast.py --check    # compare only: 1 where the file does not follow from the runs
-python scripts/fit_forecast.py --videos   # the errors of videos alone, by the constants of the file
 """
 
 from __future__ import annotations
@@ -14,21 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mlenergy.diffusion.forecast.calibration import content_of, rounded
-from mlenergy.diffusion.forecast.errors import Miss, misses, summary, video_misses
-from mlenergy.diffusion.forecast.fitting import Fit, fit
-from mlenergy.diffusion.forecast.formula import POWER, TIME
+from mlenergy.diffusion.forecast.calibration import content_of
+from mlenergy.diffusion.forecast.errors import Miss, misses
+from mlenergy.diffusion.forecast.fitting import fit
+from mlenergy.diffusion.forecast.formula import OF_VIDEOS, POWER, TIME, Kind
 from mlenergy.diffusion.forecast.observed import Observed
-from mlenergy.diffusion.forecast.predict import read_fitted
-from mlenergy.diffusion.forecast.published import SOURCE, published_runs, published_videos
+from mlenergy.diffusion.forecast.published import SOURCE, published_runs
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "mlenergy" / "diffusion" / "data" / "forecast.json"
 PAGE = ROOT / "docs" / "forecast.md"
 BEGIN, END = "<!-- made by scripts/fit_forecast.py -->", "<!-- end -->"
-BEGIN_VIDEOS, END_VIDEOS = "<!-- videos, made by scripts/fit_forecast.py -->", "<!-- end of videos -->"
+_SHOWN: tuple[Kind, ...] = ("runs", "models")  # of each model
 _CLOSE = 0.02  # of a constant: another scipy may end a little elsewhere
 
 
@@ -38,72 +34,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--videos", action="store_true")
     args = parser.parse_args()
     rows = list(published_runs())
     if args.check:
         return _check(rows)
-    if args.videos:
-        return _videos()
-    found = [*misses(rows), *video_misses(list(published_videos()), fit(rows))]
+    found = misses(rows)
     content = content_of(rows, found, SOURCE)
     FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     text = PAGE.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     tables = "\n\n".join([_errors(content), _by_model(found), _constants(content)])
     PAGE.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    _write_videos(found)
-    _plot([miss for miss in found if miss.kind != "videos"], ROOT / "docs" / "images" / "forecast.svg")
+    _plot(found, ROOT / "docs" / "images" / "forecast.svg")
     print(f"{len(rows)} runs; wrote {FILE.relative_to(ROOT)} and {PAGE.relative_to(ROOT)}")
     return 0
-
-
-def _videos() -> int:
-    """Forecast the published videos by the constants of the file, and write their errors."""
-    known = read_fitted()
-    found = video_misses(list(published_videos()), Fit(known.time, known.power, known.models))
-    content = json.loads(FILE.read_text(encoding="utf-8"))
-    content["errors"] |= rounded(summary(found))
-    FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _write_videos(found)
-    print(f"{len(found)} videos; wrote {FILE.relative_to(ROOT)} and {PAGE.relative_to(ROOT)}")
-    return 0
-
-
-def _write_videos(found: list[Miss]) -> None:
-    """The table of the page on videos."""
-    head, mark, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN_VIDEOS)
-    assert mark, f"{PAGE} has no place for the table of videos"
-    table = _video_table([miss for miss in found if miss.kind == "videos"])
-    PAGE.write_text(
-        f"{head}{BEGIN_VIDEOS}\n\n{table}\n\n{END_VIDEOS}{rest.partition(END_VIDEOS)[2]}", encoding="utf-8"
-    )
-
-
-def _video_table(found: list[Miss]) -> str:
-    lines = [
-        "| model | runs | seconds, measured ÷ forecast: median | 90 % of the runs | on 1 GPU | on 8 GPUs "
-        "| joules: median | 90 % of the runs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    models = sorted({miss.row.model for miss in found})
-    for name, own in [*((m, [x for x in found if x.row.model == m]) for m in models), ("all", found)]:
-        seconds = [math.e**-miss.seconds for miss in own]
-        joules = [math.e**-miss.joules for miss in own if miss.joules is not None]
-        of_gpus = [
-            _median([math.e**-x.seconds for x in own if x.row.work.gpus == gpus])
-            for gpus in (1, 8)
-            if any(x.row.work.gpus == gpus for x in own)
-        ]
-        by_gpus = [f"{value:.2f}" for value in of_gpus] + ["–"] * (2 - len(of_gpus))
-        cells = [name, str(len(own)), f"{_median(seconds):.2f}", _ends(seconds), *by_gpus]
-        lines.append("| " + " | ".join([*cells, f"{_median(joules):.2f}", _ends(joules)]) + " |")
-    return "\n".join(lines)
-
-
-def _ends(values: list[float]) -> str:
-    low, high = np.quantile(values, [0.05, 0.95])
-    return f"{low:.2f} to {high:.2f}"
 
 
 def _check(rows: list[Observed]) -> int:
@@ -124,7 +68,9 @@ def _errors(content: dict[str, Any]) -> str:
         "runs": "a run of a known model on a known GPU (a fifth of the runs left out at a time)",
         "models": "a model that the fit has not seen (one left out at a time)",
         "gpus": "a GPU that the fit has not seen (H100 from B200 and the other way, by data sheets)",
-        "videos": "videos, by constants fitted to images alone (below)",
+        "videos": "a video by a known model on a known GPU (a fifth of the runs left out at a time)",
+        "video_models": "a video by a model that the fit has not seen (one left out at a time)",
+        "video_gpus": "a video on a GPU that the fit has not seen (by data sheets)",
     }
     lines = [
         "| forecast of | runs | seconds: median error | 90th percentile | 90 % interval "
@@ -154,7 +100,8 @@ def _by_model(found: list[Miss]) -> str:
     ]
     for model in sorted({miss.row.model for miss in found}):
         own = {
-            kind: [m for m in found if m.kind == kind and m.row.model == model] for kind in ("runs", "models")
+            kind: [m for m in found if m.kind in (kind, OF_VIDEOS[kind]) and m.row.model == model]
+            for kind in _SHOWN
         }
         worst = max(own["runs"], key=lambda miss: abs(miss.seconds))
         work = worst.row.work
@@ -198,13 +145,15 @@ def _plot(found: list[Miss], path: Path) -> None:
 
     figure, panels = pyplot.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     models = sorted({miss.row.model for miss in found})
-    runs = [miss for miss in found if miss.kind == "runs"]
+    runs = [miss for miss in found if miss.kind in ("runs", "videos")]
+    videos = {miss.row.model for miss in found if miss.kind == "videos"}
     for panel, quantity, unit in ((panels[0], "seconds", "s"), (panels[1], "joules", "J")):
         for model in models:
             own = [miss for miss in runs if miss.row.model == model]
             truth = [m.row.duration_s if unit == "s" else m.row.energy_j or 0 for m in own]
             guess = [t * math.e ** getattr(m, quantity) for t, m in zip(truth, own, strict=True)]
-            panel.scatter(truth, guess, s=9, label=_short(model))
+            mark = "^" if model in videos else "o"
+            panel.scatter(truth, guess, s=9, label=_short(model), marker=mark)
         ends = panel.get_xlim()
         panel.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
         panel.set(
@@ -216,7 +165,7 @@ def _plot(found: list[Miss], path: Path) -> None:
     panels[0].legend(fontsize=7)
     for position, model in enumerate(models):
         for kind, shift, colour in (("runs", -0.15, "tab:blue"), ("models", 0.15, "tab:orange")):
-            own = [m.seconds for m in found if m.kind == kind and m.row.model == model]
+            own = [m.seconds for m in found if m.kind in (kind, OF_VIDEOS[kind]) and m.row.model == model]
             line = {"color": colour}
             panels[2].boxplot(
                 own,

@@ -56,7 +56,7 @@ def test_products_and_attention_are_the_flops(model_id):
 @pytest.mark.parametrize("model_id", sorted(architecture_ids()))
 def test_every_shipped_architecture_has_them(model_id):
     for part in costs_of(architecture(model_id)).values():
-        work = part.kernels_at(4096, 256)
+        work = part.kernels_at(4096, 256, 1024)
         assert work["kernels"] > 0 and work["matmul_flops"] > 0 and work["elementwise_bytes"] > 0
 
 
@@ -66,3 +66,15 @@ def test_the_shipped_counts_are_those_of_the_module():
         counted = Counter(model).denoiser_kernels(1, LatentSize(40, 56), 192)
     known = costs_of(model)[model.denoiser.name].kernels_at(40 * 56, 192)
     assert known == pytest.approx(counted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "frames"), [("tiny/wan", 8), ("tiny/hunyuanvideo", 15), ("tiny/ltx", 9)]
+)
+def test_a_decoder_of_videos_starts_kernels_for_each_latent_frame(model_id, frames):
+    """Counts of more frames, and of other frames, than those that the shipped counts were fitted to."""
+    model = architecture(model_id)
+    counted = Counter(model).decode_kernels(1, LatentSize(10, 12, frames))
+    known = costs_of(model)["vae"].kernels_at(10 * 12 * frames, 0, 10 * 12)
+    assert known["kernels"] == pytest.approx(counted["kernels"], abs=0.1)
+    assert known["matmul_flops_a_row"] == pytest.approx(counted["matmul_flops_a_row"], rel=1e-6)

@@ -32,11 +32,12 @@ def test_guidance_is_a_second_call_or_a_second_half_of_the_batch(plan_of, model,
     assert shared.step.matmul_flops == pytest.approx(alone.step.matmul_flops)
 
 
-def test_decoding_a_longer_video_is_more_work_and_never_less_than_none(plan_of):
+def test_decoding_a_longer_video_is_more_work(plan_of):
     short = work(plan_of("zai-org/CogVideoX-2b"))
     long = work(plan_of("zai-org/CogVideoX-2b", num_frames=97))
-    # A polynomial of launches over short videos would give fewer than none of a long one.
-    assert (short.decode.kernels, short.decode.matmul_flops_a_row) == (0, 0)
+    # 13 and 25 latent frames, decoded in parts of two, the first one of three.
+    assert long.decode.matmul_flops_a_row == pytest.approx(2 * short.decode.matmul_flops_a_row)
+    assert short.decode.kernels < long.decode.kernels < 2.1 * short.decode.kernels
     assert 0 < short.decode.matmul_flops < long.decode.matmul_flops
     assert 0 < short.decode.elementwise_bytes < long.decode.elementwise_bytes
 

@@ -146,6 +146,7 @@ def _value(terms: Mapping[str, float], cells: float, text: float, frame: float) 
         "frame": frame,
         "frame2": frame * frame,
         "cells*frame": cells * frame,
+        "frames": cells / frame if frame else 0.0,
     }
     return sum(factor * known[term] for term, factor in terms.items())
 

@@ -7,9 +7,10 @@ activations is linear in both. So a few counts give all sizes; tests compare oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ _FRAMES = (3, 4, 6)  # latent frames; the first two of a causal decoder differ f
 _DECODED_FRAMES = {"AutoencoderKLCogVideoX": (3, 5, 7), "AutoencoderKLHunyuanVideo": (6, 9, 12)}
 _TEXTS = (64, 128, 256)
 _DTYPES = {"2": torch.bfloat16, "4": torch.float32}
+# Of a decoder of videos these grow with the calls of its layers alone, a few for each latent frame.
+_OF_CALLS = ("matmul_flops_a_row", "kernels")
 _BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks", "blocks", "layers")
 
 
@@ -39,7 +42,8 @@ def count_costs(architecture: Architecture) -> dict[str, Any]:
         blocks), float32_parameters (kept in float32 where the run's dtype is float16), flops,
         activation_bytes and kernels (by the names of `KernelWork`, in bfloat16): term -> factor, for
         one row of the batch. Terms: "1", "cells" (latent height × width), "text" (tokens), their
-        squares and "cells*text".
+        squares and "cells*text"; of decoders of videos also "frame" (cells of one latent frame), and
+        "frames" (latent frames) of what is the same for a frame of any size.
 
     Raises:
         UserError: a component of a class that cannot be counted.
@@ -136,12 +140,13 @@ def _decoder_costs(counter: Counter) -> dict[str, Any]:
     if videos:
         quadratic, linear = (*quadratic, "frame", "frame2", "cells*frame"), (*linear, "frame")
     large = points if videos else points[1:]
+    of_calls = dict.fromkeys(_OF_CALLS, ("1", "frames")) if videos else {}
     return {
         "flops": _fit(points, quadratic, lambda at: counter.decode(1, at.cells)),
         "activation_bytes": {
             size: _fit(large, linear, _decode_peak(counter, dtype)) for size, dtype in _DTYPES.items()
         },
-        "kernels": _fit_kernels(points, quadratic, lambda at: counter.decode_kernels(1, at.cells)),
+        "kernels": _fit_kernels(points, quadratic, lambda at: counter.decode_kernels(1, at.cells), of_calls),
     }
 
 
@@ -171,15 +176,18 @@ def _fixed_t5(architecture: Architecture) -> int:
 
 
 def _fit_kernels(
-    points: Sequence[_Point], terms: Terms, count: Callable[[_Point], dict[str, float]]
+    points: Sequence[_Point],
+    terms: Terms,
+    count: Callable[[_Point], dict[str, float]],
+    other_terms: Mapping[str, Terms] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-    """A polynomial for each kind of work; terms whose factor is 0 are left out."""
+    """A polynomial for each kind of work, in `other_terms` if named there; factors of 0 are left out."""
     counts = {point: count(point) for point in points}
 
     def of(name: str) -> Callable[[_Point], float]:
         return lambda at: counts[at][name]
 
-    fits = {name: _fit(points, terms, of(name)) for name in counts[points[0]]}
+    fits = {name: _fit(points, other_terms.get(name, terms), of(name)) for name in counts[points[0]]}
     return {name: {term: factor for term, factor in fit.items() if factor} for name, fit in fits.items()}
 
 
@@ -214,6 +222,7 @@ def _values(cells: float, text: float, frame: float, terms: Terms) -> list[float
         "frame": frame,
         "frame2": frame * frame,
         "cells*frame": cells * frame,
+        "frames": cells / frame if frame else 0.0,
     }
     return [named[term] for term in terms]
 

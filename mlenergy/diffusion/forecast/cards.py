@@ -14,7 +14,10 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.formula import Card
 
 MIB = 1 << 20
-_TERA = 1e12
+_GIGA, _TERA = 1e9, 1e12
+# A clock of one multiprocessor, of any architecture from Ampere on (CUDA C++ programming guide, throughput of
+# native arithmetic instructions).
+_EXPONENTIALS = 16
 
 
 def card_named(name: str, dtype: str = "bfloat16") -> Card:
@@ -27,7 +30,13 @@ def card_named(name: str, dtype: str = "bfloat16") -> Card:
     peak = dense_peak(sheet["driver_names"][0], dtype)
     if peak.tflops is None:
         raise UserError(f"no time can be forecast in {dtype} on {sheet['name']}: {peak.reason}")
-    return Card(sheet["name"], peak.tflops * _TERA, sheet["memory_tb_per_s"] * _TERA, float(sheet["power_w"]))
+    return Card(
+        name=sheet["name"],
+        flops_per_s=peak.tflops * _TERA,
+        bytes_per_s=sheet["memory_tb_per_s"] * _TERA,
+        exponentials_per_s=_EXPONENTIALS * sheet["multiprocessors"] * sheet["clock_ghz"] * _GIGA,
+        power_w=float(sheet["power_w"]),
+    )
 
 
 def memory_bytes(name: str) -> float:

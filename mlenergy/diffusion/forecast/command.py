@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     for kind, quantities in content["errors"].items():
         for quantity, error in quantities.items():
             print(
-                f"{kind:7} {quantity:8} {error['rows']:5} runs left out: median error "
+                f"{kind:12} {quantity:8} {error['rows']:5} runs left out: median error "
                 f"{error['median_error']:.1%}, 90th percentile {error['p90_error']:.1%}"
             )
     gpu = next(iter(content["time"]))

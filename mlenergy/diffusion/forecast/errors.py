@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from mlenergy.diffusion.forecast.fitting import Fit, fit
-from mlenergy.diffusion.forecast.formula import Kind
+from mlenergy.diffusion.forecast.formula import OF_VIDEOS, Kind
 from mlenergy.diffusion.forecast.observed import Observed
 from mlenergy.diffusion.forecast.transfer import scaled
 
@@ -67,12 +67,8 @@ def _without_gpus(rows: Sequence[Observed]) -> Iterator[Miss]:
             yield from (_miss("gpus", moved, row) for row in rows if row.card.name == name)
 
 
-def video_misses(rows: Sequence[Observed], fitted: Fit) -> list[Miss]:
-    """Forecasts of videos by constants that were fitted to images; none of their models is in the fit."""
-    return [_miss("videos", fitted, row) for row in rows]
-
-
 def _miss(kind: Kind, fitted: Fit, row: Observed) -> Miss:
+    kind = OF_VIDEOS[kind] if row.work.video_pixels else kind
     seconds = float(np.log(fitted.duration_s(row) / row.duration_s))
     if row.energy_j is None:
         return Miss(kind, row, seconds, None)

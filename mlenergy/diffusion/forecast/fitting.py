@@ -148,5 +148,6 @@ def _cards(rows: Sequence[Observed]) -> Card:
         "",
         np.array([row.card.flops_per_s for row in rows]),
         np.array([row.card.bytes_per_s for row in rows]),
+        np.array([row.card.exponentials_per_s for row in rows]),
         np.array([row.card.power_w for row in rows]),
     )

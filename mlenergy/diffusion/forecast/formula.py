@@ -1,25 +1,25 @@
 """Seconds and watts of an iteration from its work: one formula for every model, parallel mode and GPU.
 
-A step is bound by the GPU or by the host that starts its kernels, whichever is slower. The GPU's time is that
-of matrix products at a share of the card's peak (less for small matrices), of attention by its scores, of all
-other kernels by the bytes that they move, and of what the parallel modes send. Power is that of an idle GPU,
-and what each kind of work adds while it lasts, up to the card's limit.
+A step is bound by the GPU or by the host that starts its kernels, whichever is slower. The GPU's time is
+that of matrix products at a share of the card's peak (less for small matrices), of attention by its products
+and its exponentials (slower for short sequences), of all other kernels by the bytes that they move, and of
+what the parallel modes send and copy. Power is that of an idle GPU, and what each kind of work adds while it
+lasts, up to the card's limit.
 
 All functions take numbers, or numpy arrays of the same length (as the fit does).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Runs whose errors an interval is made of: runs: of models and GPUs that are in the fit; models: of a model
-# that is not; gpus: of a GPU that is not; videos: of videos, where the fit has images alone.
-Kind = Literal["runs", "models", "gpus", "videos"]
+# Runs whose errors an interval is made of: runs: of images by models and GPUs that are in the fit; models: by
+# a model that is not; gpus: on a GPU that is not; the other three: the same of videos.
+Kind = Literal["runs", "models", "gpus", "videos", "video_models", "video_gpus"]
+OF_VIDEOS: Mapping[Kind, Kind] = {"runs": "videos", "models": "video_models", "gpus": "video_gpus"}
 
-# Attention kernels reach this share of the dense peak where the head is wide; narrow heads are bound by their
-# exponentials, whose rate is fitted.
-ATTENTION_SHARE = 0.8
 _SHARP = 6  # how sharply the slower of GPU and host decides; a maximum without a corner
 _OVERLAP = 4  # the same for attention and the ring's transfers
 
@@ -40,13 +40,17 @@ class Constant:
 
 
 TIME: dict[str, Constant] = {
-    "matmul_share": Constant("1", "share of the peak that large products reach", 0.65, 0.15, 0.4, 0.85),
+    "matmul_share": Constant("1", "share of the peak that large products reach", 0.65, 0.15, 0.3, 0.85),
     "matmul_side": Constant("elements", "smaller side of a weight that halves the rate", 100, 0.7, 1, 800),
     "matmul_rows": Constant("rows", "rows of a product that halve the rate", 100, 1, 1, 3000),
-    "score_rate": Constant("1/s", "attention scores, exponentials included", 0.9e12, 0.5, 1e11, 1e13),
+    "score_rate": Constant("1/s", "exponentials of attention", 0.9e12, 0.5, 1e11, 1e13),
+    "attention_share": Constant("1", "share of the peak that its products reach", 0.6, 0.3, 0.2, 0.95),
+    "attention_tokens": Constant("tokens", "sequence that halves attention's rate", 500, 1, 1, 20000),
     "memory_share": Constant("1", "share of the bandwidth that other kernels reach", 0.8, 0.15, 0.3, 0.95),
     "launch_s": Constant("s", "host time to start a kernel", 1e-5, 0.7, 1e-6, 6e-5),
     "image_s": Constant("s", "host time for each image after its decode", 0.05, 0.7, 0.001, 0.3),
+    "video_pixel_s": Constant("s", "host time for each pixel of a video", 1e-7, 1, 1e-10, 1e-5),
+    "video_decode": Constant("1", "seconds of a decoder of videos ÷ those of its kernels", 1, 0.5, 0.2, 10),
     "call_s": Constant("s", "host time for each iteration", 0.02, 1, 1e-4, 0.3),
     "ulysses_bytes_per_s": Constant("B/s", "all-to-all of one GPU", 1.5e11, 0.5, 2e10, 4.5e11),
     "ulysses_s": Constant("s", "latency of the exchanges of an attention", 5e-5, 1, 1e-6, 5e-4),
@@ -72,12 +76,13 @@ class Card:
     name: str
     flops_per_s: Any  # dense, of the denoiser's type
     bytes_per_s: Any
+    exponentials_per_s: Any
     power_w: Any
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one iteration, and those of the busiest GPU by kind of work."""
+    """Seconds of one iteration, and those of full work on a GPU, by kind of work (mean of all GPUs)."""
 
     duration_s: Any
     step_s: Any
@@ -100,20 +105,18 @@ def times_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> 
     """
     c = constants
     matmul, attention, elementwise = (model_factor * part for part in _kernels(work.step, card, c))
+    attention = attention * (1 + c["attention_tokens"] / work.sequence_tokens)
     has_ulysses, has_ring = work.ulysses > 1, work.ring > 1
     sent = has_ring * work.ring_bytes / c["ring_bytes_per_s"]
     not_hidden = _slower(attention, sent, _OVERLAP) - attention
     memory = c["memory_share"] * card.bytes_per_s
     merged = work.ring * c["ring_merge"] * 4 * work.query_bytes / 2 / memory
-    exchanged = (
-        work.ulysses_bytes / c["ulysses_bytes_per_s"]
-        + work.attentions * c["ulysses_s"]
-        + 4 * work.query_bytes / memory
-    )
+    exchanged = work.ulysses_bytes / c["ulysses_bytes_per_s"] + work.attentions * c["ulysses_s"]
+    copied = has_ulysses * 4 * work.query_bytes / memory + has_ring * merged
     link = (
         not_hidden
         + has_ulysses * exchanged
-        + has_ring * ((work.ring - 1) * work.attentions * c["ring_s"] + merged)
+        + has_ring * (work.ring - 1) * work.attentions * c["ring_s"]
         + work.other_bytes / c["ulysses_bytes_per_s"]
     )
     host = (
@@ -121,25 +124,31 @@ def times_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> 
         + has_ulysses * work.attentions * c["ulysses_host_s"]
         + has_ring * work.ring * work.attentions * c["ring_host_s"]
     )
-    step = _slower(matmul + attention + elementwise + link, host, _SHARP)
+    step = _slower(matmul + attention + elementwise + copied + link, host, _SHARP)
     text_kinds = _kernels(work.text, card, c)
     text = _slower(sum(text_kinds), work.text.kernels * c["launch_s"], _SHARP)
-    decode_kinds = _kernels(work.decode, card, c)
+    of_video = 1 + (work.video_pixels > 0) * (c["video_decode"] - 1)
+    decode_kinds = [of_video * part for part in _kernels(work.decode, card, c)]
     decode = _slower(sum(decode_kinds), work.decode.kernels * c["launch_s"], _SHARP)
-    ours = [
-        work.steps * of_step + of_text + of_decode / work.gpus
+    # Power follows the arithmetic: small matrices and short sequences leave units idle.
+    busy = [
+        work.steps * model_factor * of_step + of_text + of_video * of_decode * work.decoding_gpus / work.gpus
         for of_step, of_text, of_decode in zip(
-            (matmul, attention, elementwise), text_kinds, decode_kinds, strict=True
+            _at_full_rate(work.step, card, c),
+            _at_full_rate(work.text, card, c),
+            _at_full_rate(work.decode, card, c),
+            strict=True,
         )
     ]
+    after = work.images * c["image_s"] + work.video_pixels * c["video_pixel_s"]
     return Times(
-        duration_s=c["call_s"] + work.steps * step + text + decode + work.images * c["image_s"],
+        duration_s=c["call_s"] + work.steps * step + text + decode + after,
         step_s=step,
         text_s=text,
         decode_s=decode,
-        matmul_s=ours[0],
-        attention_s=ours[1],
-        elementwise_s=ours[2],
+        matmul_s=busy[0],
+        attention_s=busy[1],
+        elementwise_s=busy[2] + work.steps * copied,
         link_s=work.steps * link,
     )
 
@@ -158,15 +167,22 @@ def power_of(times: Times, card: Card, constants: Any) -> Any:
 
 def _kernels(work: Any, card: Card, c: Any) -> tuple[Any, Any, Any]:
     """Seconds of matrix products, of attention and of all other kernels on the GPU."""
-    matmul = (
-        work.matmul_flops
-        + c["matmul_side"] * work.matmul_flops_per_side
-        + c["matmul_rows"] * work.matmul_flops_a_row
-    ) / (c["matmul_share"] * card.flops_per_s)
+    matmul, attention, elementwise = _at_full_rate(work, card, c)
+    wasted = c["matmul_side"] * work.matmul_flops_per_side + c["matmul_rows"] * work.matmul_flops_a_row
+    return matmul + wasted / (c["matmul_share"] * card.flops_per_s), attention, elementwise
+
+
+def _at_full_rate(work: Any, card: Card, c: Any) -> tuple[Any, Any, Any]:
+    """The same, if matrices and sequences were large."""
     attention = (
-        work.attention_flops / (ATTENTION_SHARE * card.flops_per_s) + work.attention_scores / c["score_rate"]
+        work.attention_flops / (c["attention_share"] * card.flops_per_s)
+        + work.attention_scores / c["score_rate"]
     )
-    return matmul, attention, work.elementwise_bytes / (c["memory_share"] * card.bytes_per_s)
+    return (
+        work.matmul_flops / (c["matmul_share"] * card.flops_per_s),
+        attention,
+        work.elementwise_bytes / (c["memory_share"] * card.bytes_per_s),
+    )
 
 
 def _slower(one: Any, other: Any, sharpness: float) -> Any:

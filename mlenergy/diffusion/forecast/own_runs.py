@@ -54,17 +54,15 @@ def _observed(content: Mapping[str, Any], record: Any) -> Observed:
     plan = plan_of_result(content)
     if plan.device != "cuda":
         raise UserError(f"it ran on {plan.device}, and the formula is that of a GPU")
-    if plan.makes_video:
-        raise UserError("it made videos, and the constants are fitted to images")
     card = card_named(plan.device_name, plan.dtype)
     refuse_guesses(plan, card)
     model = find_architecture(plan.weights_from, plan.revision)
-    energy = record.energy_per_image_mean_j
+    energy = record.energy_mean_j
     return Observed(
         model=plan.spec.model_id,
         card=card,
         work=work_of(plan, model, costs_of(model)),
-        duration_s=record.time_per_image_mean_s * plan.batch_size,
+        duration_s=record.time_mean_s * plan.batch_size,
         energy_j=None if energy is None else energy * plan.batch_size,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.cards import card_named, has_nvlink
-from mlenergy.diffusion.forecast.formula import POWER, TIME, Card, Kind, power_of, times_of
+from mlenergy.diffusion.forecast.formula import OF_VIDEOS, POWER, TIME, Card, Kind, power_of, times_of
 from mlenergy.diffusion.forecast.transfer import scaled
 from mlenergy.diffusion.forecast.work import work_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
@@ -45,7 +45,7 @@ class Forecast:
         energy_per_output_j: all GPUs; None with `energy_reason` where no joules were in the fit.
         power_w: mean of one GPU.
         basis: the errors that made the interval: runs (model and GPU are in the fit), models (the model
-            or a setting is not), gpus (the GPU is not), videos (the fit has images alone).
+            or a setting is not), gpus (the GPU is not); the same of videos: videos, video_models, video_gpus.
         extrapolated: reasons why the interval is not that of `runs`, in words.
         parts_s: seconds of an iteration by stage: text_encode, denoise, vae_decode.
         source: the runs that the constants were fitted to.
@@ -183,36 +183,26 @@ def _basis(plan: Plan, card: Card, known: Fitted) -> tuple[Kind, tuple[str, ...]
             reasons.append(f"no run behind it uses {mode} parallelism")
     if plan.parallel.parallel_vae:
         reasons.append("no run behind it uses the parallel VAE")
-    if plan.makes_video:
-        reasons = ["the runs behind it are of images", *reasons]
+    kind: Kind = "models" if reasons else "runs"
     if card.name not in known.time:
-        reasons = [f"extrapolated to {card.name} by its data sheet", *reasons]
-        return "videos" if plan.makes_video else "gpus", tuple(reasons)
-    if plan.makes_video:
-        return "videos", tuple(reasons)
-    return ("models", tuple(reasons)) if reasons else ("runs", ())
+        kind, reasons = "gpus", [f"extrapolated to {card.name} by its data sheet", *reasons]
+    return (OF_VIDEOS[kind] if plan.makes_video else kind), tuple(reasons)
 
 
 def _errors(plan: Plan, card: Card, known: Fitted, basis: Kind) -> Mapping[str, Mapping[str, float]]:
-    """Errors that hold for a plan; those of a video on an unknown GPU are the products of both kinds.
+    """Errors that hold for a plan.
 
     Raises:
         UserError: the constants come without errors of this kind.
     """
     found = known.errors.get(basis)
-    if not found:
-        what = {"videos": "videos", "gpus": f"{card.name}", "models": f"{plan.spec.model_id}"}.get(
-            basis, "it"
-        )
-        raise UserError(f"no time can be forecast of {what}: no error of these constants is known for it")
-    if basis != "videos" or card.name in known.time:
+    if found:
         return found
-    gpus = known.errors.get("gpus") or {}
-    return {
-        name: {"low": error["low"] * gpus[name]["low"], "high": error["high"] * gpus[name]["high"]}
-        for name, error in found.items()
-        if name in gpus
-    }
+    if plan.makes_video and not any(known.errors.get(kind) for kind in OF_VIDEOS.values()):
+        what = "videos"
+    else:
+        what = {"gpus": card.name, "video_gpus": card.name}.get(basis, plan.spec.model_id)
+    raise UserError(f"no time can be forecast of {what}: no error of these constants is known for it")
 
 
 def _constants(known: Fitted, card: Card) -> tuple[Mapping[str, float], Mapping[str, float] | None]:

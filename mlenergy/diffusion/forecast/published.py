@@ -18,6 +18,9 @@ from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.results.published import SOURCE, PublishedRun, Task
 from mlenergy.diffusion.results.published import published_runs as read_published
 
+# Pipelines that are diffusers' own, of which xfuser 0.4.5 shares out the denoiser alone: every rank decodes.
+_DECODED_BY_ALL = frozenset({"WanPipeline", "HunyuanVideoPipeline"})
+
 
 @dataclass(frozen=True)
 class Published:
@@ -66,18 +69,9 @@ def nearest_published(plan: Plan, gpu: str) -> Published | None:
 
 
 def published_runs() -> Iterator[Observed]:
-    """Runs of text-to-image models; some share their work in ways that this program does not offer."""
+    """Runs of images, then of videos; some share their work in ways that this program does not offer."""
     yield from map(_observed, read_published("text-to-image"))
-
-
-def published_videos(*, may_count: bool = True) -> Iterator[Observed]:
-    """Runs of the text-to-video models of which the package has an architecture.
-
-    may_count: count those that the architecture does not have counted, which takes minutes for each model.
-    """
     known = [model for model in architecture_ids() if model in BY_ID]
-    if not may_count:
-        known = [model for model in known if find_architecture(model, None).costs]
     yield from (_observed(one) for one in read_published("text-to-video") if one.model_id in known)
 
 
@@ -97,10 +91,13 @@ def _observed(one: PublishedRun) -> Observed:
         _plan(one.task, words, card.name), parallel=Parallelism(ulysses=one.ulysses, ring=one.ring)
     )
     model = find_architecture(one.model_id, None)
+    work = work_of(plan, model, costs_of(model))
+    if model.pipeline_class in _DECODED_BY_ALL:
+        work = replace(work, decoding_gpus=work.gpus)
     return Observed(
         model=one.model_id,
         card=card,
-        work=work_of(plan, model, costs_of(model)),
+        work=work,
         duration_s=one.duration_s,
         energy_j=one.energy_per_output_j * one.batch_size,
     )

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from mlenergy.diffusion.forecast.formula import Card
 
 # What grows with a figure of the data sheet; all other constants are taken as they are.
-_WITH_PEAK = ("score_rate",)
+_WITH_EXPONENTIALS = ("score_rate",)
 _WITH_POWER = ("base_w", "matmul_w", "attention_w", "memory_w", "link_w")
 
 
 def scaled(constants: Mapping[str, float], source: Card, target: Card) -> dict[str, float]:
-    """Constants of `target`: rates grow with the dense peak, watts with the power limit."""
-    factors = dict.fromkeys(_WITH_PEAK, target.flops_per_s / source.flops_per_s)
+    """Constants of `target`: exponentials grow with those of the GPU, watts with its limit."""
+    factors = dict.fromkeys(_WITH_EXPONENTIALS, target.exponentials_per_s / source.exponentials_per_s)
     factors |= dict.fromkeys(_WITH_POWER, target.power_w / source.power_w)
     return {name: value * factors.get(name, 1.0) for name, value in constants.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from mlenergy.diffusion.cost.communication import communication_of
@@ -29,8 +29,11 @@ class IterationWork:
         step: of all calls of the denoiser in a step: guidance may be a second one.
         decode: of the VAE's decoder.
         steps: of denoising.
-        images: that the busiest rank decodes.
+        images: that the busiest rank decodes; 0 of videos.
+        video_pixels: of all frames that the busiest rank decodes; 0 of images.
+        sequence_tokens: of the denoiser's longest attention.
         gpus: ranks.
+        decoding_gpus: ranks that decode as much as the busiest one.
         attentions: attention calls of a step that exchange tokens between ranks.
         query_bytes: bytes of one attention's queries on this rank, over all attentions of a step.
         ulysses, ring: degrees.
@@ -42,7 +45,10 @@ class IterationWork:
     decode: KernelWork
     steps: float
     images: float
+    video_pixels: float
+    sequence_tokens: float
     gpus: int
+    decoding_gpus: int
     attentions: float
     query_bytes: float
     ulysses: int
@@ -77,10 +83,13 @@ def work_of(plan: Plan, model: Architecture, costs: Mapping[str, ComponentCosts]
     return IterationWork(
         text=text,
         step=_step(plan, costs[model.denoiser.name], shape),
-        decode=_decode(plan, costs["vae"], decoded, shape.decoded_cells, shape.frame_cells),
+        decode=_calls(costs["vae"], decoded, shape.decoded_cells, 0, shape.frame_cells),
         steps=plan.steps,
-        images=decoded,
+        images=0.0 if plan.makes_video else decoded,
+        video_pixels=decoded * (plan.num_frames or 0) * plan.height_px * plan.width_px,
+        sequence_tokens=shape.joint_tokens,
         gpus=parallel.world_size,
+        decoding_gpus=parallel.world_size if parallel.parallel_vae else parallel.data,
         attentions=layers * plan.denoiser_calls_each_step if shape.sequence > 1 else 0.0,
         query_bytes=2 * query_elements,
         ulysses=parallel.ulysses,
@@ -111,16 +120,6 @@ def _step(plan: Plan, denoiser: ComponentCosts, shape: Shape) -> KernelWork:
     # Each of the patches of PipeFusion starts the kernels of its stage anew.
     split = {name: value / layers for name, value in shared.items()}
     return KernelWork(**split | {"kernels": own.kernels / plan.parallel.pipefusion})
-
-
-def _decode(plan: Plan, vae: ComponentCosts, outputs: float, cells: float, frame: float) -> KernelWork:
-    """Decoding on one rank.
-
-    A decoder of videos starts its kernels anew for every few frames. That is no polynomial in cells, so that
-    the counted one says nothing of a longer video; its kernels are large enough for the GPU to decide.
-    """
-    work = _calls(vae, outputs, cells, 0, frame)
-    return replace(work, kernels=0.0, matmul_flops_a_row=0.0) if plan.makes_video else work
 
 
 def _calls(

@@ -29,7 +29,7 @@ def forecast_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     seconds = found.duration_s
     text = f"{_verdict(measured, found)}: {number(measured)} s an iteration, {number(seconds.value)} were"
     text += f" forecast ({number(seconds.low)} to {number(seconds.high)})"
-    if found.basis == "gpus":
+    if found.basis in ("gpus", "video_gpus"):
         text += f", {found.extrapolated[0]}"
     text += _where(result, measured, found)
     rows = [("forecast", text + _joules(result[unit.energy], unit, found))]
