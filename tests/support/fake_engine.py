@@ -113,7 +113,7 @@ def main() -> int:
     parent.end_with_launcher()
     supervise.GRACE_S = float(os.environ.get("GRACE_S", "1"))
     Cluster.start = _stalls_then("starting", Cluster.start)  # type: ignore[method-assign]
-    save.save_images = _stalls_then("saving", save.save_images)
+    save.save_outputs = _stalls_then("saving", save.save_outputs)
     run.load_engine = _stalls_then(
         "loading", lambda plan, cluster: FakeEngine(_look, cluster.rank.rank, plan.parallel.data)
     )
