@@ -21,8 +21,9 @@ def counting_is_forked(monkeypatch):
 def plan_of():
     def build(model_id, *options, world_size=1, device_name="NVIDIA H200", **workload):
         words = [word for key, value in workload.items() for word in (f"--workload.{key}", str(value))]
-        line = [*options, "workload:text-to-image", "--workload.model_id", model_id, *words]
         spec = resolve_model(model_id)
+        workload_name = "text-to-video" if spec.family.makes_video else "text-to-image"
+        line = [*options, f"workload:{workload_name}", "--workload.model_id", model_id, *words]
         return make_plan(parse_args(line, "test"), spec, world_size, "cuda", device_name)
 
     return build

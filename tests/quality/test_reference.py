@@ -62,7 +62,7 @@ def reference(tmp_path):
 
 class Plan:
     width_px, height_px, save_images = 32, 24, True
-    weights_kind = "random"
+    weights_kind, makes_video = "random", False
 
     class spec:
         model_id = "tiny/flux"

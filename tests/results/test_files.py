@@ -93,8 +93,9 @@ def test_a_result_without_images_is_complete_when_none_were_asked_for(finished):
 
 
 def test_a_newer_result_is_never_taken_for_an_old_one_nor_silently_replaced(finished):
-    change(finished, schema_version=2)
-    with pytest.raises(UserError, match="schema version 2, this program writes 1; add --overwrite_results"):
+    change(finished, schema_version=3)
+    written = "schema version 3, this program writes 2 and older; add --overwrite_results"
+    with pytest.raises(UserError, match=written):
         is_complete(finished)
 
 

@@ -8,10 +8,11 @@ import pytest
 from result_samples import ENVIRONMENT, cpu_measurement, cpu_plan, prompt_set
 
 from mlenergy.diffusion.errors import UserError
-from mlenergy.diffusion.results.build import SCHEMA_VERSION, RunRecord, build_result
+from mlenergy.diffusion.results.build import RunRecord, build_result
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete, is_whole, read_result
 from mlenergy.diffusion.results.save import accept_no_effect, found_effects, pending_effects, save_result
+from mlenergy.diffusion.results.units import SCHEMA_VERSIONS
 
 RANK = {"rank": 0, "attention": {"kernels": None, "reason": "not seen"}}  # one rank's effects
 
@@ -83,11 +84,12 @@ def test_one_entry_too_many_or_too_few_is_a_contradiction(whole, key, more):
     assert not is_complete(whole)
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, SCHEMA_VERSION - 1])
+@pytest.mark.parametrize("version", [SCHEMA_VERSIONS[-1] + 1, SCHEMA_VERSIONS[0] - 1])
 def test_another_schema_is_never_read_as_this_one(whole, version):
     change(whole, schema_version=version)
+    newest = SCHEMA_VERSIONS[-1]
     with pytest.raises(
-        UserError, match=f"has schema version {version}, this program writes {SCHEMA_VERSION};"
+        UserError, match=f"has schema version {version}, this program writes {newest} and older;"
     ):
         read_result(whole.results)
 

@@ -56,7 +56,7 @@ def test_a_full_disk_costs_images_only(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise UserError("cannot write: No space left on device")
 
-    monkeypatch.setattr(save, "save_images", full)
+    monkeypatch.setattr(save, "save_outputs", full)
     paths = RunPaths(tmp_path, "m")
     save_stopped(paths, stopped(), REQUESTS, WINDOWS)
     assert names(paths) == [None, None]

@@ -12,6 +12,7 @@ from hub_double import SHA
 
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.models.hub import explain, read_model
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.weights.per_node import locate
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
@@ -22,6 +23,7 @@ def plan_for(weights, **options):
     return SimpleNamespace(
         weights_from=str(weights),
         weights="pretrained",
+        spec=BY_ID["tiny/flux"],
         **({"allow_pickle": False, "trust_remote_code": False} | fields | options),
     )
 

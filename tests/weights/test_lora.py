@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.weights import pipeline as loading
 from mlenergy.diffusion.weights.per_node import locate
 from mlenergy.diffusion.weights.tiny import tiny_folder
@@ -22,7 +23,11 @@ RANK = 2
 def load(weights, **options):
     fields = {"revision": None, "dtype": "float32", "variant": None, "lora": None, "allow_pickle": False}
     plan = SimpleNamespace(
-        weights_from=str(weights), weights="pretrained", trust_remote_code=False, **(fields | options)
+        weights_from=str(weights),
+        weights="pretrained",
+        spec=BY_ID["tiny/flux"],
+        trust_remote_code=False,
+        **(fields | options),
     )
     return loading.load(locate(plan), plan, "cpu")
 

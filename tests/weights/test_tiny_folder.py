@@ -11,6 +11,7 @@ import forked
 import pytest
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.weights.tiny import _fingerprint, tiny_folder, tiny_ids
 
 
@@ -96,7 +97,7 @@ def test_pipeline_is_small_quick_and_follows_the_prompt(name, tmp_path):
     pipeline = DiffusionPipeline.from_pretrained(folder)
     _assert_no_zero(pipeline, torch)
     size = SIZES.get(name, (64, 96, 2))
-    _assert_follows_the_prompt(pipeline, torch, 0.002 if name in TEMPLATED + PADDED else 0.02, size)
+    _assert_follows_the_prompt(name, pipeline, 0.002 if name in TEMPLATED + PADDED else 0.02, size)
 
 
 def _assert_no_zero(pipeline, torch):
@@ -105,17 +106,21 @@ def _assert_no_zero(pipeline, torch):
     assert modules and zero == []
 
 
-def _assert_follows_the_prompt(pipeline, torch, least, size):
+def _assert_follows_the_prompt(name, pipeline, least, size):
+    import torch
+
     pipeline.set_progress_bar_config(disable=True)
     height, width, steps = size
     options = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "pt"}
     if "use_resolution_binning" in inspect.signature(pipeline.__call__).parameters:
         options["use_resolution_binning"] = False  # the bins begin at 512 pixels
+    frames = BY_ID[name].default_num_frames
+    options |= {} if frames is None else {"num_frames": frames}
     cat, again, dog = (
-        pipeline(prompt=prompt, generator=torch.Generator().manual_seed(1), **options).images
+        pipeline(prompt=prompt, generator=torch.Generator().manual_seed(1), **options)[0]
         for prompt in ("a cat on a mat", "a cat on a mat", "a dog in the fog")
     )
-    assert cat.shape == (1, 3, height, width) and cat.isfinite().all()
+    assert cat.shape == (1, *([] if frames is None else [frames]), 3, height, width) and cat.isfinite().all()
     assert torch.equal(cat, again)
     assert (cat - dog).abs().mean() > least
     assert cat.std() > 0.05 and ((cat == 0) | (cat == 1)).float().mean() < 0.3
