@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from mlenergy.diffusion.export.command import main
 from mlenergy.diffusion.export.derived import Prices, derived
 from mlenergy.diffusion.export.openmetrics import exposition
 from mlenergy.diffusion.export.toolkit import held, short_gpu_name
+from mlenergy.diffusion.export.trackers import metrics_of
+from mlenergy.diffusion.results.read import load_result
 from mlenergy.diffusion.results.record import ResultRecord
 
 # FLUX.1-dev on two H200s, batches of four: 8 and 12 s, 6000 and 4000 J, so 2.5 s and 1250 J an image, 500 W.
@@ -248,6 +251,58 @@ def test_a_format_that_fits_no_result_is_an_error(tmp_path: Path, capsys: pytest
     assert "no result fits the format mlenergy" in capsys.readouterr().err
 
 
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Eight videos of 81 frames at 16 a second on two GPUs, in 20 s and 10,000 J; and one run on a CPU."""
+    folder = tmp_path / "videos"
+    content = result(SECONDS, JOULES, video=True)
+    content["energy_measurement"] |= {"cpu_package_j": 720.0, "dram_j": None}
+    save(folder / "gpu", content)
+    save(folder / "cpu", result(on_cpu=True, video=True))
+    return folder
+
+
+# Of the run on GPUs, each by hand.
+OF_VIDEOS = {
+    "time_per_video_mean_s": 20 / 8,
+    "throughput_videos_per_s": 8 / 20,
+    "throughput_frames_per_s": 8 * 81 / 20,
+    "video_seconds_per_s": 8 * 81 / 16 / 20,
+    "real_time_factor": 20 / (8 * 81 / 16),
+    "energy_per_video_mean_j": 10_000 / 8,
+    "energy_per_frame_j": 10_000 / 8 / 81,
+    "energy_per_video_second_j": 10_000 / (8 * 81 / 16),
+    "energy_per_1000_videos_wh": 1250 / 3.6,
+    "energy_delay_per_video_j_s": 1250 * 10,
+}
+
+
+def of_images(names: Iterable[str]) -> list[str]:
+    """Names of figures that count images."""
+    return [name for name in names if "image" in name]
+
+
+def test_emissions_of_videos_are_those_of_their_joules(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "emissions.csv"
+    assert export(videos, out, "emissions", "--grid_g_per_kwh", "400") == 0
+    rows = rows_of(out)
+    assert set(rows) == {"gpu"} and "left out: cpu/results.json" in capsys.readouterr().out
+    assert float(rows["gpu"]["gpu_energy"]) == pytest.approx(10_000 / 3.6e6)
+    assert float(rows["gpu"]["cpu_energy"]) == pytest.approx(720 / 3.6e6)
+    assert float(rows["gpu"]["emissions"]) == pytest.approx(10_720 / 3.6e6 * 0.4)
+    assert float(rows["gpu"]["duration"]) == pytest.approx(20)
+
+
+def test_a_tracker_gets_the_figures_of_videos_and_none_of_images(videos: Path) -> None:
+    figures = metrics_of(load_result(videos / "gpu" / "results.json").record, Prices())
+    assert {name: figures[name] for name in OF_VIDEOS} == pytest.approx(OF_VIDEOS)
+    assert of_images(figures) == []
+    on_cpu = metrics_of(load_result(videos / "cpu" / "results.json").record, Prices())
+    assert on_cpu["time_per_video_mean_s"] > 0 and not any("energy" in name for name in on_cpu)
+
+
 @pytest.mark.full
 def test_codecarbon_has_the_same_columns() -> None:
     import dataclasses
@@ -275,6 +330,7 @@ def test_prometheus_reads_the_openmetrics(results: Path, tmp_path: Path) -> None
 @pytest.mark.full
 def test_mlflow_reads_its_store(results: Path, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
     out = tmp_path / "mlflow.db"
     assert export(results, out, "mlflow") == 0
     runs = mlflow.MlflowClient(f"sqlite:///{out}").search_runs(
@@ -285,6 +341,35 @@ def test_mlflow_reads_its_store(results: Path, tmp_path: Path) -> None:
     assert found["gpu"].metrics["energy_per_image_mean_j"] == pytest.approx(1250)
     assert "energy_per_image_mean_j" not in found["cpu"].metrics
     assert found["gpu"].params["model_id"] == "black-forest-labs/FLUX.1-dev"
+
+
+@pytest.mark.full
+def test_mlflow_reads_figures_of_videos(videos: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    out = tmp_path / "mlflow.db"
+    assert export(videos, out, "mlflow") == 0
+    client = mlflow.MlflowClient(f"sqlite:///{out}")
+    known = client.get_experiment_by_name("mlenergy-diffusion").experiment_id
+    found = {run.info.run_name: run.data for run in client.search_runs([known])}
+    metrics, params = found["gpu"].metrics, found["gpu"].params
+    assert {name: metrics[name] for name in OF_VIDEOS} == pytest.approx(OF_VIDEOS)
+    assert of_images(metrics) == [] and "energy_per_video_mean_j" not in found["cpu"].metrics
+    assert (params["num_frames"], params["fps"]) == ("81", "16")
+
+
+@pytest.mark.full
+def test_wandb_writes_figures_of_videos(videos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    out = tmp_path / "tracked"
+    command = [sys.executable, "-m", "mlenergy.diffusion", "export", str(videos), "--format", "wandb"]
+    subprocess.run([*command, "--out", str(out)], check=True, timeout=120)
+    texts = [file.read_bytes() for file in out.glob("wandb/offline-run-*/*.wandb")]
+    assert len(texts) == 2
+    for text in texts:
+        assert b"time_per_video_mean_s" in text and b"real_time_factor" in text and b"num_frames" in text
+        assert b"time_per_image" not in text and b"energy_per_image" not in text
+    assert sum(b"energy_per_frame_j" in text for text in texts) == 1
 
 
 @pytest.mark.full
