@@ -67,7 +67,7 @@ def test_percentiles_are_those_of_the_queries(measured, make_outcome):
     assert one["latency_mean_s_ci95_low"] < 151.5 < one["latency_mean_s_ci95_high"]
     assert one["energy_per_video_j"] == pytest.approx(151_500)
     assert (four["gpus"], four["cfg"], four["ulysses"], four["latency_p90_s"]) == (4, 2, 2, pytest.approx(80))
-    best = "Least 90th percentile: 80 s a video (mean 80 s, 50 queries), by CFG 2 × Ulysses 2 on 4 GPUs."
+    best = "Least 90th percentile: 80 s a video (mean 80 s, 50 queries), by 4 GPUs, CFG 2 × Ulysses 2."
     assert best in content["summary"]
     assert not any("Fewer queries" in line for line in content["summary"])
     assert [*content["charts"]["p90_over_gpus"]] == ["alone", "CFG and Ulysses"]
@@ -90,14 +90,15 @@ def test_it_is_marked_as_no_submission_everywhere(measured, make_outcome, tmp_pa
 def test_the_bound_of_the_score_stands_there_as_not_measured(measured, make_outcome):
     content = told(make_outcome, measured([100.0] * 50))
     [row] = rows(content, "quality")
-    assert (row["metric"], row["bound"], row["measured"]) == ("VBench", 69.7752, None)
-    assert row["bound"] == pytest.approx(0.99 * row["reference"])
+    assert (row["metric"], row["bound"], row["measured"]) == ("VBench", "69.7752", None), "not rounded"
+    assert content["quality"]["bound"] == pytest.approx(0.99 * content["quality"]["reference"])
     assert row["reasons"]["measured"].startswith("not measured here")
     assert content["quality"]["measured"] is None and content["quality"]["bound"] == 69.7752
 
 
 def test_settings_are_those_of_the_results(measured, make_outcome):
-    found = {row["setting"]: row for row in rows(told(make_outcome, measured([100.0] * 50)), "settings")}
+    as_asked = measured([100.0] * 50, dataset="VBench_full_info.json")
+    found = {row["setting"]: row for row in rows(told(make_outcome, as_asked), "settings")}
     for name in (*SETTINGS, "model_id", "batch_size", "queries", "weights"):
         assert found[name]["same"] is True, name
     assert found["initial latent"]["same"] is False and found["load generator"]["same"] is False
@@ -105,11 +106,18 @@ def test_settings_are_those_of_the_results(measured, make_outcome):
     other = measured([100.0] * 49, steps=40, guidance_scale_2=4.0, weights="random", num_frames=49, seed=7)
     content = told(make_outcome, other, options=MlPerfWanOptions(weights="random", set=("cache=fbcache",)))
     found = {row["setting"]: row for row in rows(content, "settings")}
+    assert found["prompts"]["same"] is False, "bundled ones"
     differing = ("inference_steps", "guidance_scale_2", "weights", "num_frames", "seed", "queries")
     assert [found[name]["same"] for name in differing] == [False] * len(differing)
     assert (found["inference_steps"]["mlperf"], found["inference_steps"]["here"]) == ("20", "40")
     assert found["--set"]["here"] == "cache=fbcache"
     assert "Fewer queries than the 50 that MLPerf asks for: 49 in the shortest run." in content["summary"]
+
+
+def test_a_tiny_model_has_random_weights_whatever_its_plan_says(measured, make_outcome):
+    tiny = measured([1.0, 1.1], spec=BY_ID[STAND_IN])
+    found = {row["setting"]: row for row in rows(told(make_outcome, tiny), "settings")}
+    assert (found["weights"]["here"], found["weights"]["same"]) == ("random", False)
 
 
 def test_what_did_not_run_is_a_gap(measured, make_cell, make_outcome):
