@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import result_samples as samples
+from result_folders import result, save
 
 from mlenergy.diffusion.cli import main
 from mlenergy.diffusion.config.optimizations import Optimizations
@@ -12,6 +13,7 @@ from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.forecast.cards import card_named
 from mlenergy.diffusion.forecast.formula import power_of, times_of
+from mlenergy.diffusion.forecast.own_runs import own_runs
 from mlenergy.diffusion.forecast.predict import forecast_of, read_fitted
 from mlenergy.diffusion.forecast.work import work_of
 from mlenergy.diffusion.measure.samples import GpuEnergy, NodeEnergy, WindowEnergy
@@ -91,6 +93,16 @@ def test_own_runs_make_constants_and_a_forecast_by_them(tmp_path, mlenergy):
         *("--workload.model_id", MODELS[0], "--workload.batch_size", "8", "--workload.inference_steps", "20"),
     )
     assert json.loads(shown.out)["forecast"]["duration_s"]["value"] == pytest.approx(own.duration_s.value)
+
+
+def test_own_videos_are_read(tmp_path):
+    """Batches of four videos, of 2.5 s and 1250 J each."""
+    save(tmp_path / "runs" / "video", result((8.0, 12.0), (6000.0, 4000.0), video=True))
+    found = own_runs(tmp_path / "runs")
+    assert found.left_out == []
+    (row,) = found.rows
+    assert (row.duration_s, row.energy_j) == (pytest.approx(4 * 2.5), pytest.approx(4 * 1250))
+    assert row.work.video_pixels > 0 and row.work.images == 0 and row.work.decoding_gpus == 1
 
 
 def test_too_few_runs_are_one_line(tmp_path, mlenergy):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlenergy.diffusion.cli import main
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.forecast.fleet import Demand, advise
 from mlenergy.diffusion.forecast.predict import forecast_of
@@ -31,7 +32,7 @@ def test_counts_energy_and_cost_by_hand(flux):
     kwh = 100_000 * one.energy_per_output_j.value / 3.6e6
     assert h100.energy_kwh_per_day == pytest.approx(kwh)
     assert h100.cost_per_day == pytest.approx(14 * 24 * 2.5 + 0.2 * kwh)
-    assert h100.cost_per_1000_images == pytest.approx(h100.cost_per_day / 100)
+    assert h100.cost_per_1000_outputs == pytest.approx(h100.cost_per_day / 100)
 
 
 def test_a_latency_makes_gpus_share_an_image(flux):
@@ -70,7 +71,27 @@ def test_the_command_prints_a_table_and_json(run):
     code, shown = run(*words, "--json")
     content = json.loads(shown.out)
     assert [offer["gpu"] for offer in content["offers"]] and content["images_per_day"] == 1e6
+    assert all("cost_per_1000_images" in offer for offer in content["offers"])
     assert all(offer["latency_s"]["low"] < offer["latency_s"]["high"] for offer in content["offers"])
+
+
+def test_of_a_model_that_makes_videos_they_are_counted(capsys, monkeypatch):
+    video = ("workload:text-to-video", "--workload.model_id", "zai-org/CogVideoX-2b")
+    argv = ["mlenergy", "plan", "--gpus", "H100", "--images_per_day", "5000", "--gpu_hour", "H100=2"]
+
+    def shown(*words):
+        monkeypatch.setattr("sys.argv", [*argv, *words, *video])
+        assert main() == 0
+        return capsys.readouterr().out
+
+    text = shown()
+    assert "5,000 videos of 720x480, 49 frames, a day" in text and "cost/1000 videos" in text
+    assert "image" not in text
+    content = json.loads(shown("--json"))
+    assert content["videos_per_day"] == 5000 and "images_per_day" not in content
+    (offer,) = content["offers"]
+    assert offer["cost_per_1000_videos"] == pytest.approx(offer["cost_per_day"] / 5)
+    assert "cost_per_1000_outputs" not in offer
 
 
 @pytest.mark.parametrize(

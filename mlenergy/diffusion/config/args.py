@@ -268,7 +268,7 @@ class PlanOptions:
     gpus: Annotated[str | None, tyro.conf.arg(metavar="GPU,...")] = None
     """GPUs to compare for --images_per_day, separated by commas, such as H100,B200,L40S. Default: none."""
     images_per_day: Annotated[float | None, POSITIVE] = None
-    """With --gpus: images to be made in a day. Default: none."""
+    """With --gpus: images to be made in a day; videos, if the model makes videos. Default: none."""
     max_latency_s: Annotated[float | None, POSITIVE] = None
     """With --gpus: seconds that a batch may take at most. Default: any."""
     gpu_hour: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GPU=PRICE ...")] = ()

@@ -1,4 +1,4 @@
-"""GPUs to use or buy for a number of images a day: how many, at what energy and cost, with what latency."""
+"""GPUs to use or buy for a number of images or videos a day: how many, at what energy, cost and latency."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlenergy.diffusion.forecast.predict import Fitted, Interval, forecast_of
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
+    from mlenergy.diffusion.models.spec import Output
 
 _DAY_S = 86_400
 _J_PER_KWH = 3.6e6
@@ -26,13 +27,13 @@ class Demand:
     """What is wanted, and what it is paid with.
 
     Attributes:
-        images_per_day: to be made.
+        outputs_per_day: images or videos to be made.
         max_latency_s: seconds of one batch at most; None: any.
         gpu_hour: price of an hour of one GPU, by name; a GPU that is missing has none.
         price_kwh: price of a kWh; None: none.
     """
 
-    images_per_day: float
+    outputs_per_day: float
     max_latency_s: float | None
     gpu_hour: dict[str, float]
     price_kwh: float | None
@@ -50,7 +51,7 @@ class Offer:
         gpus: needed in all, with every one busy all day.
         energy_kwh_per_day: of the work; a GPU that waits is not in it.
         cost_per_day: of GPU hours and energy; None where a price is missing.
-        cost_per_1000_images: the same.
+        cost_per_1000_outputs: the same.
     """
 
     gpu: str
@@ -60,12 +61,12 @@ class Offer:
     gpus: int
     energy_kwh_per_day: float | None
     cost_per_day: float | None
-    cost_per_1000_images: float | None
+    cost_per_1000_outputs: float | None
     extrapolated: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+    def as_dict(self, output: Output = "image") -> dict[str, Any]:
+        """Plain values, for JSON; keys name what is made."""
+        return {name.replace("output", output): value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def advise(plan: Plan, gpus: Sequence[str], demand: Demand, fitted: Fitted | Non
     """The best offer of each GPU.
 
     Args:
-        plan: model, size, steps and batch; its degrees do not matter.
+        plan: model, size, frames, steps and batch; its degrees do not matter.
         gpus: short names.
         demand: what is wanted.
         fitted: constants; the package's own where it is None.
@@ -129,9 +130,9 @@ def _offer(way: Plan, gpu: str, count: int, demand: Demand, fitted: Fitted | Non
     found = forecast_of(way, gpu, fitted)
     if demand.max_latency_s is not None and found.duration_s.value > demand.max_latency_s:
         raise UserError(f"a batch takes more than {demand.max_latency_s:g} s")
-    replicas = math.ceil(demand.images_per_day * found.duration_s.value / (_DAY_S * way.batch_size))
+    replicas = math.ceil(demand.outputs_per_day * found.duration_s.value / (_DAY_S * way.batch_size))
     joules = found.energy_per_output_j
-    kwh = None if joules is None else joules.value * demand.images_per_day / _J_PER_KWH
+    kwh = None if joules is None else joules.value * demand.outputs_per_day / _J_PER_KWH
     cost = _cost(gpu, replicas * count, kwh, demand)
     parallel = way.parallel
     return Offer(
@@ -142,7 +143,7 @@ def _offer(way: Plan, gpu: str, count: int, demand: Demand, fitted: Fitted | Non
         gpus=replicas * count,
         energy_kwh_per_day=kwh,
         cost_per_day=cost,
-        cost_per_1000_images=None if cost is None else 1000 * cost / demand.images_per_day,
+        cost_per_1000_outputs=None if cost is None else 1000 * cost / demand.outputs_per_day,
         extrapolated=found.extrapolated,
     )
 

@@ -1,4 +1,4 @@
-"""GPUs for a number of images a day, as a table and as data."""
+"""GPUs for a number of images or videos a day, as a table and as data."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlenergy.diffusion.forecast.cards import card_named
 from mlenergy.diffusion.forecast.fleet import Advice, Demand, Offer, advise
 from mlenergy.diffusion.forecast.predict import Fitted
 from mlenergy.diffusion.report.lines import number
+from mlenergy.diffusion.results.units import unit_made
 
 _WIDTH_PIPED = 150
 _LEFT = ("GPU", "shared by")
@@ -30,16 +31,18 @@ def demand_of(
     """The demand that options describe.
 
     Args:
-        images_per_day: to be made.
+        images_per_day: images or videos to be made.
         max_latency_s: seconds of a batch at most.
         gpu_hours: prices, each NAME=PRICE.
         price_kwh: price of a kWh.
 
     Raises:
-        UserError: the number of images is missing, or a price cannot be read.
+        UserError: the number is missing, or a price cannot be read.
     """
     if images_per_day is None:
-        raise UserError("--gpus compares GPUs for a number of images a day; give --images_per_day")
+        raise UserError(
+            "--gpus compares GPUs for a number of images (or videos) a day; give --images_per_day"
+        )
     prices = {}
     for text in gpu_hours:
         name, _, price = text.partition("=")
@@ -62,11 +65,12 @@ def print_fleet(
         UserError: no data sheet of a GPU is known.
     """
     advice = advise(plan, gpus, demand, fitted)
+    output = plan.spec.family.output
     if as_json:
         content: dict[str, Any] = {
             "model_id": plan.spec.model_id,
-            "images_per_day": demand.images_per_day,
-            "offers": [offer.as_dict() for offer in advice.offers],
+            f"{output}s_per_day": demand.outputs_per_day,
+            "offers": [offer.as_dict(output) for offer in advice.offers],
             "without": advice.without,
         }
         print(json.dumps(content, indent=2))
@@ -85,10 +89,13 @@ def print_fleet(
 
 
 def _table(plan: Plan, demand: Demand, advice: Advice) -> Table:
-    images = f"{demand.images_per_day:,.0f} images of {plan.width_px}x{plan.height_px} a day"
+    unit = unit_made(plan.spec.family.output)
+    size = f"{plan.width_px}x{plan.height_px}"
+    size += f", {plan.num_frames} frames," if plan.makes_video else ""
+    wanted = f"{demand.outputs_per_day:,.0f} {unit.count} of {size} a day"
     order = "cheapest" if any(offer.cost_per_day is not None for offer in advice.offers) else "fewest GPUs"
     table = Table(
-        title=f"{plan.spec.model_id}, {plan.steps} steps, {images}, {order} first", title_justify="left"
+        title=f"{plan.spec.model_id}, {plan.steps} steps, {wanted}, {order} first", title_justify="left"
     )
     headings = (
         "GPU",
@@ -98,7 +105,7 @@ def _table(plan: Plan, demand: Demand, advice: Advice) -> Table:
         "GPUs",
         "kWh a day",
         "cost a day",
-        "cost/1000",
+        f"cost/1000 {unit.count}",
     )
     for heading in headings:
         table.add_column(heading, justify="left" if heading in _LEFT else "right")
@@ -119,5 +126,5 @@ def _cells(offer: Offer) -> list[str]:
         f"{offer.gpus:,}",
         "-" if offer.energy_kwh_per_day is None else number(offer.energy_kwh_per_day),
         "-" if offer.cost_per_day is None else f"{offer.cost_per_day:,.2f}",
-        "-" if offer.cost_per_1000_images is None else f"{offer.cost_per_1000_images:,.3f}",
+        "-" if offer.cost_per_1000_outputs is None else f"{offer.cost_per_1000_outputs:,.3f}",
     ]
