@@ -134,7 +134,10 @@ def test_a_doubtful_number_is_marked_and_its_note_says_why(show, tmp_path):
     save(
         tmp_path / "a",
         joules=(10.0, 10.0),
-        warnings=[("power_mismatch", "differ by 9 %"), ("power_cap", "capped")],
+        warnings=[
+            *(("power_mismatch", "differ by 9 %"), ("power_cap", "capped")),
+            ("period_widened", "sampled every 0.4 s"),
+        ],
     )
     save(
         tmp_path / "b",

@@ -207,7 +207,7 @@ def test_configuration_holds_every_field_of_the_plan():
 def test_a_new_field_of_a_measurement_has_to_be_given_a_place():
     """test_build_rules.py finds each figure again; the timeline has a file of its own."""
     placed = {"first_call_s", "warmup_s", "iterations", "memory", "warnings", "idle_power_w", "stage_energy"}
-    placed |= {"stage_energy_reason", "counter_period_s", "timeline", "power_limit_w"}
+    placed |= {"stage_energy_reason", "counter_period_s", "timeline", "sampling", "power_limit_w"}
     assert {f.name for f in fields(Measurement)} == placed
 
 

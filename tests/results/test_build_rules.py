@@ -16,6 +16,7 @@ from mlenergy.diffusion.measure.samples import (
     Measurement,
     NodeEnergy,
     RankMemory,
+    Sampling,
     StageTimes,
     WindowEnergy,
     sum_or_none,
@@ -197,6 +198,7 @@ def test_every_figure_of_a_measurement_reaches_the_result():
         n(), (n(), n()), (Iteration(0, 1, n(), energy, stages, n()),), (rank,), idle_power_w={"GPU-a": n()}
     )
     measurement = replace(measurement, counter_period_s={"GPU-a": n()}, power_limit_w={"GPU-a": n()})
+    measurement = replace(measurement, sampling=Sampling(n(), n(), n(), n(), int(n())))
     made, there = set(range(1_000_003, int(next(fresh)), 1009)), set()
 
     def collect(value):

@@ -22,7 +22,8 @@
  *   NVML_DOUBLE_ROOT            0: setting anything is refused for want of privilege (1)
  *   NVML_DOUBLE_STATE           folder in which settings are kept, seen by all processes (none)
  *   NVML_DOUBLE_FAIL            SYMBOL[@GPU]=CODE[>MONOTONIC_S], several separated by ','
- *   NVML_DOUBLE_LOG             file that gets a line for every call: symbol, GPU
+ *   NVML_DOUBLE_READ_S          seconds that a read of energy or power takes, as where the driver is busy (0)
+ *   NVML_DOUBLE_LOG             file that gets a line for every call: symbol, GPU, process
  */
 #define _GNU_SOURCE
 #include <math.h>
@@ -30,6 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct { int index; } Device;
 typedef Device *Handle;
@@ -93,7 +95,7 @@ static Return failure(const char *symbol, int gpu) {
     if (log && *log) {
         FILE *file = fopen(log, "a");
         if (file) {
-            fprintf(file, "%s %d\n", symbol, gpu);
+            fprintf(file, "%s %d %d\n", symbol, gpu, (int)getpid());
             fclose(file);
         }
     }
@@ -204,6 +206,13 @@ static Return set_setting(const char *what, int gpu, double value) {
         if (code_) return code_;                                 \
     } while (0)
 
+/* Wait as the driver does where it is asked by many. */
+static void wait_to_read(int gpu) {
+    double seconds = entry_number("NVML_DOUBLE_READ_S", gpu, 0);
+    struct timespec wait = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
+    if (seconds > 0) nanosleep(&wait, NULL);
+}
+
 static Return copy_text(char *out, unsigned size, const char *text) {
     snprintf(out, size, "%s", text);
     return OK;
@@ -313,6 +322,7 @@ Return nvmlDeviceGetMigMode(Handle d, unsigned *current, unsigned *pending) {
 Return nvmlDeviceGetTotalEnergyConsumption(Handle d, unsigned long long *millijoules) {
     DEVICE_CALL("nvmlDeviceGetTotalEnergyConsumption", d);
     if (entry_number("NVML_DOUBLE_ARCH", d->index, 9) < VOLTA) return NOT_SUPPORTED;
+    wait_to_read(d->index);
     *millijoules = (unsigned long long)llround(counter_j(d->index, now_s()) * 1000);
     return OK;
 }
@@ -332,6 +342,7 @@ typedef struct {
 
 Return nvmlDeviceGetFieldValues(Handle d, int count, FieldValue *values) {
     DEVICE_CALL("nvmlDeviceGetFieldValues", d);
+    wait_to_read(d->index);
     int old = entry_number("NVML_DOUBLE_ARCH", d->index, 9) < VOLTA;
     for (int i = 0; i < count; i++) {
         int power = values[i].fieldId == FIELD_AVERAGE || values[i].fieldId == FIELD_INSTANT;

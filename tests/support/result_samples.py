@@ -14,6 +14,7 @@ from mlenergy.diffusion.measure.samples import (
     MeasurementWarning,
     NodeEnergy,
     RankMemory,
+    Sampling,
     StageEnergy,
     StageTimes,
     WindowEnergy,
@@ -109,6 +110,7 @@ def gpu_measurement() -> Measurement:
         stage_energy=(StageEnergy("denoise", 7600.0, {"GPU-a": 4300.0, "GPU-b": 3300.0}, False, 7600 / 28),),
         counter_period_s={"GPU-a": 0.1, "GPU-b": 0.1},
         power_limit_w={"GPU-a": 700.0, "GPU-b": 700.0},
+        sampling=Sampling(0.1, 0.1, 0.01, 0.002, 2),
         warnings=(
             MeasurementWarning("drift", "the last third of the iterations is 3.1 % slower than the first"),
         ),

@@ -154,6 +154,22 @@ class MeasurementWarning:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """The sampling process's periods: asked for and real, which is wider where reading all GPUs takes long.
+
+    counter_poll_s: between two reads of the energy counters, which show when they move. read_s: the median
+    time that a sample of all GPUs took, None where the process was lost. gpus: how many that are. Of several
+    nodes the largest of each.
+    """
+
+    requested_period_s: float
+    period_s: float
+    counter_poll_s: float
+    read_s: float | None
+    gpus: int
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Samples of every GPU that takes part, from just before the first window to just after the last.
 
@@ -185,4 +201,5 @@ class Measurement:
     stage_energy_reason: str | None = None  # why there is none
     counter_period_s: dict[str, float] = field(default_factory=dict)  # GPU uuid -> seconds
     timeline: Timeline | None = None
+    sampling: Sampling | None = None  # None where nothing was sampled
     power_limit_w: dict[str, float] = field(default_factory=dict)  # GPU uuid -> limit of this run

@@ -208,6 +208,7 @@ def _measurement(
         stage_energy_reason=energy.stage_reason,
         counter_period_s=energy.counter_period_s,
         timeline=energy.timeline,
+        sampling=energy.sampling,
         power_limit_w=dict(meter.power_limit_w),
     )
 

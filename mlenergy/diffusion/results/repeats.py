@@ -34,7 +34,7 @@ DOUBTFUL: dict[str, tuple[FigureName, ...]] = {
     **dict.fromkeys(("short_window", "power_mismatch", "sampled_power"), ("joules",)),
     **dict.fromkeys(("counter_backwards", "counter_stood_still", "counter_unreadable"), ("joules",)),
     # About stages, timelines, processors' joules and prompts; a power limit is a setting.
-    **dict.fromkeys(("other_time", "steps_unknown", "no_timeline", "cpu_counter"), ()),
+    **dict.fromkeys(("other_time", "steps_unknown", "no_timeline", "cpu_counter", "period_widened"), ()),
     **dict.fromkeys(("power_cap", "no_similarity", "repeated_prompts"), ()),
     **dict.fromkeys(("images_not_finite", "no_effect"), _ALL),
 }

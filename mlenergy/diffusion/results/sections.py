@@ -94,6 +94,7 @@ def energy_section(measurement: Measurement, images: int, unit: Unit = IMAGE) ->
         "cpu_package_j": sum_or_none(reading.cpu_package_j for reading in readings),
         "dram_j": sum_or_none(reading.dram_j for reading in readings),
         "sample_period_s": next((r.sample_period_s for r in readings if r.sample_period_s is not None), None),
+        "sampling": None if measurement.sampling is None else asdict(measurement.sampling),
         "gpus": _gpus(measurement, readings),
         "nodes": _nodes(readings),
         "stages": [asdict(stage) for stage in measurement.stage_energy],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlenergy.diffusion.measure.energy.curves import CounterRead, Curve, Sample, Track
-from mlenergy.diffusion.measure.energy.sampler import read_tracks
+from mlenergy.diffusion.measure.energy.sampler import read_recording
 
 
 def powers(*watts):
@@ -53,7 +53,7 @@ def test_lines_of_the_sampling_process_are_read_in_their_units(tmp_path):
         "e 0 10.030000 15 counter\n"
         "s 1 10.120000 5123"
     )
-    tracks = read_tracks(file)
+    tracks = read_recording(file).tracks
     assert tracks[1].counter == [CounterRead(10.0, 10.01, 123456.789)]
     assert tracks[1].samples == [Sample(10.02, 512.345, 64, 1980, 4)]
     assert tracks[0].samples == [Sample(10.02, None, None, None, None)]

@@ -29,7 +29,9 @@ def two_nodes(driver, tmp_path):
         for rank in range(4):
             node, begin = ("left", "aaaa") if rank < 2 else ("right", "bbbb")
             environment = {
-                **driver_double.environment(driver, gpus=3, power=POWER[node], uuid=begin, **more),
+                **driver_double.environment(
+                    driver, gpus=3, power=POWER[node], uuid=begin, log=tmp_path / f"calls{rank}", **more
+                ),
                 "CASES": json.dumps(cases_of_rank(rank)),
                 "RESULTS": str(tmp_path / "results.json"),
                 "HOSTNAME_DOUBLE": node,
@@ -53,7 +55,17 @@ def two_nodes(driver, tmp_path):
     return run
 
 
-def test_two_nodes_sum_to_the_known_joules_and_an_idle_gpu_is_not_counted(two_nodes):
+def sampling_processes(calls):
+    """GPUs that each sampling process of a rank read, in order of start; no other process asks for clocks."""
+    gpus = {}
+    for line in calls.read_text().splitlines():
+        symbol, gpu, process = line.split()
+        if symbol == "nvmlDeviceGetClockInfo":
+            gpus.setdefault(process, set()).add(int(gpu))
+    return list(gpus.values())
+
+
+def test_two_nodes_sum_to_the_known_joules_and_an_idle_gpu_is_not_counted(two_nodes, tmp_path):
     def cases(rank):
         begin = "aaaa" if rank < 2 else "bbbb"
         own = {"gpu": uuid(rank % 2, begin), "seconds": 2.0, "windows": 2, "options": {"idle_s": 0.3}}
@@ -85,3 +97,7 @@ def test_two_nodes_sum_to_the_known_joules_and_an_idle_gpu_is_not_counted(two_no
     (iteration,) = named["iterations"]
     assert {gpu["uuid"] for gpu in iteration["energy"]["gpus"]} == {uuid(2), uuid(2, "bbbb")}
     assert "--energy_gpus 5 is no GPU of this run's nodes" in unknown["error"]
+
+    # One process of a node samples all of its GPUs: for the idle power, then for each case's windows.
+    one_a_node = [[{0, 1}, {0, 1}, {2}], [], [{0, 1}, {0, 1}, {2}], []]
+    assert [sampling_processes(tmp_path / f"calls{rank}") for rank in range(4)] == one_a_node

@@ -12,7 +12,7 @@ from mlenergy.diffusion.measure.energy.counters import NodeWindow
 from mlenergy.diffusion.measure.energy.curves import Sample, Track
 from mlenergy.diffusion.measure.energy.readers import NodeReader
 from mlenergy.diffusion.measure.energy.warnings import reader_warnings
-from mlenergy.diffusion.measure.samples import GpuEnergy
+from mlenergy.diffusion.measure.samples import GpuEnergy, Sampling
 
 A, B, OLD = Gpu(0, "GPU-a", "New"), Gpu(1, "GPU-b", "New"), Gpu(2, "GPU-c", "Old")
 
@@ -80,6 +80,18 @@ def test_gpus_without_a_counter_are_named_with_the_period():
         "no energy counter on GPU 2 (Old) of node: energy is sampled power, "
         "read every 0.05 s and held in between"
     )
+
+
+def test_a_period_is_told_as_widened_only_where_it_is():
+    slow = reader(A, B)
+    slow.sampling = Sampling(0.1, 0.4, 0.02, 0.0201, 2)
+    assert told(slow, window()) == {
+        "period_widened": "reading 2 GPUs of node takes 20.1 ms: sampled every 0.4 s instead of every 0.1 s"
+    }
+    slow.sampling = replace(slow.sampling, read_s=None)
+    assert "of node takes long: sampled every 0.4 s" in told(slow, window())["period_widened"]
+    slow.sampling = replace(slow.sampling, period_s=0.1)
+    assert told(slow, window()) == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from mlenergy.diffusion.measure.energy.counters import NodeWindow
 from mlenergy.diffusion.measure.energy.reports import NodeReport, merge
 from mlenergy.diffusion.measure.energy.stages import GpuStages
-from mlenergy.diffusion.measure.samples import GpuEnergy, MeasurementWarning
+from mlenergy.diffusion.measure.samples import GpuEnergy, MeasurementWarning, Sampling
 
 
 def window(node, cpu_j=None, **joules):
@@ -84,3 +84,13 @@ def test_stages_and_warnings_of_all_readers():
     assert energy.warnings == (warning,)
     without = merge([left, replace(right, stage_reason="too short")], None, 1)
     assert without.stages == () and without.stage_reason == "too short"
+
+
+def test_the_slowest_nodes_periods_are_the_runs():
+    quick = replace(LEFT, sampling=Sampling(0.1, 0.1, 0.01, 0.002, 8))
+    slow = replace(RIGHT, sampling=Sampling(0.1, 0.4, 0.04, 0.02, 2))
+    assert merge([quick, slow], None, 1).sampling == Sampling(0.1, 0.4, 0.04, 0.02, 8)
+    lost = replace(slow, sampling=Sampling(0.1, 0.1, 0.01, None, 2))
+    assert merge([quick, lost], None, 1).sampling == Sampling(0.1, 0.1, 0.01, None, 8)
+    assert merge([LEFT, quick], None, 1).sampling == quick.sampling
+    assert merge([LEFT, RIGHT], None, 1).sampling is None

@@ -12,6 +12,7 @@ from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.measure.energy.counters import Counters
 from mlenergy.diffusion.measure.energy.curves import Curve, Track
 from mlenergy.diffusion.measure.energy.sampler import Sampler
+from mlenergy.diffusion.measure.samples import Sampling
 
 NO_GPU = "no GPU takes part in this run"
 MARGIN_S = 0.3  # a few periods of the slowest counter known (0.1 s)
@@ -137,7 +138,8 @@ class NodeReader:
         node: the name that its readings carry.
         gpus: devices to read; none where it reads the CPUs alone.
         with_cpus: True to read the node's CPU packages and DRAM, too.
-        sample_period_s: of power, temperature, clock and event reasons.
+        sample_period_s: of power, temperature, clock and event reasons. After ``stop_sampling`` it is the
+            real one, wider where reading all GPUs takes long; ``sampling`` has both.
     """
 
     def __init__(self, node: str, gpus: Sequence[Gpu], with_cpus: bool, sample_period_s: float) -> None:
@@ -147,6 +149,7 @@ class NodeReader:
         self.sample_period_s = sample_period_s
         self.counters = Counters(node, gpus, with_cpus)
         self.tracks: dict[str, Track] = {gpu.uuid: Track() for gpu in gpus}
+        self.sampling: Sampling | None = None  # None where nothing was sampled
         self.sampler_failure: str | None = None  # why there are no samples
         self._sampler: Sampler | None = None
 
@@ -158,16 +161,20 @@ class NodeReader:
         self.sampler_failure = sampler.start()
         if self.sampler_failure is None:
             self._sampler = sampler
-            self._wait_a_margin()
+            self._wait_a_margin(sampler)
 
     def stop_sampling(self) -> None:
         """End the sampling process and take its tracks, just after the last window."""
         if self._sampler is None:
             return
-        self._wait_a_margin()
-        tracks = self._sampler.stop()
+        sampler, self._sampler = self._sampler, None
+        self._wait_a_margin(sampler)
+        tracks = sampler.stop()
         self.tracks = {gpu.uuid: tracks.get(gpu.index, Track()) for gpu in self.gpus}
-        self._sampler = None
+        self.sampling = Sampling(
+            self.sample_period_s, sampler.period_s, sampler.poll_s, sampler.sample_read_s, len(self.gpus)
+        )
+        self.sample_period_s = sampler.period_s
 
     def close(self) -> None:
         """End the sampling process, should it still run: a run that failed leaves none behind."""
@@ -184,6 +191,6 @@ class NodeReader:
         track = self.tracks[gpu.uuid]
         return track.counter_curve if gpu in self.counters.counted else track.power_curve
 
-    def _wait_a_margin(self) -> None:
+    def _wait_a_margin(self, sampler: Sampler) -> None:
         # A curve must begin before the first window and end after the last, or it does not cover them.
-        time.sleep(max(MARGIN_S, 2 * self.sample_period_s))
+        time.sleep(max(MARGIN_S, 2 * self.sample_period_s, 2 * sampler.poll_s))

@@ -16,6 +16,7 @@ from mlenergy.diffusion.measure.samples import (
     GpuEnergy,
     MeasurementWarning,
     NodeEnergy,
+    Sampling,
     StageEnergy,
     Timeline,
     WindowEnergy,
@@ -39,6 +40,7 @@ class NodeReport:
     counter_period_s: dict[str, float] = field(default_factory=dict)  # GPU uuid -> seconds
     warnings: tuple[MeasurementWarning, ...] = ()
     timeline: tuple[TimelineRow, ...] = ()
+    sampling: Sampling | None = None
     stages: dict[str, GpuStages] = field(default_factory=dict)  # by GPU uuid
     stage_reason: str | None = None  # why there are none
 
@@ -53,6 +55,7 @@ class RunEnergy:
     stage_reason: str | None = None  # why there are none
     counter_period_s: dict[str, float] = field(default_factory=dict)  # GPU uuid -> seconds
     timeline: Timeline | None = None
+    sampling: Sampling | None = None
 
 
 def report_node(reader: NodeReader, spans: Sequence[StageSpans | None]) -> NodeReport:
@@ -69,6 +72,7 @@ def report_node(reader: NodeReader, spans: Sequence[StageSpans | None]) -> NodeR
         counter_period_s={uuid: period_s for uuid, period_s in periods_s.items() if period_s is not None},
         warnings=tuple(reader_warnings(reader, windows)),
         timeline=tuple(_timeline_rows(reader)),
+        sampling=reader.sampling,
         stages=stages,
         stage_reason=stage_reason,
     )
@@ -90,6 +94,7 @@ def merge(reports: Sequence[NodeReport], reason: str | None, windows: int) -> Ru
         stage_reason=stage_reason,
         counter_period_s={k: v for report in reports for k, v in report.counter_period_s.items()},
         timeline=_timeline(reports),
+        sampling=_sampling([report.sampling for report in reports if report.sampling is not None]),
     )
 
 
@@ -210,6 +215,20 @@ def _stage_energy(reports: Sequence[NodeReport]) -> tuple[StageEnergy, ...]:
             aggregated = any(part in stages.aggregated for stages in of_gpu.values())
             found.append(StageEnergy(part, sum(per_gpu.values()), per_gpu, aggregated))
     return tuple(found)
+
+
+def _sampling(nodes: Sequence[Sampling]) -> Sampling | None:
+    """The slowest of every kind."""
+    if not nodes:
+        return None
+    reads_s = [one.read_s for one in nodes if one.read_s is not None]
+    return Sampling(
+        requested_period_s=max(one.requested_period_s for one in nodes),
+        period_s=max(one.period_s for one in nodes),
+        counter_poll_s=max(one.counter_poll_s for one in nodes),
+        read_s=max(reads_s) if len(reads_s) == len(nodes) else None,
+        gpus=max(one.gpus for one in nodes),
+    )
 
 
 def _timeline(reports: Sequence[NodeReport]) -> Timeline | None:

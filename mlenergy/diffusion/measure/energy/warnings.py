@@ -69,6 +69,12 @@ def reader_warnings(reader: NodeReader, windows: Sequence[NodeWindow]) -> list[M
     warnings: list[MeasurementWarning] = []
     if reader.sampler_failure is not None:
         warnings.append(MeasurementWarning("no_timeline", f"{reader.node}: {reader.sampler_failure}"))
+    sampling = reader.sampling
+    if sampling is not None and sampling.period_s > sampling.requested_period_s:
+        took = "long" if sampling.read_s is None else f"{1000 * sampling.read_s:.3g} ms"
+        text = f"reading {sampling.gpus} GPUs of {reader.node} takes {took}: sampled every"
+        asked = f"{sampling.period_s:.3g} s instead of every {sampling.requested_period_s:g} s"
+        warnings.append(MeasurementWarning("period_widened", f"{text} {asked}"))
     for code in sorted({mark for window in windows for mark in window.marks}):
         count = sum(code in window.marks for window in windows)
         where = f"{count} of {len(windows)} windows on {reader.node}"
