@@ -81,6 +81,31 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Seconds of one stage's work by kind, of the busiest GPU and of the host that starts its kernels.
+
+    copied_s: of copies that the parallel modes need.
+    """
+
+    matmul_s: Any
+    attention_s: Any
+    elementwise_s: Any
+    copied_s: Any
+    link_s: Any
+    host_s: Any
+
+    @property
+    def gpu_s(self) -> Any:
+        """Seconds of the GPU."""
+        return self.matmul_s + self.attention_s + self.elementwise_s + self.copied_s + self.link_s
+
+    @property
+    def duration_s(self) -> Any:
+        """Seconds of the slower of GPU and host."""
+        return _slower(self.gpu_s, self.host_s, _SHARP)
+
+
+@dataclass(frozen=True)
 class Times:
     """Seconds of one iteration, and those of full work on a GPU, by kind of work (mean of all GPUs)."""
 
@@ -104,6 +129,35 @@ def times_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> 
         model_factor: seconds of this model's kernels over those of the formula.
     """
     c = constants
+    text, step, decode = terms_of(work, card, c, model_factor)
+    of_video = _of_video(work, c)
+    # Power follows the arithmetic: small matrices and short sequences leave units idle.
+    busy = [
+        work.steps * model_factor * of_step + of_text + of_video * of_decode * work.decoding_gpus / work.gpus
+        for of_step, of_text, of_decode in zip(
+            _at_full_rate(work.step, card, c),
+            _at_full_rate(work.text, card, c),
+            _at_full_rate(work.decode, card, c),
+            strict=True,
+        )
+    ]
+    denoise_s = work.steps * step.duration_s
+    after = work.images * c["image_s"] + work.video_pixels * c["video_pixel_s"]
+    return Times(
+        duration_s=c["call_s"] + denoise_s + text.duration_s + decode.duration_s + after,
+        step_s=step.duration_s,
+        text_s=text.duration_s,
+        decode_s=decode.duration_s,
+        matmul_s=busy[0],
+        attention_s=busy[1],
+        elementwise_s=busy[2] + work.steps * step.copied_s,
+        link_s=work.steps * step.link_s,
+    )
+
+
+def terms_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> tuple[Terms, Terms, Terms]:
+    """Seconds by kind of work: of the text encoders, of one denoising step, of the decoder. As `times_of`."""
+    c = constants
     matmul, attention, elementwise = (model_factor * part for part in _kernels(work.step, card, c))
     attention = attention * (1 + c["attention_tokens"] / work.sequence_tokens)
     has_ulysses, has_ring = work.ulysses > 1, work.ring > 1
@@ -124,33 +178,11 @@ def times_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> 
         + has_ulysses * work.attentions * c["ulysses_host_s"]
         + has_ring * work.ring * work.attentions * c["ring_host_s"]
     )
-    step = _slower(matmul + attention + elementwise + copied + link, host, _SHARP)
-    text_kinds = _kernels(work.text, card, c)
-    text = _slower(sum(text_kinds), work.text.kernels * c["launch_s"], _SHARP)
-    of_video = 1 + (work.video_pixels > 0) * (c["video_decode"] - 1)
-    decode_kinds = [of_video * part for part in _kernels(work.decode, card, c)]
-    decode = _slower(sum(decode_kinds), work.decode.kernels * c["launch_s"], _SHARP)
-    # Power follows the arithmetic: small matrices and short sequences leave units idle.
-    busy = [
-        work.steps * model_factor * of_step + of_text + of_video * of_decode * work.decoding_gpus / work.gpus
-        for of_step, of_text, of_decode in zip(
-            _at_full_rate(work.step, card, c),
-            _at_full_rate(work.text, card, c),
-            _at_full_rate(work.decode, card, c),
-            strict=True,
-        )
-    ]
-    after = work.images * c["image_s"] + work.video_pixels * c["video_pixel_s"]
-    return Times(
-        duration_s=c["call_s"] + work.steps * step + text + decode + after,
-        step_s=step,
-        text_s=text,
-        decode_s=decode,
-        matmul_s=busy[0],
-        attention_s=busy[1],
-        elementwise_s=busy[2] + work.steps * copied,
-        link_s=work.steps * link,
-    )
+    step = Terms(matmul, attention, elementwise, copied, link, host)
+    text = Terms(*_kernels(work.text, card, c), 0.0, 0.0, work.text.kernels * c["launch_s"])
+    of_video = _of_video(work, c)
+    decode_kinds = (of_video * part for part in _kernels(work.decode, card, c))
+    return text, step, Terms(*decode_kinds, 0.0, 0.0, work.decode.kernels * c["launch_s"])
 
 
 def power_of(times: Times, card: Card, constants: Any) -> Any:
@@ -183,6 +215,11 @@ def _at_full_rate(work: Any, card: Card, c: Any) -> tuple[Any, Any, Any]:
         attention,
         work.elementwise_bytes / (c["memory_share"] * card.bytes_per_s),
     )
+
+
+def _of_video(work: Any, c: Any) -> Any:
+    """Factor of a decoder's kernels."""
+    return 1 + (work.video_pixels > 0) * (c["video_decode"] - 1)
 
 
 def _slower(one: Any, other: Any, sharpness: float) -> Any:

@@ -128,7 +128,7 @@ def forecast_of(plan: Plan, gpu: str, fitted: Fitted | None = None, may_count: b
     work = work_of(plan, model, costs_of(model, may_count))
     basis, extrapolated = _basis(plan, card, known)
     errors = _errors(plan, card, known, basis)
-    constants, watts = _constants(known, card)
+    constants, watts = constants_of(known, card)
     times = times_of(work, card, constants, known.models.get(plan.spec.model_id, 1.0))
     seconds = _interval(times.duration_s, errors["seconds"])
     parts = {
@@ -205,7 +205,8 @@ def _errors(plan: Plan, card: Card, known: Fitted, basis: Kind) -> Mapping[str, 
     raise UserError(f"no time can be forecast of {what}: no error of these constants is known for it")
 
 
-def _constants(known: Fitted, card: Card) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
+def constants_of(known: Fitted, card: Card) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
+    """Constants of time, and of power where they are known; a GPU without runs has another's, scaled."""
     if card.name in known.time:
         return known.time[card.name], known.power.get(card.name)
     name = _TRANSFER_FROM if _TRANSFER_FROM in known.time else next(iter(known.time))
