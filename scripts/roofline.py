@@ -1,4 +1,4 @@
-"""Shares of a measured run's time: matrix work at the GPU's seen ceiling, attention, memory traffic, and so on.
+"""Shares of a measured run's time: matrix work at the GPU's seen ceiling, attention, memory traffic, waiting.
 
     python scripts/roofline.py RESULT... [--json]
 

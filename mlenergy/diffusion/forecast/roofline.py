@@ -96,7 +96,7 @@ def roofline_of(content: Mapping[str, Any], fitted: Fitted | None = None) -> Roo
         fitted: constants; the package's own where it is None.
 
     Raises:
-        UserError: it ran on no GPU that is known, by a setting that changes the work which the terms count, or
+        UserError: it ran on no GPU that is known, by a setting that changes the work the terms count, or
             its stages were not measured.
     """
     plan, known = plan_of_result(content), read_fitted() if fitted is None else fitted
@@ -136,7 +136,7 @@ def roofline_of(content: Mapping[str, Any], fitted: Fitted | None = None) -> Roo
 def split(seconds: float, terms: Terms, calls: float = 1) -> StageShares:
     """Measured seconds of a stage by kind of work.
 
-    Terms fill the stage in the order of `KINDS`, each at most what is left; `waiting` is what none accounts for.
+    Terms fill the stage in the order of `KINDS`, each at most what is left; the rest is waiting.
 
     Args:
         seconds: of the stage.
