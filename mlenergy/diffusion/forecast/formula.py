@@ -181,8 +181,8 @@ def terms_of(work: Any, card: Card, constants: Any, model_factor: Any = 1.0) -> 
     step = Terms(matmul, attention, elementwise, copied, link, host)
     text = Terms(*_kernels(work.text, card, c), 0.0, 0.0, work.text.kernels * c["launch_s"])
     of_video = _of_video(work, c)
-    decode_kinds = (of_video * part for part in _kernels(work.decode, card, c))
-    return text, step, Terms(*decode_kinds, 0.0, 0.0, work.decode.kernels * c["launch_s"])
+    products, scores, others = (of_video * part for part in _kernels(work.decode, card, c))
+    return text, step, Terms(products, scores, others, 0.0, 0.0, work.decode.kernels * c["launch_s"])
 
 
 def power_of(times: Times, card: Card, constants: Any) -> Any:

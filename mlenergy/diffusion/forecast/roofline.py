@@ -101,9 +101,7 @@ def roofline_of(content: Mapping[str, Any], fitted: Fitted | None = None) -> Roo
     """
     plan, known = plan_of_result(content), read_fitted() if fitted is None else fitted
     if plan.device != "cuda":
-        raise UserError(
-            f"it ran on {plan.device}, and the terms are those of NVIDIA GPUs; name such a run"
-        )
+        raise UserError(f"it ran on {plan.device}, and the terms are those of NVIDIA GPUs; name such a run")
     card = card_named(plan.device_name, plan.dtype)
     _refuse_other_work(plan)
     refuse_guesses(replace(plan, optimizations=Optimizations()), card)
