@@ -10,6 +10,8 @@ import pytest
 
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
+pytestmark = pytest.mark.full  # a real start of two processes, whose memory is watched
+
 HUB_ID = "owner/name"
 LARGE_BYTES = 160e6  # well above what the libraries allocate on the way
 NOT_NEEDED = ("unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "big.ckpt")
