@@ -15,6 +15,7 @@ import torch
 
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.weights.load_report import LoadWatch
 from mlenergy.diffusion.weights.per_node import locate
 from mlenergy.diffusion.weights.pipeline import load
@@ -28,7 +29,8 @@ def plan_for(weights: str) -> SimpleNamespace:
         "allow_pickle": False,
         "trust_remote_code": False,
     }
-    return SimpleNamespace(weights_from=weights, revision=None, dtype="float32", **options)
+    spec = BY_ID["tiny/flux"]  # of a family whose parts lie in one folder
+    return SimpleNamespace(weights_from=weights, revision=None, dtype="float32", spec=spec, **options)
 
 
 def main(folder: str, hub_id: str, large: str) -> None:

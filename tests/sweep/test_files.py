@@ -46,7 +46,7 @@ COMMON = "model_id: tiny/flux, dataset: bundled, device: cpu"
         ('common: {lora: "a\\0b"}\n', "holds a NUL character"),
         ('common: {prompt_prefix: "\\ud800"}\n', "surrogate"),
         ("common: {lora: ''}\n", "workload.lora '' is empty"),
-        ("common: {workload: t3i}\n", "workload takes one of text-to-image, t2i, not 't3i'"),
+        ("common: {workload: t3i}\n", "takes one of text-to-image, t2i, text-to-video, t2v, not 't3i'"),
         ("common: {model_id: a/b}\nfolder: 5\n", "folder takes a path as a text, not 5"),
         ("common: {model_id: a/b}\nrepeats: two\n", "repeats 'two' must be a whole number"),
         ("common: {model_id: a/b}\nslurm: {gpus: 'no'}\n", "slurm: gpus takes true or false, not 'no'"),
