@@ -14,8 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.forecast.own_runs import plan_of_result
+from mlenergy.diffusion.forecast.predict import forecast_of
+from mlenergy.diffusion.results.units import unit_of
+
 PUBLISHED = Path(__file__).with_name("published_figures.json")
-_HEAD = ("part", "GPU", "s/image", "J/image", "TFLOP/s", "MFU", "peak GB", "W", "start s")
+_HEAD = (
+    *("part", "GPU", "s/output", "J/output", "integral ÷ counter", "forecast s", "TFLOP/s", "MFU", "peak GB"),
+    *("W", "start s"),
+)
+_RING = "not checked: it needs two GPUs"
+_ENERGY = "not checked: part energy is not done"
 
 
 def main(argv: list[str]) -> int:
@@ -42,20 +52,32 @@ def gather(folder: Path) -> dict[str, Any]:
         "date": None if last is None else last["date"],
         "environment": None if last is None else last["environment"],
         "parts": {name: _figures(result) for name, result in results.items()},
-        "ring_parity": _ring_parity(folder),
+        "failed": [log.stem for log in sorted(folder.glob("*.log")) if not log.with_suffix(".done").exists()],
+        "ring_parity": _tested(folder, "ring-parity", _RING),
+        "energy_by_three": _tested(folder, "energy", _ENERGY),
+        "overhead": _overhead(folder),
         "aims": [_against_aim(aim, results) for aim in published["aims"]],
         "published": [f for f in published["figures"] if (f["model_id"], f["steps"]) in ran],
         "published_note": published["note"],
     }
 
 
-def _ring_parity(folder: Path) -> dict[str, Any]:
-    """Of ring attention on two GPUs with one GPU; `equal` is None where it was not checked."""
-    if (folder / "ring-parity.done").exists():
+def _tested(folder: Path, part: str, why_not: str) -> dict[str, Any]:
+    """Outcome of a part that is tests; `equal` is None where it did not run."""
+    if (folder / f"{part}.done").exists():
         return {"equal": True, "reason": None}
-    if (folder / "ring-parity.log").exists():
-        return {"equal": False, "reason": "a test failed; ring-parity.log says which"}
-    return {"equal": None, "reason": "not checked: it needs two GPUs"}
+    if (folder / f"{part}.log").exists():
+        return {"equal": False, "reason": f"a test failed; {part}.log says which"}
+    return {"equal": None, "reason": why_not}
+
+
+def _overhead(folder: Path) -> dict[str, Any] | None:
+    """Windows with the instrument over those without, as scripts/bench_overhead.py has measured them."""
+    file = folder / "overhead.json"
+    if not (folder / "overhead.done").exists() or not file.exists():
+        return None
+    measured: dict[str, Any] = json.loads(file.read_bytes())
+    return measured
 
 
 def _results(folder: Path) -> list[Path]:
@@ -65,8 +87,9 @@ def _results(folder: Path) -> list[Path]:
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    plan, seconds = result["configuration"], result["statistics"]["time_per_image_s"]
-    joules = result["statistics"]["energy_per_image_j"]
+    unit = unit_of(result)
+    plan, seconds = result["configuration"], result["statistics"][unit.time]
+    joules = result["statistics"][unit.energy]
     return {
         "model_id": result["model_id"],
         "weights": result["weights"],
@@ -75,10 +98,13 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
         "engine": plan["engine"],
         "knobs": plan["knobs"],
         "gpu": plan["device_name"],
-        "seconds_per_image": seconds["mean"],
+        "unit": unit.name,
+        "seconds_per_output": seconds["mean"],
         "seconds_ci95_half_width": seconds["ci95_half_width"],
-        "joules_per_image": None if joules is None else joules["mean"],
+        "joules_per_output": None if joules is None else joules["mean"],
         "joules_ci95_half_width": None if joules is None else joules["ci95_half_width"],
+        "integral_over_counter": _integral_over_counter(result),
+        "forecast": _forecast(result),
         "mean_power_w": result["energy_measurement"]["mean_power_w"],
         "tflops_per_gpu": result["tflops_per_gpu"],
         "mfu": result["mfu"],
@@ -88,6 +114,37 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
         "load_s": max(rank["load_s"] for rank in result["load"]),
         "effects": result["effects"],
         "warnings": result["warnings"],
+    }
+
+
+def _integral_over_counter(result: Mapping[str, Any]) -> float | None:
+    """Joules of sampled power over those of the counter, all windows and GPUs; None where one is unknown."""
+    pairs = [
+        (iteration["sampled_energy_per_gpu_j"].get(uuid), joules)
+        for iteration in result["iterations"]
+        for uuid, joules in iteration["energy_per_gpu_j"].items()
+    ]
+    counted = result["energy_measurement"]["energy_source"] == "nvml_counter"
+    if not counted or not pairs or any(sampled is None or not joules for sampled, joules in pairs):
+        return None
+    return float(sum(sampled for sampled, _ in pairs) / sum(joules for _, joules in pairs))
+
+
+def _forecast(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds and joules that were forecast of one output; of all else the reason."""
+    try:
+        plan = plan_of_result(result)
+        found = forecast_of(plan, plan.device_name, may_count=False)
+    except UserError as error:
+        return {"seconds_per_output": None, "reason": str(error)}
+    seconds, joules = found.duration_s, found.energy_per_output_j
+    return {
+        "seconds_per_output": seconds.value / plan.batch_size,
+        "seconds_low": seconds.low / plan.batch_size,
+        "seconds_high": seconds.high / plan.batch_size,
+        "joules_per_output": None if joules is None else joules.value,
+        "basis": found.basis,
+        "reason": None,
     }
 
 
@@ -101,10 +158,10 @@ def _against_aim(aim: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str
         and part["knobs"]["cache"] is None
         and part["knobs"]["quantization"] is None
     }
-    best = min(same, key=lambda name: same[name]["seconds_per_image"], default=None)
+    best = min(same, key=lambda name: same[name]["seconds_per_output"], default=None)
     if best is None:
         return {**aim, "part": None, "met": None, "reason": "not measured on that GPU"}
-    seconds, joules = same[best]["seconds_per_image"], same[best]["joules_per_image"]
+    seconds, joules = same[best]["seconds_per_output"], same[best]["joules_per_output"]
     met = seconds <= aim["seconds"]
     if aim["joules"] is not None:
         met = met and joules is not None and joules <= aim["joules"]
@@ -118,11 +175,16 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     lines += [_row(_cells(name, part)) for name, part in parts.items()]
     lines += [
         "",
-        "Seeded random weights, one image of 1024x1024 an iteration; ± is the 95 % interval of the mean.",
+        "Seeded random weights, one output an iteration: an image of 1024x1024, or a video of the model's",
+        "own size; ± is the 95 % interval of the mean. Forecasts are of eager runs.",
         "",
     ]
-    ring = report["ring_parity"]
+    ring, energy = report["ring_parity"], report["energy_by_three"]
     lines.append(f"- ring attention in bfloat16 on two GPUs: {ring['reason'] or 'equals one GPU'}")
+    lines.append(f"- energy by counter, integral and nvidia-smi: {energy['reason'] or 'they agree'}")
+    lines.append(f"- instrument, sampling included: {_overhead_text(report['overhead'])}")
+    if report["failed"]:
+        lines.append(f"- failed, or ended at their limit: {', '.join(report['failed'])}")
     for aim in report["aims"]:
         lines.append(_aim_line(aim))
     head = ("published", "GPU", "steps", "s/image", "J/image", "source")
@@ -134,12 +196,24 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _overhead_text(overhead: Mapping[str, Any] | None) -> str:
+    if overhead is None:
+        return "not measured: part overhead is not done"
+    ratio = overhead["wall_ratio"]
+    low, high = ratio["median_ci95"]
+    return (
+        f"{ratio['median']:.4f} of a window without it ({low:.4f} to {high:.4f}, {overhead['pairs']} pairs)"
+    )
+
+
 def _cells(name: str, part: Mapping[str, Any]) -> list[str]:
     return [
         name,
         part["gpu"],
-        _with_spread(part["seconds_per_image"], part["seconds_ci95_half_width"]),
-        _with_spread(part["joules_per_image"], part["joules_ci95_half_width"]),
+        _with_spread(part["seconds_per_output"], part["seconds_ci95_half_width"]),
+        _with_spread(part["joules_per_output"], part["joules_ci95_half_width"]),
+        _or_unknown(part["integral_over_counter"]),
+        _or_unknown(part["forecast"]["seconds_per_output"]),
         _or_unknown(part["tflops_per_gpu"]),
         "not known" if part["mfu"] is None else f"{part['mfu']:.1%}",
         _or_unknown(part["peak_memory_gb"]),
