@@ -1,6 +1,7 @@
 """What the instrument itself costs: one tiny pipeline, with and without it, in turns.
 
     python scripts/bench_overhead.py [--seconds 0.5] [--pairs 40] [--json FILE]
+    python scripts/bench_overhead.py --sampling [0.1 0.01] [--double 1 8] [--pairs 40] [--json FILE]
 
 Both sides run the same window (sync, barrier, generate, sync, barrier). One side has
 everything on: counters of every GPU that the driver shows and of the CPUs, the sampling child,
@@ -11,6 +12,11 @@ less): the mean with Student's t interval, and the median with its own (by order
 both of 95 %. Beside them stand the parts' own costs, each measured by itself: processor time of
 the hooks and the memory marks in a window of 28 steps, of reading the counters at both ends, and
 the sampling child's share of one core. Aim: at most 1.01 of an iteration of 0.5 s.
+
+With --sampling the sides are the same window with and without the sampling process, which is stopped
+(SIGSTOP) for the windows without it. Printed is what sampling adds to an iteration, for each of the
+periods: aim 0.5 % at most. It reads the GPUs of this machine, or with --double so many GPUs of the tests'
+driver double each (gcc builds it).
 """
 
 from __future__ import annotations
@@ -19,10 +25,13 @@ import argparse
 import json
 import os
 import random
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,14 +97,27 @@ class Bench:
 def main() -> None:
     """Run the pairs and print the ratio."""
     options = _options()
+    if options.sampling is not None:
+        # Ends the sampling process too, which, while it is stopped, would not see that this one is gone.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        report = _sampling_of_doubles(options) if options.double else _sampling_report(options)
+        print(sampling_table(report))
+        _write(report, options.json)
+        return
     with tempfile.TemporaryDirectory() as folder:
         bench, batch = _prepare(options.seconds, folder)
         bench.plain(batch), bench.measured(batch)
-        pairs = [_pair(bench, batch) for _ in range(options.pairs)]
+        pairs = [
+            _pair(lambda: bench.plain(batch), lambda: bench.measured(batch)) for _ in range(options.pairs)
+        ]
     report = {**_report(pairs, bench.reads_gpus), **_parts()}
     print(json.dumps(report, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+    _write(report, options.json)
+
+
+def _write(report: Mapping[str, Any], path: str | None) -> None:
+    if path:
+        Path(path).write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:
@@ -104,6 +126,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.5, help="length of an iteration, in seconds")
     parser.add_argument("--pairs", type=int, default=40, help="pairs of runs, one of each side")
     parser.add_argument("--json", help="also write the report there")
+    text = "what sampling alone adds, at these periods (default: 0.1 0.01)"
+    parser.add_argument("--sampling", nargs="*", type=float, metavar="PERIOD_S", help=text)
+    text = "with --sampling: read the tests' double of the driver, with so many GPUs"
+    parser.add_argument("--double", nargs="*", type=int, default=[], metavar="GPUS", help=text)
     return parser.parse_args()
 
 
@@ -134,13 +160,139 @@ def _prepare(seconds: float, folder: str) -> tuple[Bench, Batch]:
         steps = min(2 * steps, max(steps + 1, round(steps * seconds / took_s)))
 
 
-def _pair(bench: Bench, batch: Batch) -> tuple[Cost, Cost]:
-    """(plain, measured), in an order drawn anew: neither always runs first."""
+def _pair(without: Callable[[], Cost], with_it: Callable[[], Cost]) -> tuple[Cost, Cost]:
+    """(without, with), in an order drawn anew: neither always runs first."""
     if random.random() < 0.5:
-        plain = bench.plain(batch)
-        return plain, bench.measured(batch)
-    measured = bench.measured(batch)
-    return bench.plain(batch), measured
+        cost = without()
+        return cost, with_it()
+    cost = with_it()
+    return without(), cost
+
+
+def _sampling_of_doubles(options: argparse.Namespace) -> dict[str, Any]:
+    """Each number of GPUs in a process of its own: a library is found by the variables of the start."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    import driver_double
+
+    cells: list[dict[str, Any]] = []
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        library, path = driver_double.build(Path(folder)), Path(folder) / "report.json"
+        for gpus in options.double:
+            command = [
+                sys.executable,
+                __file__,
+                "--json",
+                str(path),
+                "--sampling",
+                *map(str, options.sampling),
+            ]
+            command += ["--pairs", str(options.pairs), "--seconds", str(options.seconds)]
+            environ = driver_double.environment(library, gpus=gpus, name="Double GPU")
+            subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
+            report = json.loads(path.read_text())
+            cells += report["cells"]
+    return {**report, "cells": cells}
+
+
+def _sampling_report(options: argparse.Namespace) -> dict[str, Any]:
+    """Every period on the GPUs that the driver shows, and this machine."""
+    from mlenergy.diffusion.environment.gpus import list_gpus
+    from mlenergy.diffusion.environment.record import node_record
+
+    listed = list_gpus()
+    if not listed.gpus:
+        raise SystemExit(f"no GPU to sample: {listed.reason}; name a number of doubles by --double")
+    with tempfile.TemporaryDirectory() as folder:
+        bench, batch = _prepare(options.seconds, folder)
+        indices = [gpu.index for gpu in listed.gpus]
+        cells = [
+            sampling_cell(lambda: bench.plain(batch), indices, period_s, options.pairs)
+            for period_s in options.sampling or (0.1, 0.01)
+        ]
+    node = node_record()
+    machine = {key: node[key] for key in ("cpu", "cpu_cores")}
+    return {"cells": cells, **machine, "load_average": os.getloadavg()[0]}
+
+
+def sampling_cell(
+    window: Callable[[], Cost], indices: list[int], period_s: float, pairs: int
+) -> dict[str, Any]:
+    """One period: windows beside the sampling process at work, and beside the same process stopped."""
+    import psutil
+
+    from mlenergy.diffusion.measure.energy.sampler import Sampler
+
+    before = set(psutil.Process().children())
+    sampler = Sampler(indices, period_s)
+    if (failure := sampler.start()) is not None:
+        raise SystemExit(failure)
+    (child,) = set(psutil.Process().children()) - before
+    spent, sampled_s = 0.0, 0.0
+
+    def with_it() -> Cost:
+        nonlocal spent, sampled_s
+        child.send_signal(signal.SIGCONT)
+        begin, begin_s = child.cpu_times(), time.monotonic()
+        cost = window()
+        end = child.cpu_times()
+        spent += end.user + end.system - begin.user - begin.system
+        sampled_s += time.monotonic() - begin_s
+        stop()
+        return cost
+
+    def stop() -> None:
+        child.send_signal(signal.SIGSTOP)
+        while child.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+
+    try:
+        stop()
+        costs = [_pair(window, with_it) for _ in range(pairs)]
+        child.send_signal(signal.SIGCONT)
+        sampler.stop()
+    finally:
+        sampler.kill()
+    return {
+        "gpus": len(indices),
+        "requested_period_s": period_s,
+        "period_s": sampler.period_s,
+        "counter_poll_s": sampler.poll_s,
+        "sample_read_s": sampler.sample_read_s,
+        "pairs": pairs,
+        "iteration_s": statistics.median(without.wall_s for without, _ in costs),
+        "added_by_clock": _added([with_.wall_s / without.wall_s for without, with_ in costs]),
+        "added_processor_time": _added([with_.cpu_s / without.cpu_s for without, with_ in costs]),
+        "sampling_process_cores": spent / sampled_s,
+    }
+
+
+def _added(ratios: list[float]) -> dict[str, Any]:
+    """What sampling adds, as a share of the iteration without it."""
+    return ratio([one - 1 for one in ratios])
+
+
+def sampling_table(report: Mapping[str, Any]) -> str:
+    """The cells as a table in Markdown, with the machine and its load."""
+    lines = [
+        f"{report['cpu']}, {report['cpu_cores']} cores, load average {report['load_average']:.1f}",
+        "",
+        "| GPUs | period asked, real | counters every | a sample takes | iteration | added, by clock "
+        "(95 %) | added processor time (95 %) | sampling process |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in report["cells"]:
+        shares = [
+            "{:+.2%} ({:+.2%} to {:+.2%})".format(cell[key]["median"], *cell[key]["median_ci95"])
+            for key in ("added_by_clock", "added_processor_time")
+        ]
+        read = "unknown" if cell["sample_read_s"] is None else f"{1000 * cell['sample_read_s']:.2f} ms"
+        lines.append(
+            f"| {cell['gpus']} | {1000 * cell['requested_period_s']:g} ms, {1000 * cell['period_s']:.4g} ms "
+            f"| {1000 * cell['counter_poll_s']:.4g} ms | {read} | {cell['iteration_s']:.3f} s "
+            f"| {shares[0]} | {shares[1]} | {cell['sampling_process_cores']:.2%} of a core |"
+        )
+    return "\n".join(lines)
 
 
 def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
