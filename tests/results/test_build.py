@@ -198,7 +198,8 @@ def test_configuration_holds_every_field_of_the_plan():
     plan = make_plan(negative_prompt="blurry", prompt_prefix="oil,")
     configuration = build(plan, gpu_measurement())["configuration"]
     # "knobs" is the key of the optimizations in version 1 of the schema.
-    assert {f.name for f in fields(Plan)} - {"spec", "optimizations"} | {"knobs"} <= set(configuration)
+    always = {f.name for f in fields(Plan)} - {"spec", "optimizations", "preset"} | {"knobs"}
+    assert always <= set(configuration)
     assert configuration["parallel"]["world_size"] == 2
     assert (configuration["negative_prompt"], configuration["prompt_prefix"]) == ("blurry", "oil,")
     assert configuration["model"]["pipeline_class"] == "FluxPipeline"

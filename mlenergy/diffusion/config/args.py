@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
+from mlenergy.diffusion.config.command_line import CommandLine
 from mlenergy.diffusion.config.optimizations import (
     AttentionName,
     CompileMode,
@@ -19,6 +20,7 @@ from mlenergy.diffusion.config.optimizations import (
 )
 from mlenergy.diffusion.config.option import YEAR_S, Range
 from mlenergy.diffusion.config.parser import option_group, parse, read
+from mlenergy.diffusion.config.presets import PresetName
 from mlenergy.diffusion.config.workloads import Workload
 from mlenergy.diffusion.models.spec import CacheMethod
 
@@ -146,6 +148,10 @@ class CompilationOptions:
 class OptimizationOptions:
     """Options that make a run faster or smaller. Lossy ones change the image by more than rounding."""
 
+    preset: PresetName | None = None
+    """Options that are known to serve an aim for this model, GPU and number of GPUs: those of them that the
+    run can take; mlenergy plan shows them with their evidence. Options that are given win. All but
+    fastest-lossless may be lossy. Default: none."""
     fuse_qkv: bool = False
     """Compute the denoiser's queries, keys and values by one matrix product a layer instead of three."""
     vae_channels_last: bool = False
@@ -230,6 +236,31 @@ class BenchmarkArgs(
 
     workload: Annotated[Workload, tyro.conf.arg(help="What is generated.")]
 
+    # Names of options that a command line writes out, even at their defaults; only kept beside a preset.
+    given: ClassVar[frozenset[str]] = frozenset()
+
+
+_Args = TypeVar("_Args", bound=BenchmarkArgs)
+
+
+def _remember_given(args: _Args, argv: Sequence[str]) -> _Args:
+    """Keep what a command line writes out, so that no preset changes it."""
+    if args.preset is None:
+        return args
+    command_line = CommandLine.of(type(args))  # type: ignore[arg-type]  # a class is hashable
+    options = [word.option for word in command_line.read(argv)]
+    return _with_given(args, frozenset(option.name for option in options if option is not None))
+
+
+def _with_given(args: _Args, names: frozenset[str]) -> _Args:
+    object.__setattr__(args, "given", names)  # no field: it is nothing that a command line could hold
+    return args
+
+
+def changed(args: _Args, **changes: Any) -> _Args:
+    """The same options with some that no preset may change any more."""
+    return _with_given(replace(args, **changes), args.given | frozenset(changes))
+
 
 def parse_args(argv: Sequence[str], prog: str = "python -m mlenergy.diffusion.benchmark") -> BenchmarkArgs:
     """Parse a command line. The workload's name may stand before, between or after the options.
@@ -238,7 +269,7 @@ def parse_args(argv: Sequence[str], prog: str = "python -m mlenergy.diffusion.be
         UserError: one line, where the command line cannot be understood or names what is not available.
         SystemExit: after --help.
     """
-    return parse(BenchmarkArgs, argv, prog)
+    return _remember_given(parse(BenchmarkArgs, argv, prog), argv)
 
 
 def read_args(argv: Sequence[str], prog: str = "mlenergy run") -> BenchmarkArgs:
@@ -247,7 +278,7 @@ def read_args(argv: Sequence[str], prog: str = "mlenergy run") -> BenchmarkArgs:
     Raises:
         UserError: one line, where the command line cannot be understood or names what is not available.
     """
-    return read(BenchmarkArgs, argv, prog)
+    return _remember_given(read(BenchmarkArgs, argv, prog), argv)
 
 
 @option_group("plan")
@@ -289,7 +320,7 @@ def parse_plan_args(argv: Sequence[str], prog: str) -> PlanArgs:
         UserError: one line, where the command line cannot be understood.
         SystemExit: after --help.
     """
-    return parse(PlanArgs, argv, prog)
+    return _remember_given(parse(PlanArgs, argv, prog), argv)
 
 
 @option_group()

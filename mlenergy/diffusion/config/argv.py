@@ -40,6 +40,8 @@ _IN_NEXT_SCALE = ("top_k", "top_p")  # defaults that stand in spec.next_scale
 # could resolve the same words otherwise. The device is left out, so that a plan made on a machine without a
 # GPU can be taken to one with.
 _ALWAYS = {"engine", "ulysses_degree", "ring_degree", "model_id", "base_dir", "batch_size"}
+# Of a preset the options that it has come to are written.
+_NOT_WRITTEN = {"device", "preset"}
 
 
 def torchrun_line(plan: Plan) -> str:
@@ -62,7 +64,7 @@ def options_of(plan: Plan) -> dict[str, Any]:
             value = getattr(plan.parallel, _IN_PARALLEL[name])
         else:
             # Options that say how to start, not what to do (dry_run, debug, ...), have no place in a plan.
-            value = None if name == "device" else getattr(plan, name, None)
+            value = None if name in _NOT_WRITTEN else getattr(plan, name, None)
         if value != field.default or name in _ALWAYS:
             options[name] = value
     if plan.makes_video:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.config.parallelism import Parallelism
+from mlenergy.diffusion.config.presets import Preset
 from mlenergy.diffusion.environment.device import DeviceType
 from mlenergy.diffusion.models.next_scale import Schedule, tokens_of
 from mlenergy.diffusion.models.spec import Dtype, EngineName, ModelSpec, WeightsKind, is_tiny
@@ -61,6 +62,8 @@ class Plan:
     guidance_scale_2: float | None = None  # of the second denoiser, where there are two
     boundary_ratio: float | None = None  # share of the training steps from which it takes over
     save_latents: bool = False
+    # No part of the set-up: the same run as with the options that it has come to.
+    preset: Preset | None = field(default=None, compare=False)
 
     @property
     def has_random_weights(self) -> bool:

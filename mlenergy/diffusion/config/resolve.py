@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from mlenergy.diffusion.config.args import BenchmarkArgs, parse_args
 from mlenergy.diffusion.config.checks import check_plan
 from mlenergy.diffusion.config.dtype import default_dtype
+from mlenergy.diffusion.config.expand_preset import with_preset
 from mlenergy.diffusion.config.optimizations import (
     DEFAULT_THRESHOLDS,
     OPTIMIZATIONS,
@@ -73,13 +74,26 @@ def make_plan(
     Raises:
         UserError: the first thing that cannot work, with the arithmetic and what would fit.
     """
+
+    def resolved(options: BenchmarkArgs) -> Plan:
+        return _resolved(options, spec, world_size, device, device_name)
+
+    plan = resolved(args) if args.preset is None else with_preset(args, resolved)
+    check_plan(plan)
+    return plan
+
+
+def _resolved(
+    args: BenchmarkArgs, spec: ModelSpec, world_size: int | None, device: DeviceType, device_name: str
+) -> Plan:
+    """The plan of options without their preset, not checked."""
     work = args.workload
     parallel = _parallelism(args, world_size, spec.heads)
     optimizations = optimizations_from(args, spec.family)
     dtype = _or(work.dtype, default_dtype(spec, device))
     if optimizations.vae_dtype == dtype and not (dtype == "float16" and spec.family.upcasts_vae):
         optimizations = replace(optimizations, vae_dtype="own")  # the same set-up has one name
-    plan = Plan(
+    return Plan(
         spec=spec,
         weights_from=spec.model_id,
         revision=work.revision,
@@ -118,8 +132,6 @@ def make_plan(
         save_latents=args.save_latents,
         **_of_workload(work, spec),
     )
-    check_plan(plan)
-    return plan
 
 
 def _of_workload(work: TextToImage | TextToVideo, spec: ModelSpec) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def plan_of_result(content: Mapping[str, Any]) -> Plan:
         UserError: its model is not known any more, or its settings are of another version.
     """
     configuration = content["configuration"]
-    apart = ("spec", "parallel", "optimizations")
+    apart = ("spec", "parallel", "optimizations", "preset")
     try:
         values = {f.name: configuration[f.name] for f in fields(Plan) if f.name in configuration}
         parallel = {f.name: configuration["parallel"][f.name] for f in fields(Parallelism)}

@@ -14,6 +14,7 @@ from mlenergy.diffusion.config.argv import torchrun_line
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.config.workloads import TextToImage
 from mlenergy.diffusion.report.lines import console_for, labelled, number, parallelism_text, title
+from mlenergy.diffusion.report.preset_lines import preset_rows
 from mlenergy.diffusion.report.ranks import rank_roles
 from mlenergy.diffusion.results.build import configuration, plan_warnings
 from mlenergy.diffusion.results.paths import RunPaths
@@ -76,6 +77,7 @@ def render_plan(plan: Plan) -> RenderableType:
         ("iterations", _iterations_text(plan)),
         ("classes" if plan.is_class_conditional else "prompts", _prompts_text(plan)),
         (_unit(plan).count, _saved_text(plan)),
+        *preset_rows(configuration(plan)),
         ("result folder", str(RunPaths.of(plan).folder)),
         ("command", torchrun_line(plan)),
     ]

@@ -14,6 +14,7 @@ from mlenergy.diffusion.measure.samples import WINDOW_PARTS, WindowPart
 from mlenergy.diffusion.report.forecast_lines import forecast_rows
 from mlenergy.diffusion.report.lines import console_for, energy, labelled, number, parallelism_text, title
 from mlenergy.diffusion.report.optimization_lines import effect_rows, lossy_rows
+from mlenergy.diffusion.report.preset_lines import preset_summary
 from mlenergy.diffusion.results.digest import is_as_written
 from mlenergy.diffusion.results.units import unit_of
 
@@ -76,6 +77,7 @@ def render_summary(result: Result, folder: Path) -> RenderableType:
         ("peak memory", _memory(result)),
         ("stages", _stages(result)),
         *forecast_rows(result),
+        *preset_summary(result["configuration"]),
         *lossy_rows(result),
         (unit.count, _outputs(result, folder)),
         ("results", str(folder / "results.json")),

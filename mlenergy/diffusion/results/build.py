@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.config.dtype import slow_dtype
+from mlenergy.diffusion.config.presets import preset_section
 from mlenergy.diffusion.results.executed import PlannedWork, executed_section, work_that_differs
 from mlenergy.diffusion.results.plausibility import implausible
 from mlenergy.diffusion.results.sections import (
@@ -164,7 +165,7 @@ def configuration(plan: Plan) -> dict[str, Any]:
         **({"conditioning": "class"} if plan.is_class_conditional else {}),
         "parameters": spec.parameters,
     }
-    apart = ("spec", "parallel", "optimizations")
+    apart = ("spec", "parallel", "optimizations", "preset")
     values = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in apart}
     return {
         "model_id": spec.model_id,
@@ -172,6 +173,8 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "parallel": parallel_section(plan.parallel),
         "knobs": asdict(plan.optimizations),
         **values,
+        # Absent without one, as in all results from before there were presets.
+        **({} if plan.preset is None else {"preset": preset_section(plan.preset)}),
     }
 
 

@@ -34,8 +34,9 @@ UNNAMED = {
     "save_images": True,
 }
 
-# Said by other parts (the spec by the model and its defaults), or no part of the set-up (where results go).
-_SAID_ELSEWHERE = {"spec", "weights_from", "base_dir"}
+# Said by other parts (the spec by the model and its defaults, a preset by the options that it has come to),
+# or no part of the set-up (where results go).
+_SAID_ELSEWHERE = {"spec", "weights_from", "base_dir", "preset"}
 # In the digest by their old name, "knobs", so that folders written before keep theirs.
 _SAID_APART = {"optimizations"}
 

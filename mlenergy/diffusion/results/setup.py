@@ -9,8 +9,8 @@ from typing import Any
 
 LONGEST_TEXT = 1000  # characters
 
-# No part of a set-up: where the results lie.
-_NO_SETTING = ("base_dir",)
+# No part of a set-up: where the results lie; the preset, whose options are settings themselves.
+_NO_SETTING = ("base_dir", "preset")
 _DEGREES = ("ulysses", "ring", "cfg", "data", "pipefusion", "tensor")
 # Names of the command line, where results have others.
 _NAMES = {f"parallel.{name}": f"{name}_degree" for name in _DEGREES} | {

@@ -57,6 +57,10 @@ def options_of(args: BenchmarkArgs, plan: Plan) -> dict[str, Any]:
     run = {field.name: (getattr(args, field.name), field.default) for field in fields(args)}
     run |= {f"{WORKLOAD}.{field.name}": (getattr(work, field.name), field.default) for field in fields(work)}
     run["engine"] = (plan.engine, None)
+    if plan.preset is not None:
+        # What it has come to for these degrees, so that no run decides it again.
+        del run["preset"]
+        run |= {name: (value, None) for name, value in plan.preset.options.items()}
     return {
         name: value
         for name, (value, default) in run.items()

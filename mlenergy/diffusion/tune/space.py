@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlenergy.diffusion.config.args import BenchmarkArgs
+from mlenergy.diffusion.config.args import BenchmarkArgs, changed
 from mlenergy.diffusion.config.attention import ATTENTION
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS
 from mlenergy.diffusion.config.parallelism import AXES, MODES
@@ -191,7 +191,7 @@ class Planner:
         taken: dict[str, Any] = {}
         for option in _EXACT:
             change: dict[str, Any] = {option: True}
-            asked = replace(args, **change)
+            asked = changed(args, **change)
             try:
                 make_plan(asked, self._model, None, self._machine.device, self._machine.device_name)
             except UserError:
@@ -279,9 +279,9 @@ def _layouts(args: BenchmarkArgs, axes: Axes, planner: Planner) -> Iterator[_Com
                     continue
                 options: dict[str, Any] = {_OPTION_OF[name]: degree for name, degree in degrees.items()}
                 options["use_cfg_parallel"] = degrees["cfg"] == 2
-                changed = replace(args, **options, workload=replace(args.workload, batch_size=batch))
-                planned = planner.layout(changed, degrees)
-                layouts += [] if planned is None else [_Combination(changed, *planned, 0)]
+                asked = changed(args, **options, workload=replace(args.workload, batch_size=batch))
+                planned = planner.layout(asked, degrees)
+                layouts += [] if planned is None else [_Combination(asked, *planned, 0)]
             layouts.sort(key=lambda one: (one.plan.approximation is not None, one.guess or 0.0))
             for at_degrees, layout in enumerate(layouts):
                 yield replace(layout, places=at_batch + at_count + at_degrees)
@@ -319,9 +319,9 @@ def _with_attention(
     for at_compile, compiling in enumerate(axes.compile):
         for (at_exact, exact), (at_watts, watts) in beside:
             changes: dict[str, Any] = {**compiling, "attention_backend": attention, "power_limit_w": watts}
-            args = replace(layout.args, **changes)
+            args = changed(layout.args, **changes)
             if exact == "on":
-                args = replace(args, **planner.exact_options(args))
+                args = changed(args, **planner.exact_options(args))
             compiled = ", compiled" if compiling["use_torch_compile"] else ""
             plan = planner.plan(args, f"{layout_of(layout.plan)}, {attention} attention{compiled}")
             if plan is not None:

@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
     (folder,) = base.iterdir()
     lossy_base = tmp_path_factory.mktemp("lossy")
     words = ["--use_fbcache", "--cache_threshold", "0.9", "--use_fp8_t5_encoder", "--reference", str(folder)]
+    words += ["--preset", "fastest"]
     lossy = run(lossy_base, *words)
     assert lossy.returncode == 0, lossy.stderr
     (lossy_folder,) = lossy_base.iterdir()
@@ -84,6 +85,21 @@ def test_the_summary_says_that_it_is_lossy_and_by_how_much(runs):
     assert "lossy          cache fbcache at 0.9, fp8 storage of the T5 encoder: images differ" in out
     assert "similarity     PSNR " in out and str(exact) in out
     assert "cache          fbcache computed " in out
+
+
+def test_a_result_says_its_preset_and_what_of_it_acted(runs):
+    exact, lossy, out = runs
+    assert "preset         fastest: --fuse_qkv" in out
+    found = result_of(lossy)
+    preset = found["configuration"]["preset"]
+    assert preset["name"] == "fastest" and preset["options"] == {"fuse_qkv": True}
+    assert [one["kind"] for one in preset["evidence"]] == ["measured"]
+    left_out = {name: one["reason"] for one in preset["left_out"] for name in one["options"]}
+    assert left_out["use_fbcache"] == "the given options decide it" and "cpu" in left_out["compile_vae"]
+    fused = found["effects"][0]["fused_qkv"]
+    assert fused["linear_layers"] < fused["linear_layers_before"]
+    assert "preset" not in lossy.name
+    assert "preset" not in result_of(exact)["configuration"]
 
 
 def test_a_cache_that_did_nothing_fails_the_run_unless_that_is_allowed(tmp_path):
