@@ -14,7 +14,7 @@ from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.results.names import folder_name, identity_digest
 
 # No part of the set-up, or no plain value: `spec` has a test of its own below.
-APART = {"base_dir", "spec", "parallel", "optimizations", "weights_from"}
+APART = {"base_dir", "spec", "parallel", "optimizations", "weights_from", "preset"}
 BASE = make_plan()
 PARTS = {"": Plan, "parallel": Parallelism, "optimizations": Optimizations}
 FIELDS = [(part, f.name) for part, kind in PARTS.items() for f in fields(kind) if part or f.name not in APART]

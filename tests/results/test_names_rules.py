@@ -118,7 +118,7 @@ FIELDS = {**OF_PLAN, **OF_DEGREES, **OF_OPTIMIZATIONS}
 
 
 def test_every_field_is_varied_here() -> None:
-    apart = {"base_dir", "weights_from", "parallel", "optimizations"}
+    apart = {"base_dir", "weights_from", "parallel", "optimizations", "preset"}  # preset: test_presets.py
     assert {one.name for one in fields(Plan)} - apart == set(OF_PLAN)
     assert {one.name for one in fields(Parallelism)} == set(OF_DEGREES)
     assert {one.name for one in fields(Optimizations)} == set(OF_OPTIMIZATIONS)
