@@ -20,7 +20,7 @@ EvidenceKind = Literal["measured", "published", "by rule"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why an option belongs to a preset.
+    """Reason for which an option belongs to a preset.
 
     kind: measured by this program; published by others; by rule: nobody's number, `says` is the reason.
     source: document or address; None of a rule.
