@@ -45,6 +45,10 @@ class GeneralOptions:
     that predict scales (VAR) this program's own engine, autoregressive."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Kind of device. auto: NVIDIA GPUs if torch can use them, else Apple's GPU, else the CPU."""
+    preset: PresetName | None = None
+    """Options that are known to serve an aim for this model, GPU and number of GPUs: those of them that the
+    run can take; mlenergy plan shows them with their evidence. Options that are given win. All but
+    fastest-lossless may be lossy. Default: none."""
     hang_timeout_s: Annotated[float, SECONDS] = 1800.0
     """Seconds without progress (an iteration, a stage) after which the run ends, with the stacks of all ranks
     in the result folder; 0: no limit."""
@@ -148,10 +152,6 @@ class CompilationOptions:
 class OptimizationOptions:
     """Options that make a run faster or smaller. Lossy ones change the image by more than rounding."""
 
-    preset: PresetName | None = None
-    """Options that are known to serve an aim for this model, GPU and number of GPUs: those of them that the
-    run can take; mlenergy plan shows them with their evidence. Options that are given win. All but
-    fastest-lossless may be lossy. Default: none."""
     fuse_qkv: bool = False
     """Compute the denoiser's queries, keys and values by one matrix product a layer instead of three."""
     vae_channels_last: bool = False

@@ -52,9 +52,8 @@ class Request:
     seed: Annotated[int, Range(least=0, most=MOST_SEED)] = 42
     """Seed of the prompt sampling; image or video i gets noise from seed + i."""
     dataset: str | None = None
-    """Source of the prompts: open-image-preferences, evalcrafter, bundled or bundled-videos (no download),
-    another dataset's hub id, or a folder or Parquet, JSONL, CSV or TXT file. Default: open-image-preferences,
-    for videos evalcrafter; for tiny/ models bundled ones."""
+    """Source of the prompts: open-image-preferences, evalcrafter (videos), bundled, bundled-videos, a hub id,
+    or a folder or file (Parquet, JSON, JSONL, CSV, TXT). Default: the first two; for tiny/ models bundled."""
     prompt_column: str = "prompt"
     """Column of the dataset that holds the prompts."""
     prompt_order: PromptOrder = "shuffled"
