@@ -19,10 +19,11 @@ import mlenergy.diffusion.benchmark as benchmark
 from mlenergy.diffusion import run as run_module
 from mlenergy.diffusion.cost import costs
 from mlenergy.diffusion.models.architectures.reader import tiny_ids
+from mlenergy.diffusion.models.listed import BY_ID
 from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
 
-SCHEMA = Path(benchmark.__file__).parent / "schema" / "results-v1.json"
+SCHEMAS = Path(benchmark.__file__).parent / "schema"
 QUICK = {"tiny/sd1.5"}
 STEPS = 3
 
@@ -33,7 +34,9 @@ def run(tmp_path, monkeypatch, capfd):
 
     def start(model, *options):
         words = ["--engine", "diffusers", "--device", "cpu", "--benchmark_iters", "2", "--warmup_iters", "0"]
-        words += ["workload:t2i", "--workload.model_id", model, "--workload.dataset", "bundled"]
+        videos = model in BY_ID and BY_ID[model].family.makes_video
+        words += ["workload:t2v" if videos else "workload:t2i", "--workload.model_id", model]
+        words += ["--workload.dataset", "bundled"]
         height, width = SIZES.get(model, (64, 96))
         words += ["--workload.height", str(height), "--workload.width", str(width)]
         words += ["--workload.batch_size", "2"]
@@ -46,7 +49,8 @@ def run(tmp_path, monkeypatch, capfd):
                 dist.destroy_process_group()
         (folder,) = (tmp_path / "base").iterdir()
         result = json.loads((folder / "results.json").read_text())
-        jsonschema.validate(result, json.loads(SCHEMA.read_text()), jsonschema.Draft202012Validator)
+        schema = json.loads((SCHEMAS / f"results-v{2 if videos else 1}.json").read_text())
+        jsonschema.validate(result, schema, jsonschema.Draft202012Validator)
         return code, folder, result, capfd.readouterr().err
 
     return start
@@ -55,9 +59,10 @@ def run(tmp_path, monkeypatch, capfd):
 TWO_CALLS = (  # a step: with the prompt, and without
     *("tiny/flux2-klein", "tiny/lumina2", "tiny/qwen-image"),
     *("tiny/chroma", "tiny/cogview4", "tiny/hunyuanimage"),
+    *("tiny/wan", "tiny/wan2.2", "tiny/wan2.2-ti2v"),
 )
 SIZES = {"tiny/hidream": (256, 256), "tiny/hunyuanimage": (64, 128)}  # that they make; the others: 64 x 96
-EMBEDDED = ("tiny/flux", "tiny/flux2")  # the guidance scale is an input
+EMBEDDED = ("tiny/flux", "tiny/flux2", "tiny/hunyuanvideo")  # the guidance scale is an input
 
 
 @pytest.mark.parametrize(

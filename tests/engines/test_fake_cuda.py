@@ -37,7 +37,7 @@ def run(cases: dict[str, Case], folder: Path) -> dict[str, dict[str, Any]]:
     """Name -> what the worker saw."""
     asked = folder / "cases.json"
     asked.write_text(json.dumps({name: case.asked() for name, case in cases.items()}))
-    done = forked.run([sys.executable, str(WORKER), str(asked)], capture_output=True, text=True, timeout=850)
+    done = forked.run([sys.executable, str(WORKER), str(asked)], capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stderr[-3000:]
     records = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"'))
     return {record.pop("name"): record for record in records}

@@ -144,4 +144,6 @@ def _elements(plan: Plan) -> int | None:
         return None
     rows //= plan.denoiser_calls_each_step
     area = (plan.height_px // cell) * (plan.width_px // cell)
-    return int(rows * channels * plan.latent_frames * area)
+    # A pipeline whose tokens span several latent frames makes whole tokens of them (CogVideoX 1.5).
+    frames = -(-plan.latent_frames // plan.spec.patch_frames) * plan.spec.patch_frames
+    return int(rows * channels * frames * area)
