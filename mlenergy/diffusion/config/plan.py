@@ -81,13 +81,19 @@ class Plan:
         if self.schedule is not None:
             return tokens_of(self.schedule)
         token_px = self.spec.latent_factor * self.spec.patch_size
-        frames = -(-self.latent_frames // self.spec.patch_frames)
+        frames = self.denoised_frames // self.spec.patch_frames
         return frames * (self.height_px // token_px) * (self.width_px // token_px)
 
     @property
     def makes_video(self) -> bool:
         """True where its outputs are videos."""
         return self.spec.family.makes_video
+
+    @property
+    def denoised_frames(self) -> int:
+        """Latent frames of an output in the denoiser, filled up to whole tokens (CogVideoX 1.5: two each)."""
+        patch = self.spec.patch_frames
+        return -(-self.latent_frames // patch) * patch
 
     @property
     def latent_frames(self) -> int:

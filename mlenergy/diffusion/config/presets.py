@@ -79,7 +79,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset has come to in one run."""
+    """Options that a preset has come to in one run."""
 
     name: PresetName
     taken: tuple[Entry, ...]

@@ -24,7 +24,7 @@ MOST_SEED = 2**62
 @option_group(prefixed=True)
 @dataclass(frozen=True)
 class Request:
-    """What every workload asks for: a model, its prompts, sizes and steps."""
+    """Options of every workload: a model, its prompts, sizes and steps."""
 
     model_id: str
     """A listed id (mlenergy models), another hub id, a folder, or tiny/flux: random weights, for a CPU."""

@@ -137,7 +137,7 @@ def shape_of(plan: Plan, architecture: Architecture, text_tokens: float | None =
     images = plan.batch_size / parallel.data
     return Shape(
         workload=workload,
-        cells=-(-plan.latent_frames // plan.spec.patch_frames) * plan.spec.patch_frames * area,
+        cells=plan.denoised_frames * area,
         decoded_cells=plan.latent_frames * area,
         frame_cells=area,
         text_tokens=denoiser_text_tokens(architecture, workload.t5_tokens),

@@ -12,7 +12,7 @@ from mlenergy.diffusion.errors import UserError
 
 
 class LatentsKeeper:
-    """What a pipeline gives to its decoder in one call; nothing where the plan does not ask for it."""
+    """Latents that a pipeline gives to its decoder in one call; none where the plan does not ask for them."""
 
     def __init__(self, plan: Plan, pipeline: Any) -> None:
         self._kept: list[torch.Tensor] = []

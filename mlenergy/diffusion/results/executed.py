@@ -144,6 +144,4 @@ def _elements(plan: Plan) -> int | None:
         return None
     rows //= plan.denoiser_calls_each_step
     area = (plan.height_px // cell) * (plan.width_px // cell)
-    # A pipeline whose tokens span several latent frames makes whole tokens of them (CogVideoX 1.5).
-    frames = -(-plan.latent_frames // plan.spec.patch_frames) * plan.spec.patch_frames
-    return int(rows * channels * frames * area)
+    return int(rows * channels * plan.denoised_frames * area)

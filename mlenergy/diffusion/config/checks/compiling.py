@@ -1,4 +1,4 @@
-"""What cannot be compiled, and options of the compiler that would do nothing; no torch.
+"""Refusals of what cannot be compiled, and of compiler options that would do nothing; no torch.
 
 Each line gives the reason and what would fit.
 """

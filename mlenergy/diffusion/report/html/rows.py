@@ -90,7 +90,7 @@ def task_of(result: Mapping[str, Any]) -> str:
 
 
 def _of_video(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What videos alone have: frames, their rate, frames made in a second, seconds per video second."""
+    """Figures of videos alone: frames, their rate, frames made in a second, seconds per video second."""
     if unit_of(result) != VIDEO:
         return {}
     return {
