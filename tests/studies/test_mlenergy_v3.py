@@ -128,11 +128,11 @@ def test_another_gpu_is_compared_with_a_doubt(flux, failed, make_outcome):
     row, gap = rows(content)
     assert (row["gpu"], row["beside"], gap["beside"]) == ("H200", "H100", "H100")
     assert row["seconds_ratio"] == pytest.approx(20 / ONE_H100[0])
-    assert row["doubts"]["seconds_ratio"] == ["measured on H200, published of H100"]
+    assert row["doubts"]["seconds_ratio"] == ["measured on H200, published on H100"]
     chosen = MlEnergyV3Options(parts=("image",), beside="B200")
     [row] = rows(told(make_outcome, flux([20.0, 20.0], 7000.0, gpu=H100), options=chosen))
     assert row["seconds_ratio"] == pytest.approx(20 / ONE_B200[0])
-    assert row["doubts"]["joules_ratio"] == ["measured on H100, published of B200"]
+    assert row["doubts"]["joules_ratio"] == ["measured on H100, published on B200"]
 
 
 @pytest.mark.parametrize(
@@ -274,6 +274,7 @@ def test_videos_stand_beside_published_videos(make_cell, make_outcome):
     [row] = rows(content, "video_cells")
     assert row["published_batch_s"] == 147.622864 and row["published_energy_per_video_j"] == 65366.14725
     assert row["reasons"]["energy_per_video_j"] == "out of memory on GPU 0"
+    assert row["size"] == "81 of 832x480"
     assert "image_cells" not in content["tables"]
 
 
@@ -285,6 +286,7 @@ def test_seconds_and_joules_of_a_video(make_cell, make_outcome, frames, is_compa
         sweep="video", model_id=WAN, batch_size=2, ulysses_degree=1, ring_degree=1,
     )  # fmt: skip
     [row] = rows(told(make_outcome, cell, options=VIDEO), "video_cells")
+    assert row["size"].startswith(f"{frames} of ")
     assert row["batch_s"] == pytest.approx(140) and row["energy_per_video_j"] == pytest.approx(60_000)
     if is_compared:
         assert row["seconds_ratio"] == pytest.approx(140 / 147.622864)

@@ -19,7 +19,7 @@ from mlenergy.diffusion.studies.text import print_report
 
 REPORT, PAGE, PLAIN = "report.json", "report.html", "report.txt"
 GAPS = "gaps"  # name of the table of runs without a result
-_WIDTH = 160
+_WIDTH = 180
 
 
 def write_report(report: Report, folder: Path, head: Mapping[str, Any]) -> Path:

@@ -59,6 +59,15 @@ class Pair:
         """GPUs that share a batch."""
         return self.ulysses * self.ring
 
+    @property
+    def size(self) -> str | Gap:
+        """Frames, if it is a video, width and height, of what was measured, or else of what was published."""
+        known = self._record or self.published
+        if known is None:
+            return Gap("neither measured nor published")
+        pixels = f"{known.width_px}x{known.height_px}"
+        return pixels if known.num_frames is None else f"{known.num_frames} of {pixels}"
+
     @cached_property
     def seconds(self) -> Measured | Gap:
         """Seconds of a batch, measured here."""
@@ -168,7 +177,7 @@ def _other_work(ours: ResultRecord, theirs: PublishedRun) -> Iterator[str]:
 
 def _other_settings(ours: ResultRecord, theirs: PublishedRun, gpu: str | None) -> Iterator[str]:
     if gpu != theirs.gpu:
-        yield f"measured on {gpu}, published of {theirs.gpu}"
+        yield f"measured on {gpu}, published on {theirs.gpu}"
     if ours.dtype != theirs.dtype:
         yield f"measured in {ours.dtype}, published in {theirs.dtype}"
     named = {

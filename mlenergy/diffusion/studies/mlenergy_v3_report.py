@@ -30,6 +30,7 @@ from mlenergy.diffusion.studies.outcome import Outcome
 
 _NOT_PUBLISHED = Gap("not published")
 _OF_PART: dict[Part, str] = {"image": "text to image", "video": "text to video"}
+_SIZE: dict[Part, str] = {"image": "size", "video": "frames, size"}
 
 
 def report(options: MlEnergyV3Options, outcome: Outcome) -> Report:
@@ -104,6 +105,7 @@ def _models(part: Part, pairs: Sequence[Pair]) -> Table:
     for (model, gpu, beside, gpus), own in groups.items():
         row: dict[str, Value] = {
             "model": model,
+            "size": _sizes(own),
             "gpu": gpu,
             "beside": beside,
             "gpus": gpus,
@@ -124,8 +126,9 @@ def _models(part: Part, pairs: Sequence[Pair]) -> Table:
         rows.append(row)
     columns = (
         Column("model", "model"),
+        Column("size", _SIZE[part]),
         Column("gpu", "GPU"),
-        Column("beside", "published of"),
+        Column("beside", "published on"),
         Column("gpus", "GPUs"),
         Column("cells", "cells"),
         Column("measured", "measured"),
@@ -141,6 +144,12 @@ def _models(part: Part, pairs: Sequence[Pair]) -> Table:
         "Geometric means over the cells that both have, with their least and most. Below 1: ours takes less."
     )
     return Table(f"{part}_models", f"Models, {_OF_PART[part]}", columns, rows, note)
+
+
+def _sizes(pairs: Sequence[Pair]) -> Value:
+    """All sizes of some cells; one where all are alike."""
+    known = dict.fromkeys(pair.size for pair in pairs)
+    return ", ".join(one for one in known if isinstance(one, str)) or next(iter(known))
 
 
 def _best(part: Part, pairs: Sequence[Pair]) -> Iterator[Table]:
@@ -201,6 +210,7 @@ def _cells(part: Part, pairs: Sequence[Pair]) -> Table:
     rows: list[Mapping[str, Value]] = [
         {
             "model": pair.model,
+            "size": pair.size,
             "gpu": pair.gpu or "–",
             "beside": pair.beside,
             "gpus": pair.gpus,
@@ -218,8 +228,9 @@ def _cells(part: Part, pairs: Sequence[Pair]) -> Table:
     ]
     columns = (
         Column("model", "model"),
+        Column("size", _SIZE[part]),
         Column("gpu", "GPU"),
-        Column("beside", "published of"),
+        Column("beside", "published on"),
         Column("gpus", "GPUs"),
         Column("ulysses", "Ulysses"),
         Column("ring", "ring"),
