@@ -111,3 +111,8 @@ def test_the_table_says_what_it_counts(browser: Browser, page: Path, theme: str,
     browser.driver.save_screenshot(str(tmp_path / f"videos-{theme}.png"))
     browser.choose("#filter-task", "text-to-image")
     assert "Seconds an image" in browser.texts("#table thead [data-sort]")
+
+
+def test_a_run_of_videos_is_named_with_its_frames_and_size(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert "96×64 × 9 frames" in browser.find("#image-grid th:nth-child(2)").text

@@ -37,9 +37,10 @@ function figures(value) { // four significant digits; no exponent where people w
 const noun = (row) => (row.task === "text-to-video" ? "video" : "image");
 const known = (value) => value !== null && value !== undefined;
 const unique = (values) => [...new Set(values)];
+const sizeOf = (row) => `${row.width}×${row.height}${row.frames ? ` × ${row.frames} frames` : ""}`;
 const hardware = (row) => (row.on_gpu ? `${row.gpus} × ${row.gpu}` : `${row.gpus} ${row.gpus === 1 ? "process" : "processes"}, ${row.gpu}`);
 function label(row) {
-  const parts = [row.model, hardware(row), row.parallel, `batch ${row.batch}`, row.options];
+  const parts = [row.model, hardware(row), row.parallel, `batch ${row.batch}`, row.frames && sizeOf(row), row.options];
   return parts.filter(Boolean).join(", ");
 }
 
@@ -68,7 +69,7 @@ const ALL_COLUMNS = [
   { key: "batch", label: "Batch", number: true },
   { key: "parallel", label: "Parallelism", wrap: true },
   { key: "pixels", label: "Size", value: (row) => row.width * row.height * (row.frames || 1),
-    cell: (row) => el("td", { text: `${row.width}×${row.height}${row.frames ? ` × ${row.frames} frames${row.fps ? ` at ${row.fps}/s` : ""}` : ""}` }) },
+    cell: (row) => el("td", { text: sizeOf(row) + (row.frames && row.fps ? ` at ${row.fps}/s` : "") }) },
   { key: "steps", label: "Steps", number: true },
   { key: "precision", label: "Precision" },
   { key: "options", label: "Optimizations", wrap: true },
@@ -417,7 +418,7 @@ function drawScaling() {
     return;
   }
   state.group = Math.min(state.group, groups.length - 1);
-  const name = (group) => { const row = group[0]; return [row.model, row.gpu, `batch ${row.batch}`, `${row.width}×${row.height}`, `${row.steps} steps`, row.precision, row.options, row.source === "published" ? "published" : ""].filter(Boolean).join(", "); };
+  const name = (group) => { const row = group[0]; return [row.model, row.gpu, `batch ${row.batch}`, sizeOf(row), `${row.steps} steps`, row.precision, row.options, row.source === "published" ? "published" : ""].filter(Boolean).join(", "); };
   $("scaling-controls").replaceChildren(el("label", {}, "Set-up", el("select", { id: "scaling-group", onchange: (event) => { state.group = Number(event.target.value); drawScaling(); $("scaling-group").focus(); } },
     ...groups.map((group, k) => el("option", { value: k, selected: k === state.group, text: name(group) })))));
   const group = groups[state.group], base = group[0];
