@@ -1,6 +1,7 @@
 """Start-up: what is imported when, and what runs beside the loading and never inside of a window."""
 
 import gc
+import json
 import subprocess
 import sys
 import threading
@@ -24,12 +25,13 @@ WORDS = ["--engine", "diffusers", "--device", "cpu", "workload:t2i", "--workload
 class WatchedEngine(FakeEngine):
     """Notes at every call whether the collector was on, and whether the count was over."""
 
-    def __init__(self, counted):
+    def __init__(self, counted, order):
         super().__init__()
-        self._counted, self.calls, self.called = counted, [], threading.Event()
+        self._counted, self._order, self.calls, self.called = counted, order, [], threading.Event()
 
     def generate(self, batch):
         self.calls.append((gc.isenabled(), self._counted.is_set()))
+        self._order.append("call")
         self.called.set()
         return super().generate(batch)
 
@@ -39,7 +41,7 @@ def watched(tmp_path, monkeypatch):
     """A run of a model in a folder, whose count ends only once the engine loads."""
     model = save_pipeline(tmp_path / "model", "tiny/flux", {})
     loading, counted, order = threading.Event(), threading.Event(), []
-    engine = WatchedEngine(counted)
+    engine = WatchedEngine(counted, order)
 
     def count(plan, say):
         order.append("count begins")
@@ -52,8 +54,18 @@ def watched(tmp_path, monkeypatch):
         loading.set()
         return engine
 
+    class Ahead:
+        def __init__(self, plan, rank):
+            assert plan.weights_from == str(model) and rank.is_main
+            order.append("reading ahead begins")
+
+        def end(self):
+            order.append("reading ahead ends")
+            return {"read_bytes": 7}
+
     monkeypatch.setattr(efficiency, "count_ahead", count)
     monkeypatch.setattr(run, "load_engine", load)
+    monkeypatch.setattr(run, "read_ahead", Ahead)
     monkeypatch.setattr(run, "import_engine", lambda plan: order.append("import"))
     words = ["--engine", "diffusers", "--device", "cpu", "--benchmark_iters", "2", "workload:t2i"]
     words += ["--workload.model_id", str(model), "--workload.dataset", "bundled"]
@@ -65,12 +77,15 @@ def watched(tmp_path, monkeypatch):
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    return engine, order
+    (result,) = (tmp_path / "base").glob("*/results.json")
+    return engine, order, json.loads(result.read_text())
 
 
-def test_the_count_begins_before_the_imports_and_is_over_before_the_first_call(watched):
-    engine, order = watched
-    assert order == ["count begins", "import", "load"]
+def test_count_and_reading_ahead_begin_before_the_imports_and_are_over_before_the_first_call(watched):
+    engine, order, result = watched
+    loading = ["reading ahead begins", "count begins", "import", "load", "reading ahead ends"]
+    assert order == [*loading, "call", "call", "call"]
+    assert [rank["read_ahead"] for rank in result["load"]] == [{"read_bytes": 7}]
     # Warm-up and two windows: with the collector on, as in any other program, and beside no count.
     assert engine.calls == [(True, True)] * 3
 
@@ -114,6 +129,9 @@ def test_of_diffusers_pipelines_the_familys_own_is_asked_for_while_the_collector
 def test_a_plan_imports_its_familys_pipeline_and_no_other():
     code = (
         "import sys\n"
+        "import mlenergy.diffusion.run\n"
+        # Diffusers reads its switches as it is imported: not before `import_engine` has set them.
+        "assert not {'diffusers', 'transformers'} & sys.modules.keys()\n"
         "from mlenergy.diffusion.config.resolve import plan_from\n"
         "from mlenergy.diffusion.engines import import_engine\n"
         f"_, plan = plan_from({WORDS!r}, 1, 'test')\n"

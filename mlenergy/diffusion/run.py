@@ -62,6 +62,7 @@ from mlenergy.diffusion.results.save import (
 from mlenergy.diffusion.supervision.folder import ResultFolder
 from mlenergy.diffusion.supervision.supervise import Supervisor, supervised
 from mlenergy.diffusion.supervision.terminal import Terminal
+from mlenergy.diffusion.weights.read_ahead import read_ahead
 
 _LATE_WARNINGS = ("no_similarity", "no_effect")  # found after the summary has been printed
 
@@ -104,6 +105,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         prompts = shared_prompts(plan, cluster)
         reference = _find_reference(args, context, prompts)
         progress.say(f"loading {plan.spec.model_id}")
+        ahead = read_ahead(plan, cluster.rank)
         count = _begin_count(args, context, progress) if Path(plan.weights_from).is_dir() else None
 
         def import_libraries() -> None:
@@ -117,6 +119,7 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         )
         with cluster.raise_on_all_ranks():
             engine = load_engine(plan, cluster)
+        read_before = None if ahead is None else ahead.end()  # now, so that no window lies beside it
         # A model of the hub is on this machine by now, and is counted here. The other ranks wait to warm up.
         not_counted = _end_count(args, count or _begin_count(args, context, progress))
         supervisor.enter("measuring")
@@ -128,7 +131,8 @@ def _measure_and_save(args: BenchmarkArgs, context: RunContext) -> None:
         until_saved.close()
         progress.close()
         nodes = cluster.gather_object(node_record())
-        loads = cluster.gather_object(asdict(engine.report))
+        own_load = asdict(engine.report) | ({} if ahead is None else {"read_ahead": read_before})
+        loads = cluster.gather_object(own_load)
         used = cluster.gather_object(used_gpu(cluster.device))
         signum = cluster.broadcast_object(supervisor.interrupted_by)
         measurement, pixels = measured

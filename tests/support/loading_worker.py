@@ -66,7 +66,7 @@ def failure(weights: str, cluster: Cluster) -> str:
 def measured_load(large: str, cluster: Cluster) -> dict[str, int]:
     """Memory that this rank's load took, once every weight has been read by both ranks."""
     cluster.barrier()
-    watch = LoadWatch()
+    watch = LoadWatch(torch.device("cpu"))
     pipeline = pipeline_of(large, cluster)
     touched = sum(float(p.sum()) for p in pipeline.text_encoder_2.parameters())
     cluster.barrier()

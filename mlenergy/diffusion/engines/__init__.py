@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.config.checks import check_plan
 from mlenergy.diffusion.environment.imports import large_imports
+from mlenergy.diffusion.weights.reading import read_shards_in_parallel
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -26,6 +27,7 @@ def import_engine(plan: Plan) -> None:
         UserError: the engine's package is missing or of another version.
     """
     check_plan(plan)
+    read_shards_in_parallel(plan.device)
     with large_imports():
         _engine_class(plan)
         if plan.engine != "autoregressive":

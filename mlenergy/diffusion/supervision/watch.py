@@ -100,6 +100,7 @@ class Watch:
         """Stop listening: signals end the process again."""
         self._is_over.set()
         signal.set_wakeup_fd(-1)
+        self._wakeup_send.send(b"\0")  # no signal's number: the thread wakes now, and not at its next tick
         for number, handler in self._before.items():
             is_plain = handler in (signal.SIG_IGN, signal.default_int_handler)
             signal.signal(number, handler if is_plain else signal.SIG_DFL)
@@ -116,7 +117,8 @@ class Watch:
             for number in self._wakeup_recv.recv(64) if ready else b"":
                 if number in SIGNALS:
                     self._on_signal(number)
-            self._look_round()
+            if not self._is_over.is_set():
+                self._look_round()
 
     def _watch_alone(self) -> None:
         """Asking the store takes for ever where its host is cut off, so this thread never does."""

@@ -123,13 +123,14 @@ def _train(session: _Session, plan: Plan, images: ImageFolder, stop: StopSignal)
     options = MeterOptions(args.energy_gpus, args.sample_period_s, args.idle_s, args.require_energy)
     meter = make_meter(cluster, cluster.device, options)
     session.say(f"loading {args.model_id}")
-    watch = LoadWatch()
+    watch = LoadWatch(cluster.device)
     with cluster.raise_on_all_ranks():
         pipeline = load(locate(plan, cluster), plan, cluster.device)
+    loaded = {"load_s": watch.load_s, **watch.facts(pipeline)}
     loss = NoiseLoss.of(pipeline, plan.height_px, plan.width_px, plan.max_sequence_length or 120)
     with cluster.raise_on_all_ranks():
         trainer = Trainer(args, pipeline, loss, images, cluster, precision_of(args, plan))
-    session.facts = _facts(session, plan, images, trainer, watch, pipeline)
+    session.facts = _facts(session, plan, images, trainer, loaded, pipeline)
     begin = _go_on(session, trainer)
     components = {k: v for k, v in pipeline.components.items() if isinstance(v, torch.nn.Module)}
     devices = [_device_name(cluster)]
@@ -240,7 +241,12 @@ def _end_early(session: _Session, trainer: Trainer, stop: StopSignal) -> None:
 
 
 def _facts(
-    session: _Session, plan: Plan, images: ImageFolder, trainer: Trainer, watch: LoadWatch, pipeline: Any
+    session: _Session,
+    plan: Plan,
+    images: ImageFolder,
+    trainer: Trainer,
+    loaded: dict[str, Any],
+    pipeline: Any,
 ) -> dict[str, Any]:
     cluster = session.cluster
     nodes = cluster.gather_object(node_record())
@@ -251,7 +257,7 @@ def _facts(
         "model_id": plan.spec.model_id,
         "pipeline": plan.spec.family.pipeline_class,
         "weights": plan.weights_kind,
-        "load": {"load_s": watch.load_s, **watch.facts(pipeline)},
+        "load": loaded,
         "dataset": images.provenance(),
         "lora": {
             "rank": trainer.lora.r,

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.measure.window import synchronize
 from mlenergy.diffusion.weights.random.pipeline import start_report
+from mlenergy.diffusion.weights.reading import reading_of
 
 if TYPE_CHECKING:
+    import torch
+
     from mlenergy.diffusion.distributed.cluster import Cluster
 
 
@@ -23,29 +27,35 @@ class LoadWatch:
     Host memory is given twice, since N ranks of a node map the same files: `pss` counts a page
     that N processes share as 1/N on each, so that ranks add up to what the node holds; `uss`
     counts only pages that no other process has. None where the system does not tell (not Linux).
+
+    device: that is loaded to; its work is waited for before the clock is read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._began_s = time.perf_counter()
         self._uss_bytes, self._pss_bytes = _own_memory()
 
     @property
     def load_s(self) -> float:
         """Seconds since the start."""
+        synchronize(self._device)
         return time.perf_counter() - self._began_s
 
     def facts(self, pipeline: Any) -> dict[str, Any]:
-        """For `LoadReport.facts`: memory in bytes, and the commit where the weights came from the hub."""
-        return self.facts_of(Path(str(pipeline.config.get("_name_or_path", ""))))
+        """For `LoadReport.facts`: memory in bytes, how files were read, the commit of weights of the hub."""
+        return self.facts_of(pipeline, Path(str(pipeline.config.get("_name_or_path", ""))))
 
-    def facts_of(self, folder: Path | None) -> dict[str, Any]:
-        """As `facts`, of weights that were read from a folder; None: from none."""
+    def facts_of(self, model: object, folder: Path | None) -> dict[str, Any]:
+        """As `facts`, of a model whose weights were read from a folder; None: from none."""
+        read = reading_of(model)
         uss_bytes, pss_bytes = _own_memory()
         return {
             "host_rss_peak_bytes": _peak_rss_bytes(),
             "host_uss_growth_bytes": _difference(uss_bytes, self._uss_bytes),
             "host_pss_growth_bytes": _difference(pss_bytes, self._pss_bytes),
             "weights_commit": None if folder is None else _commit(folder),
+            **({} if read is None else {"weights_read": read}),
         }
 
 

@@ -35,26 +35,38 @@ def download_parts(plan: Plan, folder: ModelFolder) -> None:
         _folder_of(repository, folder, wanted)
 
 
-def load_parts(plan: Plan, folder: ModelFolder, device: torch.device) -> dict[str, Any]:
+def part_folders(plan: Plan, folder: ModelFolder) -> dict[str, Path]:
+    """Component -> folder on this machine of those that come from another repository.
+
+    Raises:
+        UserError: as `download_parts`.
+    """
+    wanted = parts_elsewhere(plan, folder)
+    return {name: _folder_of(repository, folder, wanted) for name, (repository, _) in wanted.items()}
+
+
+def load_parts(
+    plan: Plan, folder: ModelFolder, paths: Mapping[str, Path], device: torch.device
+) -> dict[str, Any]:
     """Component -> module (in the plan's dtype, on `device`) or tokenizer, for the pipeline's loader.
+
+    paths: of `part_folders`.
 
     Raises:
         UserError: a file is missing or cannot be read.
     """
-    wanted = parts_elsewhere(plan, folder)
     loaded = {}
-    for name, (repository, class_path) in wanted.items():
-        path = _folder_of(repository, folder, wanted)
+    for name, (repository, class_path) in parts_elsewhere(plan, folder).items():
         module = {} if name.startswith("tokenizer") else _module_options(plan, device)
         try:
-            loaded[name] = component_class(class_path).from_pretrained(path, **module)
+            loaded[name] = component_class(class_path).from_pretrained(paths[name], **module)
         except (OSError, ValueError) as error:
             raise explain(error, repository, None) from error
     return loaded
 
 
 def _module_options(plan: Plan, device: torch.device) -> dict[str, Any]:
-    return {"dtype": getattr(torch, plan.dtype), "device_map": device.type, "use_safetensors": True}
+    return {"dtype": getattr(torch, plan.dtype), "device_map": str(device), "use_safetensors": True}
 
 
 def _folder_of(repository: str, folder: ModelFolder, wanted: Mapping[str, tuple[str, str]]) -> Path:

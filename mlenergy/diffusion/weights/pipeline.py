@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.pipelines import pipeline_utils
 
+from mlenergy.diffusion.measure.window import synchronize
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from
 from mlenergy.diffusion.models.hub import ModelFolder, explain
+from mlenergy.diffusion.weights.files import component_files
 from mlenergy.diffusion.weights.lora import merge_lora
-from mlenergy.diffusion.weights.parts import load_parts
+from mlenergy.diffusion.weights.parts import load_parts, part_folders
 from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline
 from mlenergy.diffusion.weights.random.tokenizers import saved_tokenizers
+from mlenergy.diffusion.weights.reading import note_reading
 
 if TYPE_CHECKING:
     from mlenergy.diffusion.config.plan import Plan
@@ -25,9 +29,10 @@ _WEIGHTS_SEED = 0
 def load(folder: ModelFolder | None, plan: Plan, device: torch.device | str) -> DiffusionPipeline:
     """The pipeline in `plan.dtype`, every component on `device`, in eval mode, its LoRA merged.
 
-    The class is the one that model_index.json names. Weights are safetensors, memory-mapped
-    and copied straight to the device. Under random weights nothing but the folder's configurations
-    and tokenizers is read, and without a folder nothing at all; every rank makes the same values.
+    The class is the one that model_index.json names. Weights are safetensors, memory-mapped and copied
+    straight to the device (`reading.py` says how). Under random weights nothing but the folder's
+    configurations and tokenizers is read, and without a folder nothing at all; every rank makes the same
+    values.
 
     folder: what `per_node.locate` found for this plan.
 
@@ -55,22 +60,39 @@ def loader_options(plan: Plan, folder: ModelFolder) -> dict[str, Any]:
 
 def _saved(folder: ModelFolder | None, plan: Plan, device: torch.device) -> Any:
     assert folder is not None
-    # Loaders are told "cuda" alone and take the current one, which is then this rank's.
-    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    parts = part_folders(plan, folder)
+    began_s = time.perf_counter()
     try:
-        with current:
-            pipeline = DiffusionPipeline.from_pretrained(
-                folder.path,
-                dtype=getattr(torch, plan.dtype),
-                device_map=device.type,
-                **load_parts(plan, folder, device),
-                **loader_options(plan, folder),
-            )
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder.path,
+            dtype=getattr(torch, plan.dtype),
+            device_map=_device_map(device),
+            **load_parts(plan, folder, parts, device),
+            **loader_options(plan, folder),
+        )
     except (OSError, ValueError) as error:
         raise explain(error, plan.weights_from, plan.revision) from error
+    synchronize(device)  # copies to a GPU are not waited for
+    seconds = time.perf_counter() - began_s
+    places = {name: parts.get(name, folder.path / name) for name in folder.loaded_components}
+    files = [path for place in places.values() for path in component_files(place, plan.variant)]
+    note_reading(pipeline, files, seconds)
     if plan.lora is not None:
         merge_lora(pipeline, plan.lora, plan.allow_pickle)
     return pipeline
+
+
+def _device_map(device: torch.device) -> str:
+    """The device as the pipeline's loader takes it, with its index.
+
+    Diffusers 0.42.1 knows "cuda" alone, the current device. That is one of each thread, so that threads that
+    read shards would all fill the first GPU. Its components take any device.
+    """
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    if str(device) not in pipeline_utils.SUPPORTED_DEVICE_MAP:
+        pipeline_utils.SUPPORTED_DEVICE_MAP.append(str(device))
+    return str(device)
 
 
 def _random(folder: ModelFolder | None, plan: Plan, device: torch.device) -> Any:

@@ -176,20 +176,22 @@ def _raise(error):
 
 def test_idle_power_is_the_mean_over_its_time_by_uuid(monkeypatch):
     monkeypatch.setattr(module, "Sampler", SamplerOfTheTest)
-    clock = iter((0.0, 0.5, 0.0, 9.0, 0.0))
+    clock = SimpleNamespace(now=0.0, work_s=0.5)
     time = SimpleNamespace(
-        sleep=lambda seconds: SamplerOfTheTest.order.append(seconds), monotonic=lambda: next(clock)
+        sleep=lambda seconds: SamplerOfTheTest.order.append(seconds), monotonic=lambda: clock.now
     )
     monkeypatch.setattr(module, "time", time)
     gpus = (*GPUS, Gpu(4, "GPU-never-seen", "Double"))
 
     def work():
         SamplerOfTheTest.order.append("work")
+        clock.now += clock.work_s
 
     assert idle_power_w(gpus, 2.0, 0.1, work) == {"GPU-a": 40.0}  # the others gave no power: unknown, not 0
     assert SamplerOfTheTest.made == ([0, 1, 4], 0.1)
     assert SamplerOfTheTest.order == ["start", "work", 1.5, "stop", "kill"]
     # Work that takes longer is waited for, and what it takes longer is not in the mean.
+    clock.now, clock.work_s = 0.0, 9.0
     assert idle_power_w(gpus, 2.0, 0.1, work) == {"GPU-a": 40.0}
     assert SamplerOfTheTest.order == ["start", "work", 0.0, "stop", "kill"]
     with pytest.raises(UserError):

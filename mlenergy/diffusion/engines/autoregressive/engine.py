@@ -36,8 +36,11 @@ from mlenergy.diffusion.engines.optimizations.attention_seen import attention_of
 from mlenergy.diffusion.engines.optimizations.backends import backends_record, set_backends
 from mlenergy.diffusion.engines.optimizations.compile import CompileWork
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
+from mlenergy.diffusion.measure.window import synchronize
+from mlenergy.diffusion.weights.files import component_files
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 from mlenergy.diffusion.weights.random.pipeline import note_start
+from mlenergy.diffusion.weights.reading import note_reading
 
 Builder = Callable[[Plan, Mapping[str, Path] | None, torch.device], NextScaleModel]
 
@@ -81,17 +84,20 @@ class AutoregressiveEngine:
         Raises:
             UserError: on every rank, the first rank's: a file is missing or holds other keys.
         """
-        watch = LoadWatch()
+        watch = LoadWatch(cluster.device)
         files = find_files(plan, cluster)
         with cluster.raise_on_all_ranks():
             started = time.perf_counter()
             model = _BUILDERS[plan.spec.family.pipeline_class](plan, files, cluster.device)
             if files is None:
                 note_start(model, started, model.components)
+            else:
+                synchronize(cluster.device)
+                note_reading(model, _checkpoints(files), time.perf_counter() - started, shard_threads=1)
         facts: dict[str, Any] = {
             "pipeline_class": plan.spec.family.pipeline_class,
             **random_facts(model, cluster),
-            **watch.facts_of(None if files is None else next(iter(files.values())).parent),
+            **watch.facts_of(model, None if files is None else next(iter(files.values())).parent),
             "denoiser_calls": plan.steps,  # one forward a scale
             "scheduler": _SCHEDULER,
             "weight_bytes": stored_weights(model),
@@ -164,6 +170,13 @@ def attention_layers(model: NextScaleModel) -> list[torch.nn.Module]:
     """Attention layers of the transformer: those of its modules whose class is named so."""
     modules = model.components["transformer"].modules()
     return [module for module in modules if type(module).__name__.endswith("Attention")]
+
+
+def _checkpoints(files: Mapping[str, Path]) -> list[Path]:
+    """The files that hold weights: checkpoints, and those in a component's folder."""
+    return [
+        file for path in files.values() for file in (component_files(path, None) if path.is_dir() else [path])
+    ]
 
 
 def _rows_of(batch: Batch, rows: slice) -> Batch:

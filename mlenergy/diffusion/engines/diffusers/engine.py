@@ -63,7 +63,7 @@ class DiffusersEngine:
         Raises:
             UserError: the weights cannot be had, or an optimization does not fit the model.
         """
-        watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
+        watch, optimizations = LoadWatch(cluster.device), AppliedOptimizations(plan, cluster.device)
         pipeline = load_on_every_rank(plan, cluster, optimizations)
         set_guiders(plan, pipeline)
         position = position_in_mesh(plan.parallel, cluster.device)

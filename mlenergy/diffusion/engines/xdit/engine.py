@@ -52,7 +52,7 @@ class XditEngine:
             UserError: xfuser is missing or of another version, the weights cannot be had, or the
                 plan is one that xfuser cannot run.
         """
-        watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
+        watch, optimizations = LoadWatch(cluster.device), AppliedOptimizations(plan, cluster.device)
         patches = prepare_xfuser(plan)
         pipeline = load_on_every_rank(
             plan, cluster, optimizations, check=lambda folder: check_scheduler(plan, folder)

@@ -46,7 +46,7 @@ class ExchangedEngine(DiffusersEngine):
             UserError: xfuser is missing or of another version, the weights cannot be had, or an optimization
                 does not fit the model.
         """
-        watch, optimizations = LoadWatch(), AppliedOptimizations(plan, cluster.device)
+        watch, optimizations = LoadWatch(cluster.device), AppliedOptimizations(plan, cluster.device)
         patches = prepare_xfuser(plan)
         is_shared = plan.parallel.sequence > 1
         prepare = _exchange if is_shared else _nothing
