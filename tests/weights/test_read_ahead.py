@@ -67,8 +67,7 @@ def test_a_file_that_was_just_written_and_one_that_was_dropped(tmp_path):
 
 
 def finished(ahead):
-    for thread in ahead._threads:
-        thread.join()
+    ahead.join()
     return ahead.end()
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import threading
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -144,19 +143,18 @@ def test_every_component_goes_to_the_rank_s_own_gpu(sharded, monkeypatch):
     assert loaded.hf_device_map == "cuda:1"
 
 
-def test_the_library_s_switch_is_set_for_gpus_before_it_is_imported(monkeypatch):
+def test_the_library_s_switch_is_set_before_it_is_imported(monkeypatch):
     monkeypatch.setenv(SWITCH, "")  # so that it is put back
     monkeypatch.delenv(SWITCH)
-    _, plan = plan_from(["--device", "cpu", "workload:t2i", "--workload.model_id", "tiny/flux"], 1, "test")
+    words = ["--engine", "diffusers", "--device", "cpu", "workload:t2i", "--workload.model_id", "tiny/flux"]
+    _, plan = plan_from(words, 1, "test")
     seen = []
-    monkeypatch.setattr(engines, "check_plan", lambda _: None)
-    monkeypatch.setattr(engines, "_engine_class", lambda _: seen.append(os.environ.get(SWITCH)))
+    monkeypatch.setattr(engines, "_engine_class", lambda _: seen.append(read_anew()))
+    assert not read_anew()
     engines.import_engine(plan)
-    assert seen == [None] and not read_anew()
-    engines.import_engine(replace(plan, device="cuda", engine="diffusers"))
-    assert seen[1] is not None and read_anew()
+    assert seen == [True]
     monkeypatch.setenv(SWITCH, "no")
-    read_shards_in_parallel("cuda")
+    read_shards_in_parallel()
     assert os.environ[SWITCH] == "no" and not read_anew()
 
 

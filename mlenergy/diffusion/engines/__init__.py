@@ -27,7 +27,7 @@ def import_engine(plan: Plan) -> None:
         UserError: the engine's package is missing or of another version.
     """
     check_plan(plan)
-    read_shards_in_parallel(plan.device)
+    read_shards_in_parallel()
     with large_imports():
         _engine_class(plan)
         if plan.engine != "autoregressive":

@@ -53,6 +53,11 @@ class ReadAhead:
         for thread in self._threads:
             thread.start()
 
+    def join(self) -> None:
+        """Wait until all is read."""
+        for thread in self._threads:
+            thread.join()
+
     def end(self) -> dict[str, Any]:
         """Stop reading, and say what was read: plain data for the results.
 
@@ -61,8 +66,7 @@ class ReadAhead:
             in_page_cache_reason: why it is null. read_bytes, seconds: what was read, and for how long.
         """
         self._stopped.set()
-        for thread in self._threads:
-            thread.join()
+        self.join()
         return {
             "files": self._files,
             "bytes": self._bytes,

@@ -22,14 +22,12 @@ _SWITCH = "HF_ENABLE_PARALLEL_LOADING"
 _RECORD = "weights_read"
 
 
-def read_shards_in_parallel(device_type: str) -> None:
-    """Have diffusers read the shards of a component beside each other, where they go to a GPU.
+def read_shards_in_parallel() -> None:
+    """Have diffusers read the shards of a component side by side; what the user has set stays.
 
-    Call it before diffusers is imported. What the user has set stays. On a CPU nothing is copied, and
-    threads gain nothing.
+    Call it before diffusers is imported.
     """
-    if device_type == "cuda":
-        os.environ.setdefault(_SWITCH, "YES")
+    os.environ.setdefault(_SWITCH, "YES")
 
 
 def note_reading(
