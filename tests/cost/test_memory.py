@@ -10,14 +10,18 @@ from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.count import Counter
 from mlenergy.diffusion.cost.fit import _costs, _sizes
 from mlenergy.diffusion.cost.inputs import LatentSize, denoiser_inputs, text_inputs
+from mlenergy.diffusion.cost.memory import _decode_bytes
+from mlenergy.diffusion.cost.shape import shape_of
 from mlenergy.diffusion.models.architectures.reader import architecture, architecture_from
+from mlenergy.diffusion.models.facts import latent_factor
 from mlenergy.diffusion.models.hub import read_model
+from mlenergy.diffusion.models.resolve import resolve_model
 from mlenergy.diffusion.weights.random.fill import draw_by_name, materialise
 from mlenergy.diffusion.weights.random.modules import empty_module
 from mlenergy.diffusion.weights.tiny import tiny_folder
 
 # Seen: at most 5.5 % too much for a denoiser (FLUX, two rows) and 0.1 % for a decoder.
-DENOISER_ERROR, DECODER_ERROR = 0.08, 0.02
+DENOISER_ERROR, DECODER_ERROR, TILED_ERROR = 0.08, 0.02, 0.1
 CPU = torch.device("cpu")
 SMALL = {
     "black-forest-labs/FLUX.1-dev": {
@@ -84,6 +88,50 @@ def test_the_real_sizes_decoder(allocated_peak_bytes):
     real = allocated_peak_bytes(lambda: vae.decode(latents)) + latents.nbytes
     costs = costs_of(model)["vae"]
     assert costs.activation_bytes_at(2, 16 * 16, 0, 4) == pytest.approx(real, rel=DECODER_ERROR)
+
+
+TILED = [
+    # Model, and size in latent frames and cells.
+    ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", (4, 40, 64)),
+    ("zai-org/CogVideoX-5b", (7, 60, 90)),
+    ("Lightricks/LTX-Video", (4, 20, 30)),
+    ("hunyuanvideo-community/HunyuanVideo", (9, 40, 60)),
+    ("black-forest-labs/FLUX.1-dev", (1, 160, 192)),
+]
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize(
+    ("model_id", "size"),
+    [pytest.param(*one, marks=() if one[0].startswith("zai") else pytest.mark.full) for one in TILED],
+)
+def test_a_decoder_in_tiles_and_slices(model_id, size, sliced, plan_of):
+    """Against live bytes of diffusers' own tiled decoding, on the meta device."""
+    model = architecture(model_id)
+    counter = Counter(model)
+    frames, height, width = size
+    vae = counter.module("vae", torch.bfloat16)
+    rows = 2 if sliced else 1
+    if sliced:
+        vae.enable_slicing()
+    vae.enable_tiling()
+    real = counter.decode_bytes(rows, LatentSize(height, width, frames), torch.bfloat16)
+    factor, video = latent_factor(model.components["vae"].config), model_id != TILED[-1][0]
+    words = ["--vae_tiling", *(["--vae_slicing"] if sliced else []), "--engine", "diffusers"]
+    more = {"num_frames": (frames - 1) * resolve_model(model_id).frame_factor + 1} if video else {}
+    plan = plan_of(
+        model_id,
+        *words,
+        height=height * factor,
+        width=width * factor,
+        batch_size=rows,
+        dtype="bfloat16",
+        **more,
+    )
+    estimate = _decode_bytes(plan, model, costs_of(model), shape_of(plan, model))
+    assert estimate == pytest.approx(real, rel=TILED_ERROR)
+    whole = replace(plan, optimizations=replace(plan.optimizations, vae_tiling=False))
+    assert estimate < _decode_bytes(whole, model, costs_of(model), shape_of(whole, model))
 
 
 def test_the_real_sizes_text_encoder(allocated_peak_bytes):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.cost.costs import BYTES, ComponentCosts, check_predictable, costs_of
+from mlenergy.diffusion.cost.decoder_parts import Tiling, tiling_of
 from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import Shape, denoiser_text_tokens, shape_of
 from mlenergy.diffusion.environment.gpus import GIB
 from mlenergy.diffusion.models.architectures.reader import find_architecture
+from mlenergy.diffusion.models.facts import latent_factor
 from mlenergy.diffusion.models.spec import Dtype
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # A CUDA context with its libraries and their workspaces, outside of torch's allocator; an
 # assumption from NVIDIA's own GPUs of the last generations, not measured by this project.
 CONTEXT_BYTES = GIB
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class MemoryEstimate:
     peak_stage: Stage
     context_bytes: int
     fits: bool | None  # None: no GPU memory was given to compare with
+    leaves_out: tuple[str, ...] = ()  # options that take less memory than this says
 
     @property
     def total_parameter_bytes(self) -> int:
@@ -78,7 +82,17 @@ def memory_of(
         "denoise": _denoise_bytes(plan, architecture, costs, shape),
         "vae_decode": _decode_bytes(plan, architecture, costs, shape),
     }
-    return _estimate(weights, stages, gpu_memory_gib)
+    return replace(
+        _estimate(weights, stages, gpu_memory_gib), leaves_out=left_out_of_memory(plan, architecture)
+    )
+
+
+def left_out_of_memory(plan: Plan, architecture: Architecture) -> tuple[str, ...]:
+    """Options of a plan whose effect on memory is not in its estimate."""
+    known = {"--vae_slicing"}
+    if tiling_of(architecture.components["vae"]) is not None:
+        known.add("--vae_tiling")
+    return tuple(option for option in plan.optimizations.memory_options if option not in known)
 
 
 def memory_of_scales(plan: Plan, gpu_memory_gib: float | None) -> MemoryEstimate:
@@ -155,7 +169,10 @@ def _vae_dtype(plan: Plan) -> Dtype:
 def _decode_bytes(
     plan: Plan, architecture: Architecture, costs: Mapping[str, ComponentCosts], shape: Shape
 ) -> int:
-    """All images of the group at once, in the VAE's type; SDXL's pipeline casts float16 to float32."""
+    """All images of the group at once, or in the slices and tiles that are asked for, in the VAE's type.
+
+    SDXL's pipeline casts float16 to float32.
+    """
     vae, held = costs["vae"], _vae_dtype(plan)
     upcast = (
         held == "float16"
@@ -166,11 +183,36 @@ def _decode_bytes(
     runs_in: Dtype = "float32" if upcast else held
     item = BYTES[runs_in]
     ranks = plan.parallel.world_size // plan.parallel.data if plan.parallel.parallel_vae else 1
-    peak = vae.activation_bytes_at(
-        shape.images_per_rank, shape.decoded_cells / ranks, 0, item, shape.frame_cells / ranks
+    images, tiles = shape.images_per_rank, decoded_tiles(plan, architecture)
+    sliced = min(images, 1.0) if plan.optimizations.vae_slicing else images
+    size = latent_size(plan, architecture)
+    share = 1 / ranks if tiles is None else tiles.largest(*size) / shape.frame_cells
+    peak: float = vae.activation_bytes_at(
+        sliced, shape.decoded_cells * share, 0, item, shape.frame_cells * share
     )
+    pixels = (plan.num_frames or 1) * plan.height_px * plan.width_px * _COLOURS * item  # of one image
+    if tiles is not None:
+        # All tiles are kept until the last one is there; then rows are made of them, and the frames of rows.
+        kept = sliced * pixels * tiles.ratio(*size)
+        peak = max(peak + kept - sliced * pixels * share, kept + 2 * sliced * pixels)
+    if sliced < images:
+        peak = max(peak + (images - sliced) * pixels, 2 * images * pixels)
     wider = vae.parameter_bytes(runs_in) - vae.parameter_bytes(held)
-    return peak + wider
+    return round(peak) + wider
+
+
+def decoded_tiles(plan: Plan, architecture: Architecture) -> Tiling | None:
+    """Tiles that each frame is decoded in; None where it is decoded whole, or its tiles are not known."""
+    if not plan.optimizations.vae_tiling:
+        return None
+    tiles = tiling_of(architecture.components["vae"])
+    return tiles if tiles is not None and tiles.is_cut(*latent_size(plan, architecture)) else None
+
+
+def latent_size(plan: Plan, architecture: Architecture) -> tuple[int, int]:
+    """Height and width of a frame in latent cells."""
+    factor = latent_factor(architecture.components["vae"].config)
+    return plan.height_px // factor, plan.width_px // factor
 
 
 def _text_width(architecture: Architecture) -> int:

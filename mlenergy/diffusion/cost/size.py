@@ -12,7 +12,14 @@ from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.communication import Communication, communication_of
 from mlenergy.diffusion.cost.costs import ComponentCosts, check_predictable, costs_of
 from mlenergy.diffusion.cost.flops import StageFlops, group_flops, scale_flops, whole_flops
-from mlenergy.diffusion.cost.memory import MemoryEstimate, memory_of, memory_of_scales
+from mlenergy.diffusion.cost.memory import (
+    MemoryEstimate,
+    decoded_tiles,
+    latent_size,
+    left_out_of_memory,
+    memory_of,
+    memory_of_scales,
+)
 from mlenergy.diffusion.cost.next_scale import image_costs
 from mlenergy.diffusion.cost.shape import ASSUMED_TEXT_TOKENS, Shape, shape_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
@@ -115,8 +122,25 @@ def size_plan(plan: Plan, processes: int | None = None, gpu_memory_gib: float | 
         combinations=tuple(sorted(ways, key=lambda way: _rank(way, plan.steps))),
         processes=count,
         gpu_memory_gib=gpu_memory_gib,
-        notes=(MEMORY_NOTE,) if plan.spec.family.pads_text else (MEMORY_NOTE, TEXT_NOTE),
+        notes=_notes(plan, model),
     )
+
+
+def _notes(plan: Plan, model: Architecture) -> tuple[str, ...]:
+    """What the figures mean, and what of the plan they leave out."""
+    notes = [MEMORY_NOTE] if plan.spec.family.pads_text else [MEMORY_NOTE, TEXT_NOTE]
+    tiles = decoded_tiles(plan, model)
+    if tiles is not None:
+        size = latent_size(plan, model)
+        what = "frame" if plan.makes_video else "image"
+        notes.append(
+            f"--vae_tiling decodes each {what} in {tiles.count(*size)} tiles that overlap: "
+            f"{tiles.ratio(*size):.3g} times the cells and the decoder's work, which the TFLOPs have once"
+        )
+    left_out = left_out_of_memory(plan, model)
+    if left_out:
+        notes.append(f"with {', '.join(left_out)} it takes less: the estimate does not know by how much")
+    return tuple(notes)
 
 
 def _size_of_scales(plan: Plan, processes: int, gpu_memory_gib: float | None) -> Sizing:

@@ -83,7 +83,7 @@ def _main() -> None:
             memory.peak_bytes,
             memory.total_parameter_bytes,
             memory.peak_stage,
-            plan.optimizations.memory_options,
+            memory.leaves_out,
         )
     except UserError as error:
         found = Estimate(estimate_reason=str(error))
