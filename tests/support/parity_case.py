@@ -54,6 +54,7 @@ class Case:
     without_patches: tuple[str, ...] = ()  # names in xdit_faults.py: shows that the fault is still there
     refused: bool = False  # the plan refuses it; here it runs all the same
     latents: bool = False  # compare what the decoder would be given
+    decoding: bool = False  # compare with what one process makes of the same latents, not of the same noise
     shifted_rank: int | None = None  # this rank's slice is shifted by one token: broken on purpose
 
     @property

@@ -56,6 +56,8 @@ _CASES = (
     *_by_both_engines(each(TI2V, {**TWO, **CFG}, calls=LARGE_CELLS)),
     *_by_both_engines(each(TI2V, TWO, ", latents", calls=(Call(1, 64, 96),), steps=4, latents=True)),
     *each(TI2V, VAE, calls=LARGE_CELLS),
+    *each(WAN, _PARALLEL_VAE, ", decoding", calls=CHANGING, decoding=True),
+    *each(TI2V, VAE, ", decoding", calls=LARGE_CELLS, decoding=True),
 )
 
 GROUP = Group(
@@ -70,7 +72,7 @@ GROUP = Group(
         Case("wan ulysses 2, 45 tokens", WAN, TWO["ulysses 2"], calls=(Call(1, 48, 80),), refused=True),
     ),
     quick=(
-        *("wan ring 2, latents", "wan ulysses 2, parallel vae", "wan2.2 cfg 2, diffusers"),
+        *("wan ring 2, latents", "wan ulysses 2, parallel vae, decoding", "wan2.2 cfg 2, diffusers"),
         *("wan2.2 ulysses 2", "wan2.2-ti2v ring 2, diffusers"),
     ),
 )

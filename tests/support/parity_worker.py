@@ -15,6 +15,7 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +25,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from decoded_by_hand import decoded_by_hand
 from parity_case import PROMPTS, Call, Case
 from parity_cases import cases_of
 from parity_loads import as_the_case_wants, blind, shift_slice
@@ -93,6 +95,7 @@ def case_plan(case: Case, call: Call) -> Plan:
         parallel=case.degrees,
         guidance_scale=scale,
         negative_prompt=case.negative,
+        save_latents=case.decoding,
     )
 
 
@@ -103,7 +106,7 @@ def batch_of(call: Call) -> Batch:
 
 def compute_references(cases: list[Case], cluster: Cluster) -> dict[Case, torch.Tensor]:
     """One-rank images of plain diffusers, before xfuser is imported; ranks share the work."""
-    alone = [case for case in cases if case.against is None]
+    alone = [case for case in cases if case.against is None and not case.decoding]
     wanted = list(dict.fromkeys(case.reference(call) for case in alone for call in case.calls))
     own = wanted[cluster.rank.rank :: cluster.rank.world_size]
     parts = cluster.all_gather_object({reference: one_rank_images(reference) for reference in own})
@@ -135,9 +138,12 @@ def timed(case: Case, cluster: Cluster, references: dict[Case, torch.Tensor]) ->
 
 def serve(case: Case, cluster: Cluster, references: dict[Case, torch.Tensor]) -> dict[str, Any]:
     """Differences of the case's calls, or the ranks' errors; no case spoils the next one."""
-    found = generate_together(case, cluster)
+    join = functools.partial(decoded_twice, case) if case.decoding else None
+    found = generate_together(case, cluster, join)
     if isinstance(found, dict):
         return found
+    if case.decoding:
+        return {"differences": [distance(*one) for one in found]}
     if case.against is None:
         expected: Any = [references[case.reference(call)] for call in case.calls]
     else:
@@ -156,8 +162,16 @@ def distance(images: torch.Tensor, expected: torch.Tensor) -> float:
     return float((images - expected).abs().max())
 
 
-def generate_together(case: Case, cluster: Cluster) -> list[torch.Tensor] | dict[str, Any]:
-    """The images of every call, or the ranks' errors.
+def decoded_twice(case: Case, parts: tuple[Generated, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A call's images, and those that one process makes of the latents that its decoder took."""
+    (latents,) = {id(part): torch.cat(part.latents) for part in parts if part.latents}.values()
+    return assemble(parts), decoded_by_hand(case.model, latents)
+
+
+def generate_together(
+    case: Case, cluster: Cluster, join: Callable[[tuple[Generated, ...]], Any] | None = None
+) -> list[Any] | dict[str, Any]:
+    """The images of every call, or what `join` makes of the ranks' shares; or the ranks' errors.
 
     Ranks meet here once, also when one of them has failed in the middle of it.
     """
@@ -173,7 +187,7 @@ def generate_together(case: Case, cluster: Cluster) -> list[torch.Tensor] | dict
         start_afresh()
         return {"error": " | ".join(error.strip().splitlines()[-1] for error in errors), "traces": errors}
     try:
-        return [assemble(held) for held in zip(*parts, strict=True)]
+        return [(join or assemble)(held) for held in zip(*parts, strict=True)]
     except AssertionError as wrong:
         return {"error": str(wrong)}
 
@@ -198,11 +212,15 @@ def generate_all(case: Case, cluster: Cluster) -> list[Generated]:
 
 
 def undecoded() -> AbstractContextManager[Any]:
-    """Engines ask their pipelines for latents inside of the block."""
+    """Engines ask their pipelines for latents inside of the block, and take them for images."""
     from mlenergy.diffusion.engines.diffusers import engine
 
     ask = engine.call_arguments
-    return mock.patch.object(engine, "call_arguments", lambda plan: {**ask(plan), "output_type": "latent"})
+    return mock.patch.multiple(
+        engine,
+        call_arguments=lambda plan: {**ask(plan), "output_type": "latent"},
+        check_outputs=lambda _plan, _made: None,
+    )
 
 
 def assemble(parts: tuple[Generated, ...]) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mlenergy.diffusion.models.groups.common import SEQUENCE
+from mlenergy.diffusion.models.groups.common import SEQUENCE, TRANSFORMER_CACHES
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 HUNYUAN_VIDEO = Family(
@@ -27,13 +27,12 @@ HUNYUAN_VIDEO = Family(
     },  # padding that one row of a batch has is cut off only where all have it
     takes_attention_kernel=False,  # diffusers' own masks the text, for which no kernel but torch's is offered
     output="video",
-    modes={"xdit": SEQUENCE | {"data"}, "diffusers": frozenset({"data"})},
-    caches={},
+    modes={"xdit": SEQUENCE | {"data", "parallel-vae"}, "diffusers": frozenset({"data"})},
+    caches={"diffusers": TRANSFORMER_CACHES},
     reasons={
         "tensor": "diffusers has no plan of its transformer",
         "cfg": "its guidance scale is an input of the denoiser, so that no step has two halves",
         "pipefusion": "xfuser has no pipeline of it",
-        "parallel-vae": "its decoder in DistVAE has not been held to parity",
     },
 )
 
