@@ -147,7 +147,8 @@ class Pipeline:
 
     def __call__(self, **arguments):
         self.arguments = arguments
-        return type("Output", (), {"images": torch.zeros(len(arguments["prompt"]), 3, 8, 8)})
+        size = (arguments["height"], arguments["width"])
+        return type("Output", (), {"images": torch.zeros(len(arguments["prompt"]), 3, *size)})
 
 
 @pytest.mark.parametrize(("data_rank", "is_output_rank"), [(0, True), (0, False), (1, True), (1, False)])

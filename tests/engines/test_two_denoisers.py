@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,8 +78,40 @@ def test_attention_of_both_is_the_one_that_is_asked_for() -> None:
         assert re.search("softmax", str(seen["parts"][name]["operators"])), name
 
 
-@pytest.mark.full
-def test_both_are_compiled() -> None:
-    engine = engine_with("--engine=diffusers", "--use_torch_compile", "--compile_mode=regional")
+@pytest.mark.parametrize("mode", ["regional", pytest.param("whole", marks=pytest.mark.full)])
+def test_compiled_code_runs_in_both(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Blocks of one class share their code, so that graphs are made once and run in both."""
+    now: list[str] = []
+    ran: Counter[str] = Counter()
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        def counted(*values: Any) -> Any:
+            ran[now[-1]] += 1
+            return graph.forward(*values)
+
+        return counted
+
+    traced_only = partial(torch.compile, backend=backend)
+    monkeypatch.setattr(torch, "compile", lambda *a, options=None, **k: traced_only(*a, **k))
+    torch._dynamo.reset()
+    engine = engine_with("--engine=diffusers", "--use_torch_compile", f"--compile_mode={mode}")
+    for name in ("transformer", "transformer_2"):
+        engine.components()[name].register_forward_pre_hook(lambda *_, name=name: now.append(name))
     engine.generate(BATCH)
-    assert engine.effects(0)["compile"]["regions"] == 6
+    blocks = 3 if mode == "regional" else 1
+    found = engine.effects(0)["compile"]
+    assert found["regions_by_denoiser"] == {"transformer": blocks, "transformer_2": blocks}
+    assert found["graphs"] >= 1
+    assert ran["transformer"] == ran["transformer_2"] >= 4 * blocks  # two steps of each, with guidance
+
+
+def test_queries_keys_and_values_of_both_are_fused() -> None:
+    engine = engine_with("--engine=diffusers", "--fuse_qkv")
+    engine.generate(BATCH)
+    # In each of three blocks: three layers become one where a block attends to itself, two where to the text.
+    assert engine.effects(0)["fused_qkv"]["layers"] == 2 * 3 * 2
+    for name in ("transformer", "transformer_2"):
+        own = {path.rpartition(".")[2] for path, _ in engine.components()[name].blocks.named_modules()}
+        assert {"to_qkv", "to_kv"} <= own and not {"to_k", "to_v"} & own, name
+    record = engine.effects(0)["fused_qkv"]
+    assert record["linear_layers_before"] - record["linear_layers"] == 2 * 3 * (2 + 1)

@@ -168,14 +168,14 @@ def test_groups_make_the_images_of_one_process(folder, tmp_path):
 def test_images_of_another_size_are_not_measured(folder, made):
     import torch
 
-    from mlenergy.diffusion.engines.diffusers.engine import _check_outputs
+    from mlenergy.diffusion.engines.call import check_outputs
 
     plan = plan_of(folder, height=64, width=96)
-    _check_outputs(plan, torch.zeros(1, 3, 64, 96))
+    check_outputs(plan, torch.zeros(1, 3, 64, 96))
     with pytest.raises(UserError, match=rf"makes images of {made[3]}x64 in {made[1]} channels"):
-        _check_outputs(plan, torch.zeros(made))
+        check_outputs(plan, torch.zeros(made))
     with pytest.raises(UserError, match="gives no tensor of images"):
-        _check_outputs(plan, ["a picture"])
+        check_outputs(plan, ["a picture"])
 
 
 def _video_folder(where, class_name, transformer, vae, scheduler="FlowMatchEulerDiscreteScheduler"):
@@ -223,16 +223,16 @@ def test_pipelines_of_videos_have_the_defaults_of_their_call(
 def test_videos_of_other_frames_or_sizes_are_not_measured(tmp_path):
     import torch
 
-    from mlenergy.diffusion.engines.diffusers.engine import _check_outputs
+    from mlenergy.diffusion.engines.call import check_outputs
 
     spec = resolve_model(_video_folder(tmp_path, "MochiPipeline", {}, {}))
     sizes = ["--workload.height", "64", "--workload.width", "96", "--workload.num_frames", "9"]
     args = parse_args(["workload:t2v", "--workload.model_id", str(tmp_path), *sizes], "test")
     plan = make_plan(args, spec, 1, "cpu", "some CPU")
-    _check_outputs(plan, torch.zeros(2, 9, 3, 64, 96))
+    check_outputs(plan, torch.zeros(2, 9, 3, 64, 96))
     with pytest.raises(UserError, match=r"makes 7 frames where 9 were asked for; use .*num_frames 7"):
-        _check_outputs(plan, torch.zeros(1, 7, 3, 64, 96))
+        check_outputs(plan, torch.zeros(1, 7, 3, 64, 96))
     with pytest.raises(UserError, match="makes videos of 96x32 in 3 channels"):
-        _check_outputs(plan, torch.zeros(1, 9, 3, 32, 96))
+        check_outputs(plan, torch.zeros(1, 9, 3, 32, 96))
     with pytest.raises(UserError, match="gives no tensor of videos"):
-        _check_outputs(plan, torch.zeros(9, 3, 64, 96))
+        check_outputs(plan, torch.zeros(9, 3, 64, 96))

@@ -22,7 +22,8 @@ def serve(set_up: SetUp, cluster: Cluster) -> dict[str, object]:
     plan = set_up.plan()
     torch._dynamo.reset()
     engine = load_engine(plan, cluster)
-    engine.generate(FOUR)
+    rows = plan.batch_size
+    engine.generate(Batch(FOUR.prompts[:rows], FOUR.seeds[:rows]))
     ranks = cluster.all_gather_object(engine.effects(0))
     engine.close()
     return {"ranks": ranks, "no_effect": optimizations_without_effect(plan.optimizations, ranks)}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mlenergy.diffusion.config.plan import Plan
+from mlenergy.diffusion.errors import UserError
 
 
 def call_arguments(plan: Plan) -> Mapping[str, Any]:
@@ -114,10 +115,36 @@ def call_facts(plan: Plan, scheduler: Any) -> dict[str, Any]:
     return {"denoiser_calls": calls, "scheduler": name}
 
 
-def outputs_of(plan: Plan, output: Any) -> torch.Tensor:
-    """Images or videos that a pipeline's call returned, as `Generated` has them."""
-    made: torch.Tensor = output.frames if plan.makes_video else output.images
-    return made
+def outputs_of(plan: Plan, output: Any) -> Any:
+    """Images or videos that a pipeline's call returned; of a pipeline that has none of these, None."""
+    return getattr(output, "frames" if plan.makes_video else "images", None)
+
+
+def check_outputs(plan: Plan, made: Any) -> None:
+    """Refuse what a pipeline or its decoder may give in silence: another size, or no images at all.
+
+    Raises:
+        UserError: the images or videos are not those that were asked for.
+    """
+    name, kind = plan.spec.family.pipeline_class, "videos" if plan.makes_video else "images"
+    frames = () if plan.num_frames is None else (plan.num_frames,)
+    size = (*frames, 3, plan.height_px, plan.width_px)
+    if not isinstance(made, torch.Tensor) or made.ndim != len(size) + 1:
+        raise UserError(f"{name} gives no tensor of {kind}; use another model")
+    if tuple(made.shape[1:-3]) != frames:
+        raise UserError(
+            f"{name} makes {made.shape[1]} frames where {plan.num_frames} were asked for; use "
+            f"--workload.num_frames {made.shape[1]}"
+        )
+    if tuple(made.shape[1:]) != size:
+        channels, height, width = made.shape[-3:]
+        instead = f"use --workload.height {height} --workload.width {width}"
+        if plan.optimizations.vae_tiling:  # tiles that its VAE's file makes of sizes that do not fit together
+            instead = "leave --vae_tiling out"
+        raise UserError(
+            f"{name} makes {kind} of {width}x{height} in {channels} channels "
+            f"where {plan.width_px}x{plan.height_px} in 3 were asked for; {instead}"
+        )
 
 
 def denoiser_calls(plan: Plan) -> list[int] | None:

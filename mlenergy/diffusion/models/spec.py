@@ -58,6 +58,7 @@ class Family:
     patches_beside_sequence: bool = True  # PipeFusion's several patches go together with Ulysses and ring
     paired_stages: bool = False  # later layers take what their earlier partners hand over
     trains_lora: bool = False  # mlenergy finetune knows how
+    decodes_over_time: bool = False  # its VAE is one of videos, though it makes images
     upcasts_vae: bool = False  # a float16 pipeline decodes in float32, where the VAE's file says so
     is_generic: bool = False  # nothing is known but components and call: work is counted as it runs
     counts_as_run: bool = (

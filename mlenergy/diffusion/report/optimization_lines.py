@@ -7,6 +7,7 @@ from typing import Any
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.report.lines import number
+from mlenergy.diffusion.results.units import unit_of
 
 Result = Mapping[str, Any]
 
@@ -14,7 +15,8 @@ Result = Mapping[str, Any]
 def lossy_rows(result: Result) -> list[tuple[str, str]]:
     """Label and text of the line that names what makes images differ; none where nothing does."""
     names = Optimizations(**result["configuration"].get("knobs", {})).lossy
-    return [("lossy", f"{', '.join(names)}: images differ from the exact run's")] if names else []
+    outputs = unit_of(result).count
+    return [("lossy", f"{', '.join(names)}: {outputs} differ from the exact run's")] if names else []
 
 
 def effect_rows(result: Result) -> list[tuple[str, str]]:
@@ -26,6 +28,7 @@ def effect_rows(result: Result) -> list[tuple[str, str]]:
         *_attention(optimizations, ranks),
         *_cache(optimizations, ranks),
         *_weights(ranks),
+        *_decoding(optimizations, ranks),
         *_similarity(result),
     ]
 
@@ -65,6 +68,12 @@ def _cache(optimizations: Optimizations, ranks: Sequence[Mapping[str, Any]]) -> 
         return [("cache", optimizations.cache)]
     steps = [r["computed_steps_share"] for r in records if r["computed_steps_share"] is not None]
     of_steps = f", {sum(steps) / len(steps):.0%} of the steps in full" if steps else ""
+    of_each = [
+        f"{name} {part['computed_share']:.0%}"
+        for name, part in records[0].get("denoisers", {}).items()
+        if part["computed_share"] is not None
+    ]
+    of_steps += f" ({', '.join(of_each)})" if of_each else ""
     return [
         (
             "cache",
@@ -81,6 +90,22 @@ def _weights(ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         for name, part in parts.items()
     ]
     return [("weights", ", ".join(texts))] if texts else []
+
+
+def _decoding(optimizations: Optimizations, ranks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Calls of the decoder by slices and tiles; the stages' line has the seconds."""
+    if not (optimizations.vae_slicing or optimizations.vae_tiling):
+        return []
+    records = [rank["vae"] for rank in ranks if rank.get("vae", {}).get("decoder_calls")]
+    if not records:
+        return []
+    one = records[0]
+    calls = "1 call" if one["decoder_calls"] == 1 else f"{one['decoder_calls']} calls"
+    text = f"{calls} of the VAE's decoder for each batch"
+    ratio = one.get("cells_ratio")
+    if one.get("tiled") and ratio is not None:
+        text += f", in tiles that overlap: {number(ratio)} times the latents' cells"
+    return [("decoding", text)]
 
 
 def _similarity(result: Result) -> list[tuple[str, str]]:

@@ -249,6 +249,8 @@ def difference_text(set_up: SetUp, names: Sequence[str]) -> str:
     parts = []
     for name in names:
         value = value_of(set_up, name)
+        if value is None and name in ("guidance_scale_2", "boundary_ratio"):
+            continue  # a model with one denoiser has none
         if name in ("width_px", "height_px"):
             parts.append(f"{value_of(set_up, 'width_px')}x{value_of(set_up, 'height_px')}")
         elif name == "weights":

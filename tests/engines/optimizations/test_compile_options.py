@@ -47,7 +47,9 @@ def test_the_compiler_is_given_what_was_asked_for(monkeypatch, changes, denoiser
     given = []
     monkeypatch.setattr(torch, "compile", lambda part, **options: given.append(options) or part)
     optimizations = Optimizations(compile_mode="whole", compile_vae=True, **changes)
-    work = CompileWork(optimizations, "a GPU", [torch.nn.Linear(1, 1)], {"vae": torch.nn.Linear(1, 1)})
+    work = CompileWork(
+        optimizations, "a GPU", {"transformer": torch.nn.Linear(1, 1)}, {"vae": torch.nn.Linear(1, 1)}
+    )
     assert [one["options"] for one in given] == [denoiser, other]
     assert [(one["fullgraph"], one["dynamic"]) for one in given] == [(False, None)] * 2
     assert work.record(0)["inductor"] == {"mode": optimizations.inductor_mode, "options": denoiser}
@@ -89,7 +91,9 @@ def test_graphs_breaks_and_recompilations_are_counted(monkeypatch, static, recom
     )
     denoiser, decoder = Broken(), Block()
     optimizations = Optimizations(compile_mode="whole", compile_vae=True, compile_static_shapes=static)
-    work = CompileWork(optimizations, "a CPU", [denoiser], {"vae": decoder, "text_encoder": Block()})
+    work = CompileWork(
+        optimizations, "a CPU", {"transformer": denoiser}, {"vae": decoder, "text_encoder": Block()}
+    )
     denoiser(torch.ones(2, 4))
     for rows in (2, 3, 4):  # the first two lengths have code of their own, or all those after the first
         decoder(torch.ones(rows, 4))
@@ -114,7 +118,7 @@ def test_code_that_torch_compiles_no_more_is_told(monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda part, **_: compile_(part, backend="eager", dynamic=False))
     denoiser, optimizations = Block(), Optimizations(compile_mode="whole", compile_static_shapes=True)
-    work = CompileWork(optimizations, "a CPU", [denoiser])
+    work = CompileWork(optimizations, "a CPU", {"transformer": denoiser})
     for rows in range(2, 2 + torch._dynamo.config.recompile_limit):
         denoiser(torch.ones(rows, 4))
     rank = {"compile": work.record(0), "attention": {"kernels": None}}
@@ -127,7 +131,9 @@ def test_code_that_torch_compiles_no_more_is_told(monkeypatch):
 
 def test_a_break_in_a_denoiser_that_has_to_be_one_graph_is_an_error():
     denoiser = Broken()
-    CompileWork(Optimizations(compile_mode="whole", compile_fullgraph=True), "a CPU", [denoiser])
+    CompileWork(
+        Optimizations(compile_mode="whole", compile_fullgraph=True), "a CPU", {"transformer": denoiser}
+    )
     with pytest.raises(UserError) as error:
         denoiser(torch.ones(2, 4))
     assert "--compile_fullgraph: the denoiser is not one graph" in str(error.value)
@@ -139,7 +145,7 @@ def test_compiled_code_is_found_again_in_the_folder_of_these_versions(tmp_path):
     for hits, misses in ((0, 1), (1, 0)):
         torch._dynamo.reset()
         block = Block()
-        work = CompileWork(Optimizations(compile_mode="whole"), "NVIDIA H200", [block])
+        work = CompileWork(Optimizations(compile_mode="whole"), "NVIDIA H200", {"transformer": block})
         with torch.no_grad():
             block(torch.ones(2, 4))
         record = work.record(0)["cache"]
@@ -178,7 +184,11 @@ def test_what_a_recorded_graph_gives_stays_when_it_is_replayed(monkeypatch):
             return (buffer.copy_(x),)
 
     denoiser = Replayed()
-    CompileWork(Optimizations(compile_mode="whole", inductor_mode="reduce-overhead"), "a GPU", [denoiser])
+    CompileWork(
+        Optimizations(compile_mode="whole", inductor_mode="reduce-overhead"),
+        "a GPU",
+        {"transformer": denoiser},
+    )
     first, second = (denoiser(torch.full((2,), float(n)))[0] for n in (1, 2))
     assert first.tolist() == [1, 1] and second.tolist() == [2, 2] and len(begun) == 2
 

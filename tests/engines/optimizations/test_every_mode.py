@@ -9,7 +9,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from optimization_table import ATTENTION, OTHERS, SetUp, set_ups
+from optimization_table import ATTENTION, OTHERS, VIDEOS, SetUp, set_ups
 
 from mlenergy.diffusion.config.optimizations import OPTIMIZATIONS, Optimizations
 from mlenergy.diffusion.engines.optimizations.effects import has_checked_effect, optimizations_without_effect
@@ -27,8 +27,14 @@ QUICK = {
     SetUp("fuse_qkv", "tiny/pixart-alpha", "diffusers", "ulysses"),
     SetUp("unet_channels_last", "tiny/sdxl", "xdit", "cfg"),
 }
+# Of videos those options that do something of their own there.
+OF_VIDEOS = {
+    name: options
+    for name, options in OTHERS.items()
+    if name.startswith(("cache", "quantization", "layerwise", "vae_slicing", "vae_tiling", "fuse", "fp8"))
+}
 OFFERED, REFUSALS = [], []
-for one in (*set_ups(ATTENTION), *set_ups(OTHERS)):
+for one in (*set_ups(ATTENTION), *set_ups(OTHERS), *set_ups(OF_VIDEOS | {"math": ATTENTION["math"]}, VIDEOS)):
     try:
         one.plan()
         OFFERED.append(one)
@@ -90,11 +96,12 @@ def test_what_the_plan_offers_acts_on_every_rank(found, set_up):
     seen = found[set_up.name]
     assert "error" not in seen, seen["error"]
     assert seen["no_effect"] == []
-    optimizations = set_up.plan().optimizations
+    plan = set_up.plan()
+    optimizations, takes_kernel = plan.optimizations, plan.spec.family.takes_attention_kernel
     assert has_checked_effect(optimizations) or optimizations.attention == "sdpa"
     for rank in seen["ranks"]:
         attention = rank["attention"]
-        assert attention["kernels"] and attention["layers"] > 0
+        assert attention["kernels"] and (attention["layers"] > 0) == takes_kernel
         assert sum(attention["in_layers"].values()) >= attention["layers"]
         assert attention["parts"]["vae"]["kernel"] or attention["parts"]["vae"]["reason"]
         if set_up.optimization == "math":

@@ -58,6 +58,11 @@ def generated(plan_of, cluster, model, *words):
                 ("sd1.5", "--engine diffusers"),
                 ("flux2", "--engine diffusers"),
                 ("flux2-klein", "--engine diffusers"),
+                ("wan2.2", "--engine diffusers"),
+                ("wan", "--engine xdit"),
+                ("cogvideox", "--engine diffusers"),
+                ("cogvideox", "--engine xdit"),
+                ("cogvideox", "--engine diffusers --attention_backend math"),
             ]
         ),
     ],

@@ -48,7 +48,15 @@ def _unet_channels_last(plan: Plan) -> str | None:
 
 
 def _vae_channels_last(plan: Plan) -> str | None:
-    if not plan.optimizations.vae_channels_last or not plan.parallel.parallel_vae:
+    if not plan.optimizations.vae_channels_last:
+        return None
+    family = plan.spec.family
+    if family.decodes_over_time or plan.spec.frame_factor > 1:
+        return (
+            f"--vae_channels_last: the decoder of {family.name} models convolves over time too, and its "
+            "layers undo the layout; leave it out"
+        )
+    if not plan.parallel.parallel_vae:
         return None
     return "--vae_channels_last: --use_parallel_vae brings a decoder of its own; use one of them"
 

@@ -173,8 +173,9 @@ def _vae_slicing(plan: Plan) -> str | None:
     images = plan.batch_size // plan.parallel.data
     if not plan.optimizations.vae_slicing or images > 1:
         return None
+    output = plan.spec.family.output
     return (
-        "--vae_slicing decodes the images of a batch one by one; with one image at a time "
+        f"--vae_slicing decodes the {output}s of a batch one by one; with one {output} at a time "
         f"(--workload.batch_size {plan.batch_size}) it does nothing; use a larger batch, or leave it out"
     )
 
@@ -187,6 +188,10 @@ def _parallel_vae(plan: Plan) -> str | None:
     return f"{option} and --use_parallel_vae cut the same decoder; use one of them"
 
 
+# Of diffusers; the others are told which half of guidance a call is.
+_COUNTING_CACHES: frozenset[CacheMethod] = frozenset({"pab", "fastercache"})
+
+
 def _cache_offered(plan: Plan) -> str | None:
     method, engine, family = plan.optimizations.cache, plan.engine, plan.spec.family
     offered = family.caches.get(engine, frozenset())
@@ -197,6 +202,11 @@ def _cache_offered(plan: Plan) -> str | None:
     instead = f"use --engine {elsewhere[0]}" if elsewhere else "leave it out"
     if here:
         instead += f", or --cache_method {' or '.join(here)}"
+    if family.separate_guidance and method in _COUNTING_CACHES:
+        return (
+            f"cache {method} counts a denoiser's calls, of which guidance makes two a step for {family.name} "
+            f"models, and would give one half the other's attention; {instead}"
+        )
     return f"cache {method}: the {engine} engine has none for {family.name} models; {instead}"
 
 

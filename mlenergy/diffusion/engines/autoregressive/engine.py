@@ -70,7 +70,7 @@ class AutoregressiveEngine:
         transformer = model.components["transformer"]
         self._compile = None
         if mode is not None:
-            self._compile = CompileWork(plan.optimizations, plan.device_name, [transformer])
+            self._compile = CompileWork(plan.optimizations, plan.device_name, {"transformer": transformer})
         set_backends(plan.optimizations)
         self._graphs: GraphWork | None = None
         if plan.optimizations.cuda_graphs:

@@ -15,6 +15,7 @@ from mlenergy.diffusion.engine import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.call import (
     call_arguments,
     call_facts,
+    check_outputs,
     group_rows,
     noise_generators,
     outputs_of,
@@ -30,7 +31,6 @@ from mlenergy.diffusion.engines.latents import LatentsKeeper
 from mlenergy.diffusion.engines.loading import free_memory, load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
 from mlenergy.diffusion.engines.optimizations.precision import stored_weights
-from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.weights.load_report import LoadWatch, random_facts
 
 
@@ -122,36 +122,11 @@ class DiffusersEngine:
             arguments["output_type"] = "latent"
         generators = noise_generators(batch.seeds[rows])
         output = self.pipeline(prompt=list(batch.prompts[rows]), generator=generators, **arguments)
-        if not self.plan.spec.family.has_cost_model:
-            _check_outputs(self.plan, getattr(output, "frames" if self.plan.makes_video else "images", None))
         if not self._position.is_output_rank:
             return Generated(None)
-        return Generated(outputs_of(self.plan, output), rows.start, self._latents.taken())
-
-
-def _check_outputs(plan: Plan, made: Any) -> None:
-    """Refuse what a pipeline that no family describes may give: another size, or no images at all.
-
-    Raises:
-        UserError: the images or videos are not those that were asked for.
-    """
-    name, kind = plan.spec.family.pipeline_class, "videos" if plan.makes_video else "images"
-    frames = () if plan.num_frames is None else (plan.num_frames,)
-    size = (*frames, 3, plan.height_px, plan.width_px)
-    if not isinstance(made, torch.Tensor) or made.ndim != len(size) + 1:
-        raise UserError(f"{name} gives no tensor of {kind}; use another model")
-    if tuple(made.shape[1:-3]) != frames:
-        raise UserError(
-            f"{name} makes {made.shape[1]} frames where {plan.num_frames} were asked for; use "
-            f"--workload.num_frames {made.shape[1]}"
-        )
-    if tuple(made.shape[1:]) != size:
-        channels, height, width = made.shape[-3:]
-        raise UserError(
-            f"{name} makes {kind} of {width}x{height} in {channels} channels "
-            f"where {plan.width_px}x{plan.height_px} in 3 were asked for; use --workload.height {height} "
-            f"--workload.width {width}"
-        )
+        made = outputs_of(self.plan, output)
+        check_outputs(self.plan, made)
+        return Generated(made, rows.start, self._latents.taken())
 
 
 def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:

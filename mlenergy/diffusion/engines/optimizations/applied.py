@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class AppliedOptimizations:
         self._compile: CompileWork | None = None
         self._vae: VaeCalls | None = None
         self._decode_dtype: DecodeDtype | None = None
-        self._fused: dict[str, int] | None = None
+        self._fused: Counter[str] = Counter()  # over the denoisers
         self._last: Batch | None = None
 
     @property
@@ -75,7 +76,7 @@ class AppliedOptimizations:
             hold_vae_in(pipeline.vae, getattr(torch, optimizations.vae_dtype))
         for name, denoiser in denoisers(pipeline, self.plan.spec.family).items():
             if optimizations.fuse_qkv:
-                self._fused = fuse_qkv(denoiser)
+                self._fused.update(fuse_qkv(denoiser))
             if optimizations.quantization is not None:
                 self._weights[name] = precision.quantize(denoiser, optimizations.quantization)
             if optimizations.layerwise_fp8:
@@ -128,8 +129,8 @@ class AppliedOptimizations:
             found["vae"] = self._vae.record(warmup_calls)
         if self._decode_dtype is not None:
             found["vae_dtype"] = self._decode_dtype.record()
-        if self._fused is not None:
-            found["fused_qkv"] = self._fused
+        if self._fused:
+            found["fused_qkv"] = dict(self._fused)
         if self.plan.device == "cuda":
             found["backends"] = backends_record()
         if self._weights:
@@ -160,8 +161,7 @@ class AppliedOptimizations:
         if optimizations.compile_text_encoders:
             encoders = {name: getattr(pipeline, name, None) for name in family.text_encoders}
             others |= {name: part for name, part in encoders.items() if isinstance(part, torch.nn.Module)}
-        parts = list(denoisers(pipeline, family).values())
-        return CompileWork(optimizations, self.plan.device_name, parts, others)
+        return CompileWork(optimizations, self.plan.device_name, denoisers(pipeline, family), others)
 
     def _attention(self, run: _Run) -> dict[str, Any]:
         plan, pipeline, batch = self.plan, self._pipeline, self._last

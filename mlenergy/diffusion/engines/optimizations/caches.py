@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlenergy.diffusion.config.optimizations import STEP_CACHES
+from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.optimizations.blocks import attention_layers, computing_blocks, feed_forwards
 from mlenergy.diffusion.models.spec import CacheMethod
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CacheWork:
-    """One cache on one denoiser.
+    """One cache on each denoiser of a pipeline.
 
     Counted are the blocks of caches that skip whole steps, else the layers that the cache skips.
     """
@@ -26,8 +27,10 @@ class CacheWork:
         assert plan.optimizations.cache is not None
         self._method: CacheMethod = plan.optimizations.cache
         self._threshold = plan.optimizations.cache_threshold
-        denoiser = getattr(pipeline, plan.spec.family.denoiser)
-        self._computed = Computed(denoiser, _units(denoiser, self._method))
+        self._computed = {
+            name: Computed(denoiser, _units(denoiser, self._method))
+            for name, denoiser in denoisers(pipeline, plan.spec.family).items()
+        }
         if plan.engine == "xdit":
             from mlenergy.diffusion.engines.optimizations.caches_xfuser import enable_cache
         else:
@@ -37,18 +40,31 @@ class CacheWork:
     def begin_call(self) -> None:
         """Begin an image: nothing of the one before may be reused for it."""
         self._forget()
-        self._computed.begin_call()
+        for computed in self._computed.values():
+            computed.begin_call()
 
     def record(self, warmup_calls: int) -> dict[str, Any]:
-        """Method, threshold, and the share of the work that was really computed."""
-        counts = self._computed.record(warmup_calls)
-        last = counts.pop("last_unit_share")
-        steps = last if self._method in STEP_CACHES else None
+        """Method, threshold, and the share of the work that was really computed.
+
+        denoisers: the same of each, where there are two.
+        """
+        each = {name: computed.counts(warmup_calls) for name, computed in self._computed.items()}
+        total = {"method": self._method, "threshold": self._threshold, **self._shares(list(each.values()))}
+        if len(each) == 1:
+            return total
+        return {**total, "denoisers": {name: self._shares([counts]) for name, counts in each.items()}}
+
+    def _shares(self, counts: Sequence[_Counts]) -> dict[str, Any]:
+        """Shares of the work of denoisers together; None where there was none."""
+        rows = sum(one.rows for one in counts)
+        steps = _share(sum(one.last_unit_rows for one in counts), rows)
         return {
-            "method": self._method,
-            "threshold": self._threshold,
-            **counts,
-            "computed_steps_share": steps,
+            "denoiser_calls": sum(one.denoiser_calls for one in counts),
+            "units": sum(one.units for one in counts),
+            "computed_share": _share(
+                sum(one.unit_rows for one in counts), sum(one.rows * one.units for one in counts)
+            ),
+            "computed_steps_share": steps if self._method in STEP_CACHES else None,
         }
 
 
@@ -63,8 +79,9 @@ def _units(denoiser: Any, method: CacheMethod) -> list[torch.nn.Module]:
 
 @dataclass
 class _Counts:
-    """One generation: denoiser calls, the rows that they brought, and the rows that units computed."""
+    """Denoiser calls, the rows that they brought, and the rows that its units computed."""
 
+    units: int
     denoiser_calls: int = 0
     rows: int = 0
     unit_rows: int = 0
@@ -87,18 +104,18 @@ class Computed:
 
     def begin_call(self) -> None:
         """Begin a generation."""
-        self._calls.append(_Counts())
+        self._calls.append(_Counts(self._units))
 
-    def record(self, warmup_calls: int) -> dict[str, Any]:
-        """Shares of the work over the calls after the first `warmup_calls`; None where there was none."""
+    def counts(self, warmup_calls: int) -> _Counts:
+        """Sums over the calls after the first `warmup_calls`."""
         calls = self._calls[warmup_calls:]
-        rows = sum(call.rows for call in calls)
-        return {
-            "denoiser_calls": sum(call.denoiser_calls for call in calls),
-            "units": self._units,
-            "computed_share": _share(sum(call.unit_rows for call in calls), rows * self._units),
-            "last_unit_share": _share(sum(call.last_unit_rows for call in calls), rows),
-        }
+        return _Counts(
+            self._units,
+            sum(call.denoiser_calls for call in calls),
+            sum(call.rows for call in calls),
+            sum(call.unit_rows for call in calls),
+            sum(call.last_unit_rows for call in calls),
+        )
 
     def _on_denoiser(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._calls:

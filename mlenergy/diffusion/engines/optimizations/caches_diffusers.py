@@ -29,6 +29,7 @@ from diffusers.hooks.hooks import CacheContext, _set_cache_context
 from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
 from diffusers.models.transformers.hunyuan_transformer_2d import HunyuanDiTBlock
 
+from mlenergy.diffusion.engines.denoisers import denoisers
 from mlenergy.diffusion.engines.optimizations.blocks import attention_layers, computing_blocks, feed_forwards
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ _SKIP_EVERY = 2  # PAB and FasterCache compute attention every second step ...
 _ATTENTION_RANGE = (100, 950)  # ... where the noise level (0 to 1000) lies in between
 _TAYLOR_INTERVAL = 3  # TaylorSeer computes every third step and extrapolates between
 # Arguments of the denoisers that carry both halves of the guidance batch.
+_TENSOR_FORMATS = {
+    "CogVideoXTransformer3DModel": "BFCHW",
+    "HunyuanVideoTransformer3DModel": "BCFHW",
+}  # axes of a denoiser's input, where it has frames
 _GUIDANCE_BATCH = [
     *("hidden_states", "encoder_hidden_states", "timestep", "pooled_projections", "encoder_attention_mask"),
     *("attention_mask", "text_embedding_mask", "encoder_hidden_states_t5", "text_embedding_mask_t5"),
@@ -46,8 +51,18 @@ _GUIDANCE_BATCH = [
 
 
 def enable_cache(pipeline: Any, plan: Plan) -> Callable[[], None]:
-    """Hook the plan's cache into the denoiser; the returned function makes it forget."""
-    denoiser = getattr(pipeline, plan.spec.family.denoiser)
+    """Hook the plan's cache into each denoiser; the returned function makes them forget."""
+    parts = denoisers(pipeline, plan.spec.family).values()
+    forgetting = [_enable(denoiser, pipeline, plan) for denoiser in parts]
+
+    def forget() -> None:
+        for one in forgetting:
+            one()
+
+    return forget
+
+
+def _enable(denoiser: Any, pipeline: Any, plan: Plan) -> Callable[[], None]:
     if isinstance(denoiser, SD3Transformer2DModel):
         _let_the_last_block_return_both(denoiser)
     if isinstance(denoiser, HunyuanDiT2DModel):
@@ -90,13 +105,15 @@ def _taylorseer(denoiser: Any, plan: Plan, _: Callable[[], float]) -> None:
 
 
 def _pyramid(denoiser: Any, _: Plan, noise_level: Callable[[], float]) -> None:
+    # Diffusers matches "blocks" anywhere in a name, also in HunyuanVideo's refiner of the text.
+    names = tuple(f"^{re.escape(name)}$" for name in attention_layers(denoiser))
     config = PyramidAttentionBroadcastConfig(
         spatial_attention_block_skip_range=_SKIP_EVERY,
         cross_attention_block_skip_range=_SKIP_EVERY,
         spatial_attention_timestep_skip_range=_ATTENTION_RANGE,
         cross_attention_timestep_skip_range=_ATTENTION_RANGE,
-        spatial_attention_block_identifiers=("blocks",),
-        cross_attention_block_identifiers=("blocks",),
+        spatial_attention_block_identifiers=names,
+        cross_attention_block_identifiers=names,
         current_timestep_callback=noise_level,
     )
     apply_pyramid_attention_broadcast(denoiser, config)
@@ -106,7 +123,7 @@ def _faster(denoiser: Any, plan: Plan, noise_level: Callable[[], float]) -> None
     config = FasterCacheConfig(
         spatial_attention_block_skip_range=_SKIP_EVERY,
         spatial_attention_block_identifiers=("blocks",),
-        tensor_format="BCHW",
+        tensor_format=_TENSOR_FORMATS.get(type(denoiser).__name__, "BCHW"),
         is_guidance_distilled=plan.spec.guidance != "classifier-free",
         current_timestep_callback=noise_level,
         _unconditional_conditional_input_kwargs_identifiers=_GUIDANCE_BATCH,

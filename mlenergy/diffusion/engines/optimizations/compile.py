@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class CompileWork:
     Args:
         optimizations: how to compile.
         device_name: part of the name of the folder that compiled code is kept in.
-        denoisers: compiled where the optimizations say so; a pipeline may have two, for high and low noise.
+        denoisers: name -> one that is compiled where the optimizations say so; a pipeline may have two, for
+            high and low noise.
         others: name -> module that is compiled as a whole.
     """
 
@@ -35,18 +36,19 @@ class CompileWork:
         self,
         optimizations: Optimizations,
         device_name: str,
-        denoisers: Sequence[Any],
+        denoisers: Mapping[str, Any],
         others: Mapping[str, torch.nn.Module] | None = None,
     ) -> None:
         self._optimizations = optimizations
         self._cache = CompileCache(device_name, is_kept=optimizations.compile_cache)
         mode = optimizations.compile_mode
-        self._regions: list[Any] = []
+        regions: dict[str, list[Any]] = {}
         if mode is not None:
-            self._regions = [region for denoiser in denoisers for region in regions_of(denoiser, mode)]
+            regions = {name: regions_of(denoiser, mode) for name, denoiser in denoisers.items()}
+        self._regions = {name: len(own) for name, own in regions.items()}
         own = compile_arguments(optimizations)
         self._arguments: dict[str, Any] = own
-        for region in self._regions:
+        for region in (region for own in regions.values() for region in own):
             region.forward = torch.compile(region.forward, **own)
             if optimizations.inductor_mode in CUDA_GRAPH_MODES:
                 region.forward = _with_own_outputs(region.forward)
@@ -71,7 +73,8 @@ class CompileWork:
         counts = {name: count() - self._begin[name] for name, count in _COUNTS.items()}
         return {
             "mode": self._optimizations.compile_mode,
-            "regions": len(self._regions),
+            "regions": sum(self._regions.values()),
+            "regions_by_denoiser": self._regions,
             "compile_s": now - self._begin_s,
             "compile_in_windows_s": now - starts[min(warmup_calls, len(starts) - 1)],
             **counts,

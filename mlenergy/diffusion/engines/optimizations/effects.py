@@ -219,7 +219,7 @@ def _tiling(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | Non
     tiled = [rank["vae"]["tiled"] for rank in ranks]
     if True in tiled or False not in tiled:
         return None
-    return "--vae_tiling decoded each image in one tile: it is not larger than a tile; leave it out"
+    return "--vae_tiling decoded each image or frame in one tile: it is not larger than a tile; leave it out"
 
 
 def _cuda_graphs(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | None:

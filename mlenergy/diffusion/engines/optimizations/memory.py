@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,6 +49,14 @@ class _Call:
     cells: int
 
 
+@dataclass
+class _Decoding:
+    """One generation: what was to be decoded, and what the decoder was given of it."""
+
+    wholes: list[_Call] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
+
+
 class VaeCalls:
     """Turns slicing and tiling on, and watches what the decoder is given in each generation."""
 
@@ -56,42 +65,52 @@ class VaeCalls:
             vae.enable_slicing()
         if tiling:
             vae.enable_tiling()
-        self._calls: list[list[_Call]] = []  # per generation
-        self._whole: _Call | None = None  # what the last decoding was given
+        self._generations: list[_Decoding] = []
         vae.decoder.register_forward_pre_hook(self._on_decoder)
         decode = vae.decode
 
         @functools.wraps(decode)
         def watched(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
-            self._whole = _call(latents)
+            if self._generations:
+                self._generations[-1].wholes.append(_call(latents))
             return decode(latents, *args, **options)
 
         vae.decode = watched
 
     def begin_call(self) -> None:
         """Begin a generation."""
-        self._calls.append([])
+        self._generations.append(_Decoding())
 
     def record(self, warmup_calls: int) -> dict[str, Any]:
         """Decoder calls of one generation after warm-up, and what each was given; the same every time.
 
-        tiled: a call had a part of the cells of a frame, or several frames but not all of them: some decoders
-            of videos take frame after frame anyway. None on a rank that did not decode.
+        tiled: a call had a part of the cells of a frame. Some decoders of videos take a few frames at a time
+            whatever they are told, so that a part of the frames says nothing.
+        cells_ratio: cells that the calls were given over those that were to be decoded. Tiles overlap, so
+            that it says how much is decoded twice; about the ratio of the work.
+        Both are None on a rank that did not decode.
         """
-        calls = next((calls for calls in self._calls[warmup_calls:] if calls), [])
-        whole = self._whole
-        tiled = None
-        if calls and whole is not None:
-            tiled = any(call.cells < whole.cells or 1 < call.frames < whole.frames for call in calls)
-        return {
-            "decoder_calls": len(calls),
-            "images_per_call": max((call.rows for call in calls), default=None),
-            "tiled": tiled,
+        generations = self._generations[warmup_calls:]
+        one = next((each for each in generations if each.calls), _Decoding())
+        found: dict[str, Any] = {
+            "decoder_calls": len(one.calls),
+            "images_per_call": max((call.rows for call in one.calls), default=None),
+            "tiled": None,
+            "cells_ratio": None,
         }
+        if one.calls and one.wholes:
+            whole = max(call.cells for call in one.wholes)
+            found["tiled"] = any(call.cells < whole for call in one.calls)
+            found["cells_ratio"] = _cells(one.calls) / _cells(one.wholes)
+        return found
 
     def _on_decoder(self, _: Any, args: tuple[Any, ...]) -> None:
-        if self._calls:
-            self._calls[-1].append(_call(args[0]))
+        if self._generations:
+            self._generations[-1].calls.append(_call(args[0]))
+
+
+def _cells(calls: Sequence[_Call]) -> int:
+    return sum(call.rows * call.frames * call.cells for call in calls)
 
 
 def _call(latents: torch.Tensor) -> _Call:

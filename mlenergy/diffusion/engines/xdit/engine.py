@@ -13,6 +13,7 @@ from mlenergy.diffusion.engine import Batch, Generated, LoadReport
 from mlenergy.diffusion.engines.call import (
     call_arguments,
     call_facts,
+    check_outputs,
     group_rows,
     noise_generators,
     outputs_of,
@@ -128,6 +129,7 @@ class XditEngine:
         # xfuser's pipelines of videos give every rank but the one that decodes a list of Nones.
         if not isinstance(made, torch.Tensor):
             return Generated(None)
+        check_outputs(self.plan, made)
         return Generated(made, rows.start, self._latents.taken())
 
     def _is_output_rank(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE
+from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TRANSFORMER_CACHES
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 COGVIDEOX = Family(
@@ -21,7 +21,8 @@ COGVIDEOX = Family(
     always_guided=True,
     output="video",
     modes={"xdit": SEQUENCE | GUIDED, "diffusers": GUIDED},
-    caches={},
+    fuses_qkv=True,
+    caches={"diffusers": TRANSFORMER_CACHES},
     reasons={
         "pipefusion": "xfuser has none for it",
         "parallel-vae": "DistVAE knows no decoder of AutoencoderKLCogVideoX",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE
+from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TRANSFORMER_CACHES
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 LTX = Family(
@@ -21,7 +21,7 @@ LTX = Family(
     gives_sigmas=True,
     shares_rows=False,
     modes={"diffusers": SEQUENCE | GUIDED},
-    caches={},
+    caches={"diffusers": TRANSFORMER_CACHES - {"fastercache"}},  # whose input has to have frames and rows
 )
 FAMILIES = (LTX,)
 

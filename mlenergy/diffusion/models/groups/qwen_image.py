@@ -10,6 +10,7 @@ from mlenergy.diffusion.models.spec import Family, ModelSpec
 QWEN_IMAGE = Family(
     name="qwen-image",
     pipeline_class="QwenImagePipeline",
+    decodes_over_time=True,
     denoiser="transformer",
     predicts="flow",
     text_encoders=ONE_TEXT,

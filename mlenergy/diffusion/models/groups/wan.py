@@ -23,7 +23,9 @@ WAN = Family(
     shares_rows=False,
     exchanged_transformer="transformer_wan.xFuserWanTransformer3DWrapper",
     modes={"xdit": SEQUENCE | GUIDED | {"parallel-vae"}, "diffusers": SEQUENCE | GUIDED},
-    caches={},
+    fuses_qkv=True,
+    # The other two count a denoiser's calls, of which guidance makes two a step.
+    caches={"diffusers": frozenset({"fbcache", "taylorseer"})},
     reasons={"pipefusion": "xfuser has no pipeline of it"},
 )
 FAMILIES = (WAN,)
