@@ -172,6 +172,19 @@ def test_what_does_not_fit_comes_last(plan_of):
     assert fits == sorted(fits, reverse=True)
 
 
+def test_a_decoder_in_tiles_takes_less_memory_and_more_work(plan_of):
+    wan = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+    whole, tiled = (size_plan(plan_of(wan, *words)) for words in ((), ("--vae_tiling",)))
+    peaks = [one.own.memory.activation_bytes["vae_decode"] / GIB for one in (whole, tiled)]
+    assert peaks == [pytest.approx(9.12, rel=0.01), pytest.approx(1.52, rel=0.01)]
+    # 160 x 90 cells in tiles of 32 at every 24: seven of them hold 6 x 32 + 16, four 3 x 32 + 18.
+    ratio = (6 * 32 + 16) * (3 * 32 + 18) / (160 * 90)
+    assert f"each frame in 28 tiles that overlap: {ratio:.3g} times the cells" in tiled.notes[1]
+    assert len(whole.notes) == 1 and tiled.own.memory.leaves_out == ()
+    (_, note) = size_plan(plan_of(wan, "--layerwise_fp8")).notes
+    assert note.startswith("with --layerwise_fp8 it takes less")
+
+
 def test_json(plan_of):
     text = json.dumps(size_plan(plan_of(FLUX), processes=2, gpu_memory_gib=80).as_dict())
     data = json.loads(text)

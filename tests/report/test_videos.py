@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from result_folders import result, save
@@ -11,10 +12,12 @@ from result_folders import result, save
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.export.command import main as export
 from mlenergy.diffusion.report.compare_command import main as compare
+from mlenergy.diffusion.report.run_view import print_effects, print_summary
 from mlenergy.diffusion.report.show_command import main as show
 from mlenergy.diffusion.results.collect import collect
 from mlenergy.diffusion.results.flatten import flatten
 from mlenergy.diffusion.results.index import read_index, refresh
+from mlenergy.diffusion.results.paths import RunPaths
 
 # Wan 2.1 1.3B on two H200s, batches of four videos of 81 frames at 16 frames per second, 5.0625 s each: eight
 # of them in 20 s with 10 kJ, so 2.5 s and 1250 J a video.
@@ -52,6 +55,27 @@ def test_the_figures_of_a_result_by_hand(video):
     assert [key for key in video if any(word in key for word in OF_IMAGES)] == []
     assert [one["videos"] for one in video["iterations"]] == [4, 4]
     assert all("video" in one and "image" not in one for one in video["generation_results"])
+
+
+def test_the_summary_has_both_guidance_scales_and_what_tiles_and_caches_did(video):
+    optimizations = {"vae_tiling": True, "cache": "fbcache", "cache_threshold": 0.12}
+    configuration = {**video["configuration"], "guidance_scale_2": 3.0, "boundary_ratio": 0.875}
+    of_each = {"transformer": {"computed_share": 1.0}, "transformer_2": {"computed_share": 0.25}}
+    cache = {"computed_share": 0.5, "computed_steps_share": 0.4, "denoisers": of_each}
+    decoded = {"decoder_calls": 588, "images_per_call": 1, "tiled": True, "cells_ratio": 1.6467}
+    rank = {"attention": {"kernels": {}}, "cache": cache, "vae": decoded}
+    other = {**rank, "vae": {"decoder_calls": 0, "images_per_call": None, "tiled": None, "cells_ratio": None}}
+    found = {**video, "configuration": {**configuration, "knobs": optimizations}, "effects": [other, rank]}
+    out = io.StringIO()
+    print_summary(found, RunPaths(Path("run"), "wan"), out)
+    print_effects(found, out)
+    lines = {line[2:17].strip(): line[17:] for line in out.getvalue().splitlines()[1:]}
+    assert lines["work"].endswith(", then 3 (boundary 0.875)")
+    assert lines["lossy"] == "cache fbcache at 0.12, VAE in tiles: videos differ from the exact run's"
+    assert lines["cache"].endswith("40% of the steps in full (transformer 100%, transformer_2 25%)")
+    assert lines["decoding"] == (
+        "588 calls of the VAE's decoder for each batch, in tiles that overlap: 1.647 times the latents' cells"
+    )
 
 
 def test_without_energy_the_figures_in_joules_are_not_known():

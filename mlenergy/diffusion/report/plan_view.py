@@ -185,7 +185,10 @@ def _guidance_text(plan: Plan) -> str:
     if plan.guidance_scale is None:
         return "no guidance"
     text = f"guidance {number(plan.guidance_scale)}"
-    return text if plan.guidance_scale_2 is None else f"{text}, then {number(plan.guidance_scale_2)}"
+    if plan.guidance_scale_2 is None:
+        return text
+    where = "" if plan.boundary_ratio is None else f" (boundary {number(plan.boundary_ratio)})"
+    return f"{text}, then {number(plan.guidance_scale_2)}{where}"
 
 
 def _unit(plan: Plan) -> Unit:

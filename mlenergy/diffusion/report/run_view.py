@@ -132,8 +132,8 @@ def _work(result: Result) -> str:
     guidance = "no guidance" if scale is None else f"guidance {number(scale)}"
     if (second := plan.get("guidance_scale_2")) is not None:
         boundary = plan.get("boundary_ratio")
-        below = "" if boundary is None else f" (below {number(boundary)} of the noise levels)"
-        guidance = f"{guidance}, then {number(second)}{below}"
+        where = "" if boundary is None else f" (boundary {number(boundary)})"
+        guidance = f"{guidance}, then {number(second)}{where}"
     size = f"{plan['width_px']}x{plan['height_px']}"
     outputs = unit_of(result).counted(plan["batch_size"])
     if plan.get("num_frames") is not None:
