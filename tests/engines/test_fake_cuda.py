@@ -19,9 +19,12 @@ WORKER = Path(__file__).parents[1] / "support" / "fake_cuda_worker.py"
 # (HunyuanDiT) and PNDM (SD 1.5) look their tables up by a timestep on the device, DDPM draws a noise in every
 # step, and HunyuanDiT makes a tensor of the timestep. A step cache decides on the host.
 DDPM = {"scheduling_ddpm.py", "torch_utils.py", "pipeline_hunyuandit.py"}
-# UniPC (Wan) copies noise levels to the device in every step, and Wan's pipeline asks which of two denoisers
-# is to run.
 WAITS = {
+    # CogVideoX's DDIM looks its tables up by a timestep on the device. At another size than its own, xfuser
+    # makes the 2b's positions anew and copies them to the device in every step.
+    "cogvideox": {"scheduling_ddim_cogvideox.py"},
+    "cogvideox-2b": {"pos_embedding = pos_embedding.to(embeds.device"},
+    # UniPC copies noise levels to the device in every step, and Wan's pipeline asks which denoiser is to run.
     "wan": {"scheduling_unipc_multistep.py", "pipeline_wan.py"},
     "hunyuandit": DDPM,
     "sd1.5": {"scheduling_pndm.py"},

@@ -27,8 +27,6 @@ MODES: dict[str, tuple[frozenset[Mode], int, str]] = {
 # FLUX.2's pipelines place latents by the values of their ids, which fake tensors have not: FLUX.2-dev's
 # become an image of no pixels. Qwen-Image cuts its template off the text by values, and nothing is left.
 _PLACED_BY_VALUES = ("tiny/flux2", "tiny/flux2-klein")
-# Not tried yet.
-_UNTRIED = ("tiny/cogvideox", "tiny/cogvideox-2b", "tiny/cogvideox1.5")
 MODELS = tuple(
     # Texts as long as their prompts are cut by values, too.
     name
@@ -38,8 +36,11 @@ MODELS = tuple(
     and spec.family.pads_text
     and not spec.family.cuts_text
     and spec.family.has_cost_model
-    and name not in (*_PLACED_BY_VALUES, *_UNTRIED)
+    and name not in _PLACED_BY_VALUES
 )
+# The other models of a family run the same code by other numbers: they take fewer modes.
+_FIRST_OF_FAMILY = {BY_ID[name].family.name: name for name in reversed(MODELS)}
+_MODES_OF_OTHERS = ("alone", "ulysses 2", "ring 2", "cfg 2")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def _modes() -> list[Case]:
         for mode, (needed, _, _) in MODES.items()
         # DistVAE, which shares the decoders of videos, learns the rows of the other ranks from messages.
         if needed <= offered and not ("parallel-vae" in needed and BY_ID[model].family.makes_video)
+        if model == _FIRST_OF_FAMILY[BY_ID[model].family.name] or mode in _MODES_OF_OTHERS
     ]
 
 
