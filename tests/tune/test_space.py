@@ -147,6 +147,20 @@ def test_the_command_of_a_candidate_makes_its_plan(device: str, monkeypatch: pyt
         assert args.idle_s == 0.5
 
 
+def test_the_command_of_a_candidate_makes_videos_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    wan = ["workload:t2v", "--workload.model_id", "Wan-AI/Wan2.2-T2V-A14B-Diffusers"]
+    frames = ["--workload.num_frames", "41", "--workload.guidance_scale_2", "2"]
+    found = space_of(["--batch_sizes", "1", "--compile", "off"], FOUR, [*wan, *frames])
+    assert {one.plan.parallel.cfg for one in found.candidates} == {1, 2}
+    monkeypatch.setattr(
+        "mlenergy.diffusion.config.resolve.detect_device", lambda preference: (FOUR.device, FOUR.device_name)
+    )
+    for one in found.candidates[::4]:
+        _, plan = plan_from(to_argv(options_of(one.args, one.plan)), None, "x")
+        assert identity(plan) == identity(one.plan) and plan.makes_video
+        assert (plan.num_frames, plan.guidance_scale_2) == (41, 2)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

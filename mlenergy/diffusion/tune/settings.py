@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from mlenergy.diffusion.config.args import BenchmarkArgs
-from mlenergy.diffusion.config.argv import WORKLOAD, to_argv
+from mlenergy.diffusion.config.argv import VIDEO_WORKLOAD, WORKLOAD, to_argv
 from mlenergy.diffusion.config.plan import Plan
 
 # Written even at their defaults: searched axes, and options that decide what the others mean.
@@ -61,11 +61,12 @@ def options_of(args: BenchmarkArgs, plan: Plan) -> dict[str, Any]:
         # What it has come to for these degrees, so that no run decides it again.
         del run["preset"]
         run |= {name: (value, None) for name, value in plan.preset.options.items()}
-    return {
+    options = {
         name: value
         for name, (value, default) in run.items()
         if name != WORKLOAD and (value != default or name in _ALWAYS)
     }
+    return {**options, WORKLOAD: VIDEO_WORKLOAD} if plan.makes_video else options
 
 
 def command_line(options: Mapping[str, Any]) -> str:
