@@ -71,7 +71,7 @@ def render_plan(plan: Plan) -> RenderableType:
             f"{plan.width_px}x{plan.height_px} px, {_frames_text(plan)}"
             f"{plan.steps} {_calls_name(plan)}, {_guidance_text(plan)}",
         ),
-        ("latent", _shape_text(_shapes(plan)["latent"])),
+        ("latent", _shape_text(_shapes(plan)["latent"], plan.latent_frames if plan.makes_video else None)),
         ("sequence", _sequence_text(plan)),
         ("batch", _batch_text(plan)),
         ("iterations", _iterations_text(plan)),
@@ -205,7 +205,9 @@ def _saved_text(plan: Plan) -> str:
     return f"{f'saved as {files}' if plan.save_images else 'not saved'}{latents}"
 
 
-def _shape_text(shape: list[int] | None) -> str:
+def _shape_text(shape: list[int] | None, frames: int | None = None) -> str:
     if shape is None:
         return _GENERIC
+    if frames is not None:
+        return f"{frames} frames of " + " x ".join(str(side) for side in shape) + " (height x width)"
     return " x ".join(str(side) for side in shape) + " (height x width)"
