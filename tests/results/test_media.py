@@ -1,4 +1,4 @@
-"""Pixels become PNG files without loss, under the names that the results hold."""
+"""Pixels become PNG files without loss and MP4 files at their rate, under the names that the results hold."""
 
 import numpy as np
 import pytest
@@ -57,3 +57,24 @@ def test_a_folder_that_cannot_be_written_is_one_line(run):
     paths.images.write_text("a file in the way")
     with pytest.raises(UserError, match=r"cannot write .*0001_.*; choose a --workload.base_dir"):
         save_outputs(paths, requests[:1], noise(1))
+
+
+@pytest.mark.parametrize("fps", [15, 8])
+def test_a_video_has_its_frames_in_their_order_and_plays_at_its_rate(run, fps):
+    """H.264 of flat greys: a frame's level tells which one it is."""
+    import av
+
+    paths, requests = run
+    frames, height, width = 9, 64, 96
+    levels = np.array([[40 + 10 * at for at in range(frames)], [220 - 10 * at for at in range(frames)]])
+    pixels = np.broadcast_to(levels[..., None, None, None], (2, frames, height, width, 3)).astype(np.uint8)
+    names = save_outputs(paths, requests[:2], pixels, fps)
+    for name, own in zip(names, levels, strict=True):
+        assert name.startswith("video_outputs/")
+        with av.open(str(paths.folder / name)) as stored:
+            stream = stored.streams.video[0]
+            shown = [frame.to_ndarray(format="rgb24") for frame in stored.decode(video=0)]
+            assert (stream.average_rate, stream.codec_context.name) == (fps, "h264")
+            assert float(stream.duration * stream.time_base) == pytest.approx(frames / fps)
+        assert len(shown) == frames and shown[0].shape == (height, width, 3)
+        assert [frame.mean() for frame in shown] == pytest.approx(own, abs=3)
