@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import diffusers
 import forked
 import jsonschema
@@ -24,7 +25,7 @@ from mlenergy.diffusion.results.paths import RunPaths
 from mlenergy.diffusion.results.read import is_complete
 
 SCHEMAS = Path(benchmark.__file__).parent / "schema"
-QUICK = {"tiny/sd1.5"}
+QUICK = {"tiny/sd1.5", "tiny/ltx"}
 STEPS = 3
 
 
@@ -78,6 +79,12 @@ def test_what_runs_is_what_was_planned(run, model):
     assert (executed["explanation"] is None) == (calls == STEPS)
     rows = 2 * (1 if model in (*TWO_CALLS, *EMBEDDED) else 2)  # images, and guidance in the same call
     assert [one["denoiser"][0]["rows"] for one in result["iterations"]] == [calls * rows] * 2
+    if "fps" in result:
+        for made in result["generation_results"]:
+            with av.open(str(folder / made["video"])) as stored:
+                stream = stored.streams.video[0]
+                size = (stream.width, stream.height, stream.average_rate)
+                assert (*size, sum(1 for _ in stored.decode(video=0))) == (96, 64, result["fps"], 9)
     assert is_complete(RunPaths(folder, ""))
 
 

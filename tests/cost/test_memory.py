@@ -100,7 +100,7 @@ TILED = [
 ]
 
 
-@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("sliced", [pytest.param(False, marks=pytest.mark.full), True])
 @pytest.mark.parametrize(
     ("model_id", "size"),
     [pytest.param(*one, marks=() if one[0].startswith("zai") else pytest.mark.full) for one in TILED],
