@@ -22,6 +22,7 @@ import torch
 from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
 from mlenergy.diffusion.engine import Batch, Generated
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.measure.energy import counters
 from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
 from mlenergy.diffusion.measure.energy.power_limit import power_limit
 from mlenergy.diffusion.measure.memory import MemoryWatch
@@ -163,6 +164,7 @@ def main() -> None:
         import zeus.device.cpu.rapl
 
         zeus.device.cpu.rapl.RAPL_DIR = rapl
+        counters.RAPL_PLACES = (rapl,)
     cases = json.loads(os.environ["CASES"])
     results = [run_case(case, cluster) for case in cases]
     if rank.is_main:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from zeus.device.exception import ZeusBaseGPUError
 
 from mlenergy.diffusion.environment.gpus import Gpu
 from mlenergy.diffusion.measure.energy import counters
-from mlenergy.diffusion.measure.energy.counters import MOST_CPU_W, Counters
+from mlenergy.diffusion.measure.energy.counters import MOST_CPU_W, RAPL_PLACES, Counters
 
 GPUS = tuple(Gpu(index, f"GPU-{index}", "Double") for index in (2, 5))
 
@@ -35,6 +36,7 @@ class Zeus:
         monkeypatch.setattr(zeus.device.gpu, "get_gpus", self.gpus)
         monkeypatch.setattr(zeus.device.cpu, "get_cpus", lambda: [0, 1])
         monkeypatch.setattr(zeus.device.cpu.rapl, "RAPL_DIR", str(rapl))
+        monkeypatch.setattr(counters, "RAPL_PLACES", (str(rapl),))
         monkeypatch.setattr(counters, "_has_counter", lambda gpu: gpu.name != "Old")
         monkeypatch.setattr(counters, "time", SimpleNamespace(monotonic=self.now))
 
@@ -196,7 +198,14 @@ def test_a_kind_that_the_machine_does_not_count_is_unknown(zeus_double, kind):
 def test_without_cpus_asked_none_are_read_and_without_counters_there_is_a_reason(zeus_double, monkeypatch):
     assert one_window(Counters("node", GPUS, with_cpus=False)).cpu_package_j is None
     assert [call for call in zeus_double.calls if call[0] == "cpu"] == []
-    monkeypatch.setattr(zeus.device.cpu.rapl, "RAPL_DIR", "/not/there")
-    monkeypatch.setattr(zeus.device.cpu.rapl, "CONTAINER_RAPL_DIR", "/not/there")
+    monkeypatch.setattr(counters, "RAPL_PLACES", ("/not/there", "/nor/there"))
     found = one_window(Counters("node", GPUS, with_cpus=True))
     assert (found.cpu_reason, found.marks) == ("no RAPL counters on this machine", ())
+    # Then nothing of Zeus is imported: most of what a start without GPUs takes beside the libraries.
+    for name in ("zeus.device.cpu", "zeus.device.cpu.rapl", "zeus.monitor"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert Counters("node", (), with_cpus=True).cpu_reason == "no RAPL counters on this machine"
+
+
+def test_rapl_is_looked_for_where_zeus_reads_it():
+    assert RAPL_PLACES == (zeus.device.cpu.rapl.RAPL_DIR, zeus.device.cpu.rapl.CONTAINER_RAPL_DIR)
