@@ -1,14 +1,19 @@
-"""Our generate against a bare diffusers pipeline of the same random model, in turns.
+"""Our generate against a bare diffusers pipeline of the same random model with the same levers, in turns.
 
     python scripts/bench_vs_bare.py [--engine diffusers] [--pairs 12] [--json FILE]
     python scripts/bench_vs_bare.py --model_id black-forest-labs/FLUX.1-dev --side_px 1024 --steps 28
+    python scripts/bench_vs_bare.py --use_torch_compile --fuse_qkv --vae_channels_last    # on both sides
 
 Each side is a process of its own with the same seeded weights, so that nothing of ours can reach the
-bare one: that builds the pipeline and calls it as the documentation of diffusers says. Ours is one
-measured window of the benchmark, with its hooks and barriers. They take turns, in an order drawn anew
-for every pair; while one runs, the other sleeps. Printed are the ratios of the pairs, ours over bare:
-mean and median with 95 % intervals, and the largest difference between the two sides' images, which
-has to be nothing but rounding. Exit code 1 where the interval of the mean lies above 1.
+bare one: that builds the pipeline, sets its levers and calls it as the documentation of diffusers says
+(bare_pipeline.py). Ours is one measured window of the benchmark, with its hooks and barriers. Levers are
+options of the benchmark; one that a bare pipeline does not have is refused. The sides take turns, in an order
+drawn anew for every pair; while one runs, the other sleeps. Printed are the ratios of the pairs, ours over
+bare: mean and median with 95 % intervals; the largest difference between the two sides' images; and the work
+of one generation of each, operator by operator.
+
+Exit code 1: the interval of the mean lies above 1, the two sides did different work, something that was
+to be compiled was not, or (in float32) the images differ by more than rounding.
 
 The default fits a CPU: PixArt-Sigma's transformer and VAE at full size, its text encoder cut to two layers.
 """
@@ -17,156 +22,82 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import bare_pipeline
 from bench_overhead import ratio
+from vs_bare_sides import Side
+
+from mlenergy.diffusion.errors import UserError
 
 PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
 TEXT_LAYERS = 2
+# Of the pixel range, in float32. Half precision has no such bar: two choices of kernels may round apart.
+SAME_IMAGES = 1e-5
 
-Window = Callable[[], tuple[float, Any]]  # seconds, and the images
 
-
-def main() -> int:
-    """Run the pairs and print the report; 1 where ours is slower beyond noise."""
-    options = _options()
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the pairs and print the report; 1 where ours is slower beyond noise, or the sides are no pair."""
+    try:
+        options = options_of(words)
+        plan_of(options)
+    except UserError as error:
+        print(f"bench_vs_bare: {error}", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory() as folder:
         model = options.model_id if options.whole_text_encoder else _with_short_text(options.model_id, folder)
-        argv = _command_line(options, model, folder)
-        sides = {name: Side(name, argv) for name in ("bare", "ours")}
-        difference = _difference(sides)
-        pairs = [_pair(sides) for _ in range(options.pairs)]
-        for side in sides.values():
-            side.end()
-    report = _report(options, pairs, difference)
+        sides: dict[str, Side] = {}
+        try:
+            for name in ("bare", "ours"):
+                sides[name] = Side(name, _command_line(options, model, folder))
+            work = {name: side.ask("work") for name, side in sides.items()}
+            difference = _difference(sides)
+            pairs = [_pair(sides) for _ in range(options.pairs)]
+            graphs = {name: side.ask("graphs") for name, side in sides.items()}
+        except UserError as error:
+            print(f"bench_vs_bare: {error}", file=sys.stderr)
+            return 2
+        finally:
+            for side in sides.values():
+                side.end()
+    report = report_of(options, pairs, difference, work, graphs)
     print(json.dumps(report, indent=1))
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if report["not_slower_beyond_noise"] else 1
-
-
-class Side:
-    """One process with one loaded pipeline, which runs a window when it is told to."""
-
-    def __init__(self, name: str, argv: Sequence[str]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, list(argv)))
-        self._process.start()
-        theirs.close()  # so that its death ends our waiting
-
-    def run(self, with_images: bool = False) -> tuple[float, Any]:
-        """Seconds of one window, and its images as an array where they are asked for."""
-        self._pipe.send(with_images)
-        seconds, images = self._pipe.recv()
-        return float(seconds), images
-
-    def end(self) -> None:
-        """Let the process go."""
-        self._pipe.send(None)
-        self._process.join()
-
-
-def _serve(pipe: Any, name: str, argv: list[str]) -> None:
-    from mlenergy.diffusion.config.resolve import plan_from
-
-    _, plan = plan_from(argv, 1, "bench_vs_bare")
-    run = {"bare": _bare, "ours": _ours}[name](plan)
-    while (with_images := pipe.recv()) is not None:
-        seconds, images = run()
-        pipe.send((seconds, images.float().cpu().numpy() if with_images else None))
-
-
-def _bare(plan: Any) -> Window:
-    import torch
-
-    from mlenergy.diffusion.engines.call import call_arguments
-    from mlenergy.diffusion.weights.per_node import locate
-    from mlenergy.diffusion.weights.pipeline import load
-
-    device = torch.device(plan.device)
-    pipeline: Any = load(locate(plan), plan, device)
-    arguments = call_arguments(plan)
-
-    def window() -> tuple[float, Any]:
-        _synchronize(device)
-        begin_s = time.perf_counter()
-        images = pipeline(
-            prompt=["a red fox"], generator=torch.Generator().manual_seed(7), **arguments
-        ).images
-        _synchronize(device)
-        return time.perf_counter() - begin_s, images
-
-    return window
-
-
-def _ours(plan: Any) -> Window:
-    from mlenergy.diffusion.distributed.cluster import Cluster, read_rank
-    from mlenergy.diffusion.engine import Batch
-    from mlenergy.diffusion.engines import load_engine
-    from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
-    from mlenergy.diffusion.measure.memory import MemoryWatch
-    from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
-    from mlenergy.diffusion.measure.stages import StageProbe
-
-    cluster = Cluster.start(read_rank(), plan.device)
-    engine = load_engine(plan, cluster)
-    meter = build_meter(cluster, None, None, MeterOptions(idle_s=0.0))
-    batch, kept = Batch(("a red fox",), (7,)), []
-
-    def generate(batch: Batch) -> Any:
-        generated = engine.generate(batch)
-        kept[:] = [generated.images]
-        return generated
-
-    def window() -> tuple[float, Any]:
-        components, device = engine.components(), cluster.device
-        instruments = Instruments(
-            meter,
-            StageProbe(components, plan.spec.family.stages, plan.steps, device),
-            MemoryWatch(device, components),
-        )
-        schedule = Schedule(warmup=[], measured=[batch])
-        measured, _ = measure(generate, schedule, instruments, cluster, keep_outputs=False)
-        assert measured is not None
-        return measured.iterations[0].duration_s, kept[0]
-
-    return window
-
-
-def _synchronize(device: Any) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize(device)
+    return 0 if report["not_slower_beyond_noise"] and not report["faults"] else 1
 
 
 def _difference(sides: dict[str, Side]) -> float:
-    """Warms both sides up, too."""
-    bare, ours = (sides[name].run(with_images=True)[1] for name in ("bare", "ours"))
-    return float(abs(bare - ours).max())
+    """Of the second images of each, so that both are warm and have compiled what they compile."""
+    for side in sides.values():
+        side.ask("images")
+    bare_side, our_side = (sides[name].ask("images") for name in ("bare", "ours"))
+    return float(abs(bare_side - our_side).max())
 
 
 def _pair(sides: dict[str, Side]) -> tuple[float, float]:
     """Seconds of (bare, ours), in an order drawn anew: neither always runs first."""
     names = list(sides)
     random.shuffle(names)
-    seconds = {name: sides[name].run()[0] for name in names}
+    seconds = {name: float(sides[name].ask("window")) for name in names}
     return seconds["bare"], seconds["ours"]
 
 
-def _report(
-    options: argparse.Namespace, pairs: list[tuple[float, float]], difference: float
+def report_of(
+    options: argparse.Namespace,
+    pairs: list[tuple[float, float]],
+    difference: float,
+    work: dict[str, Any],
+    graphs: dict[str, int],
 ) -> dict[str, Any]:
+    """All figures, and `faults`: what makes the two sides no pair."""
     from mlenergy.diffusion.environment.record import node_record
 
     node, found = node_record(), ratio([ours / bare for bare, ours in pairs])
@@ -177,6 +108,9 @@ def _report(
         "ratio": found,
         "not_slower_beyond_noise": found["mean_ci95"][0] <= 1.0,
         "images_largest_difference": difference,
+        "work": work,
+        "compiled_graphs": graphs,
+        "faults": faults(options, difference, work, graphs),
         "cpu": node["cpu"],
         "cpu_cores": node["cpu_cores"],
         "gpus": [gpu["name"] for gpu in node["gpus"]],
@@ -184,12 +118,49 @@ def _report(
     }
 
 
+def faults(
+    options: argparse.Namespace, difference: float, work: dict[str, Any], graphs: dict[str, int]
+) -> list[str]:
+    """Reasons why the ratio compares two different things."""
+    found = [
+        f"{what}: {work['bare'][what]} on the bare side, {work['ours'][what]} on ours"
+        for what in work["bare"]
+        if work["bare"][what] != work["ours"][what]
+    ]
+    if {"--use_torch_compile", "--compile_vae"} & set(options.levers):
+        found += [f"nothing was compiled on the side {name}" for name, count in graphs.items() if not count]
+    if options.dtype == "float32" and difference > SAME_IMAGES:
+        found.append(f"images differ by {difference:.2g}, more than {SAME_IMAGES:g}")
+    return found
+
+
+def plan_of(options: argparse.Namespace, device: tuple[Any, str] | None = None) -> Any:
+    """The plan of both sides; device: the type and name of one to plan for, where it is not this machine's.
+
+    Raises:
+        UserError: an option cannot work, or the bare side does not have it.
+    """
+    from mlenergy.diffusion.config.args import parse_args
+    from mlenergy.diffusion.config.resolve import make_plan
+    from mlenergy.diffusion.environment.device import detect_device
+    from mlenergy.diffusion.models.resolve import resolve_model
+
+    args = parse_args(_command_line(options, options.model_id, "."), "bench_vs_bare")
+    plan = make_plan(args, resolve_model(options.model_id), 1, *(device or detect_device("auto")))
+    lacking = bare_pipeline.refused(plan.optimizations)
+    if lacking:
+        raise UserError(f"{' '.join(lacking)}: a bare pipeline does not have it; leave it out")
+    return plan
+
+
 def _command_line(options: argparse.Namespace, model: str, folder: str) -> list[str]:
     size = ("--workload.height", str(options.side_px), "--workload.width", str(options.side_px))
     dtype = ("--workload.dtype", options.dtype) if options.dtype else ()
+    weights = () if model.startswith("tiny/") else ("--workload.weights", "random")
     return [
-        *("--engine", options.engine, "workload:text-to-image", "--workload.model_id", model, *size, *dtype),
-        *("--workload.weights", "random", "--workload.inference_steps", str(options.steps)),
+        *("--engine", options.engine, *options.levers),
+        *("workload:text-to-image", "--workload.model_id", model, *size, *dtype, *weights),
+        *("--workload.inference_steps", str(options.steps)),
         *("--workload.dataset", "bundled", "--workload.base_dir", folder),
     ]
 
@@ -216,9 +187,10 @@ def _with_short_text(model_id: str, folder: str) -> str:
     return str(root)
 
 
-def _options() -> argparse.Namespace:
+def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this script, and `levers`: all other words."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain, allow_abbrev=False)
     parser.add_argument(
         "--model_id", default=PIXART, help="a model whose architecture is part of the package"
     )
@@ -229,7 +201,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=12, help="pairs of windows, one of each side")
     parser.add_argument("--json", help="also write the report there")
-    options = parser.parse_args()
+    options, options.levers = parser.parse_known_args(words)
     if options.dtype is None:
         from mlenergy.diffusion.environment.device import detect_device
 

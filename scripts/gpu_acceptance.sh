@@ -18,11 +18,14 @@ out="${OUT:-run/gpu_acceptance}" python="${PYTHON:-.venv/bin/python}" limit_s="$
 mode="${1:-}" left=() failed=()
 gpu_names=$(nvidia-smi -L 2>/dev/null | grep "^GPU") || true
 gpus=$(grep -c "^GPU" <<<"$gpu_names") || true
+memory_mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null |
+  grep -xE "[0-9]+" | sort -n | head -1) || true
 
 # The parts in the order of their worth, each with the seconds that it is expected to take.
 all_parts() {
   local flux=black-forest-labs/FLUX.1-dev sdxl=stabilityai/stable-diffusion-xl-base-1.0
   local sd35=stabilityai/stable-diffusion-3.5-medium sigma=PixArt-alpha/PixArt-Sigma-XL-2-1024-MS
+  local flux2=black-forest-labs/FLUX.2-dev qwen=Qwen/Qwen-Image-2512 z_image=Tongyi-MAI/Z-Image-Turbo
   local regional=(--use_torch_compile --compile_mode regional)
   local vae=(--vae_channels_last --compile_vae --cudnn_benchmark)
   local stack=("${regional[@]}" "${vae[@]}" --attention_backend cudnn)
@@ -34,6 +37,9 @@ all_parts() {
   benchmark flux-compiled 150 $flux 50 "${regional[@]}"
   # With and without the instrument, its sampling of power included, in turns.
   part overhead 75 "$python" scripts/bench_overhead.py --json "$out/overhead.json"
+  # Our measured window over a bare diffusers pipeline with the same levers, both on the GPU, in turns.
+  if fits 76 vs-bare-eager; then vs_bare vs-bare-eager 180; fi
+  if fits 76 vs-bare-best; then vs_bare vs-bare-best 300 "${stack[@]}" --fuse_qkv; fi
   if ((listing)) || ((gpus > 1)); then
     part ring-parity 120 "$python" -m pytest -q -m gpu tests/engines/test_ring_on_gpu.py
   fi
@@ -58,6 +64,13 @@ all_parts() {
   benchmark sd35-medium-best 180 $sd35 28 "${stack[@]}"
   benchmark pixart-sigma-best 180 $sigma 20 "${stack[@]}" --fuse_qkv
   benchmark flux-first-block-cache 60 $flux 50 --use_fbcache # lossy: no aim counts it
+  # Newer models, where the GPU's memory holds them.
+  benchmark z-image-eager 60 $z_image 9
+  benchmark z-image-best 150 $z_image 9 "${regional[@]}" "${vae[@]}"
+  if fits 118 flux2-best; then benchmark flux2-best 330 $flux2 50 "${stack[@]}" --fuse_qkv; fi
+  if fits 64 qwen-image-best; then
+    benchmark qwen-image-best 400 $qwen 50 "${regional[@]}" --compile_vae --cudnn_benchmark
+  fi
   part tests 150 "$python" -m pytest -q -m gpu tests/engines
 }
 
@@ -84,6 +97,26 @@ run_of() {
   part "$name" "$expected_s" "$python" -m mlenergy.diffusion.benchmark --engine "$engine" --device cuda \
     --require_energy --no_save_images --warmup_iters 1 --benchmark_iters 4 "$@" \
     --workload.weights random --workload.dataset bundled --workload.base_dir "$out/$name"
+}
+
+# name, expected seconds, levers: both sides of scripts/bench_vs_bare.py with them.
+vs_bare() {
+  local name=$1 expected_s=$2
+  shift 2
+  part "$name" "$expected_s" "$python" scripts/bench_vs_bare.py --engine "$engine" --dtype bfloat16 \
+    --model_id black-forest-labs/FLUX.1-dev --whole_text_encoder --side_px 1024 --steps 20 --pairs 8 "$@" \
+    --json "$out/$name.json"
+}
+
+# GiB that a part needs, its name: true where each GPU has them; else the report gets the reason.
+fits() {
+  local needed_gib=$1 name=$2
+  if ((listing)); then return; fi
+  rm -f "$out/$name.left_out"
+  if ((${memory_mib:-0} >= needed_gib * 1024)); then return; fi
+  echo "needs $needed_gib GiB, and the GPU has ${memory_mib:-an unknown number of} MiB" |
+    tee "$out/$name.left_out" | sed "s/^/== $name left out: /"
+  return 1
 }
 
 # FlashAttention 3 of the hub: Hopper, and the package that fetches it.

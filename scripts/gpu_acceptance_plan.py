@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlenergy.diffusion import cli
+from mlenergy.diffusion.cost.size import size_plan
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.cards import memory_bytes
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 GPU = "H200"
 _GIB = 1 << 30
 _RUN = ["-m", "mlenergy.diffusion.benchmark"]
+_VS_BARE = "scripts/bench_vs_bare.py"
 # On a machine that lacks a package the script leaves the part out.
 _NOT_OFFERED = "needs the package"
 
@@ -58,6 +60,8 @@ def planned(command: list[str]) -> str:
     Raises:
         UserError: its command line cannot be understood, cannot work, or needs more than the GPU's memory.
     """
+    if command[1:2] == [_VS_BARE]:
+        return _both_sides(command[2:])
     if command[1:3] != _RUN:
         return _files(command)
     words = command[3:]
@@ -71,6 +75,19 @@ def planned(command: list[str]) -> str:
         raise UserError(f"it needs {peak}, and {GPU} has {memory_gib:.1f}")
     size = f"{plan['width_px']}x{plan['height_px']}"
     return f"{plan['model_id']}, {plan['steps']} steps of {size}, about {peak} of {GPU}'s {memory_gib:.0f}"
+
+
+def _both_sides(words: list[str]) -> str:
+    """A part of bench_vs_bare.py, whose two sides are on the GPU at once."""
+    import bench_vs_bare  # beside this file; where it is loaded by its path, its folder is not looked into
+
+    options = bench_vs_bare.options_of(words)
+    plan = bench_vs_bare.plan_of(options, ("cuda", f"NVIDIA {GPU}"))
+    needed_gib = 2 * size_plan(plan).own.memory.peak_bytes / _GIB
+    if needed_gib > memory_bytes(GPU) / _GIB:
+        raise UserError(f"both sides need {needed_gib:.1f} GiB, and {GPU} has less")
+    levers = " ".join(options.levers) or "no lever"
+    return f"{plan.spec.model_id}, {plan.steps} steps, bare and ours, {levers}, {needed_gib:.1f} GiB together"
 
 
 def _plan(words: list[str]) -> dict[str, Any]:

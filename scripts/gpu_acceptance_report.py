@@ -2,8 +2,8 @@
 
     python scripts/gpu_acceptance_report.py FOLDER
 
-Writes FOLDER/acceptance.json and FOLDER/acceptance.md, and prints the table; published figures stand beside
-ours.
+Writes FOLDER/acceptance.json and FOLDER/acceptance.md, and prints the table; published figures and aims
+(published.py) stand beside ours.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from published import FIGURE_HEAD, aim_line, compared, figure_cells
+
+from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.errors import UserError
 from mlenergy.diffusion.forecast.own_runs import plan_of_result
 from mlenergy.diffusion.forecast.predict import forecast_of
 from mlenergy.diffusion.results.units import unit_of
 
-PUBLISHED = Path(__file__).with_name("published_figures.json")
 _HEAD = (
     *("part", "GPU", "s/output", "J/output", "integral ÷ counter", "forecast s", "TFLOP/s", "MFU", "peak GB"),
     *("W", "start s"),
 )
 _RING = "not checked: it needs two GPUs"
 _ENERGY = "not checked: part energy is not done"
+# Parts of scripts/bench_vs_bare.py, and what both sides have.
+VS_BARE = {"vs-bare-eager": "eager", "vs-bare-best": "with the same levers"}
 
 
 def main(argv: list[str]) -> int:
@@ -45,20 +49,19 @@ def main(argv: list[str]) -> int:
 def gather(folder: Path) -> dict[str, Any]:
     """Every part's figures, the machine that they are from, and the published ones of the same models."""
     results = {file.parents[1].name: json.loads(file.read_bytes()) for file in _results(folder)}
-    published = json.loads(PUBLISHED.read_bytes())
-    ran = {(r["model_id"], r["configuration"]["steps"]) for r in results.values()}
+    parts = {name: _figures(result) for name, result in results.items()}
     last = max(results.values(), key=lambda r: r["date"], default=None)
     return {
         "date": None if last is None else last["date"],
         "environment": None if last is None else last["environment"],
-        "parts": {name: _figures(result) for name, result in results.items()},
+        "parts": parts,
         "failed": [log.stem for log in sorted(folder.glob("*.log")) if not log.with_suffix(".done").exists()],
         "ring_parity": _tested(folder, "ring-parity", _RING),
         "energy_by_three": _tested(folder, "energy", _ENERGY),
         "overhead": _overhead(folder),
-        "aims": [_against_aim(aim, results) for aim in published["aims"]],
-        "published": [f for f in published["figures"] if (f["model_id"], f["steps"]) in ran],
-        "published_note": published["note"],
+        "vs_bare": {name: _vs_bare(folder, name) for name in VS_BARE},
+        "left_out": {file.stem: file.read_text().strip() for file in sorted(folder.glob("*.left_out"))},
+        **compared(parts),
     }
 
 
@@ -80,6 +83,19 @@ def _overhead(folder: Path) -> dict[str, Any] | None:
     return measured
 
 
+def _vs_bare(folder: Path, part: str) -> dict[str, Any] | None:
+    """Our windows over those of bare diffusers, as scripts/bench_vs_bare.py has measured them.
+
+    Where ours were slower, or the two sides no pair, the part has failed and is shown all the same.
+    """
+    file = folder / f"{part}.json"
+    if not file.exists():
+        return None
+    measured: dict[str, Any] = json.loads(file.read_bytes())
+    is_met = measured["not_slower_beyond_noise"] and not measured["faults"]
+    return {**measured, "met": bool(is_met)}
+
+
 def _results(folder: Path) -> list[Path]:
     """In the order in which they were measured."""
     found = folder.glob("*/*/results.json")
@@ -97,7 +113,13 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": plan["dtype"],
         "engine": plan["engine"],
         "knobs": plan["knobs"],
+        "lossy": Optimizations(**plan["knobs"]).lossy,
+        "acted": not result.get("effects_failed"),
         "gpu": plan["device_name"],
+        "gpus": plan["parallel"]["world_size"],
+        "batch_size": plan["batch_size"],
+        "size": f"{plan['width_px']}x{plan['height_px']}",
+        "frames": plan.get("num_frames"),
         "unit": unit.name,
         "seconds_per_output": seconds["mean"],
         "seconds_ci95_half_width": seconds["ci95_half_width"],
@@ -148,26 +170,6 @@ def _forecast(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _against_aim(aim: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The fastest part of the aim's model that computes everything, on the aim's GPU."""
-    parts = {name: _figures(result) for name, result in results.items()}
-    same = {
-        name: part
-        for name, part in parts.items()
-        if (part["model_id"], part["steps"], part["gpu"]) == (aim["model_id"], aim["steps"], aim["gpu"])
-        and part["knobs"]["cache"] is None
-        and part["knobs"]["quantization"] is None
-    }
-    best = min(same, key=lambda name: same[name]["seconds_per_output"], default=None)
-    if best is None:
-        return {**aim, "part": None, "met": None, "reason": "not measured on that GPU"}
-    seconds, joules = same[best]["seconds_per_output"], same[best]["joules_per_output"]
-    met = seconds <= aim["seconds"]
-    if aim["joules"] is not None:
-        met = met and joules is not None and joules <= aim["joules"]
-    return {**aim, "part": best, "met": met, "measured_seconds": seconds, "measured_joules": joules}
-
-
 def as_markdown(report: Mapping[str, Any]) -> str:
     """The report as a page."""
     parts: Mapping[str, Any] = report["parts"]
@@ -185,14 +187,13 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     lines.append(f"- instrument, sampling included: {_overhead_text(report['overhead'])}")
     if report["failed"]:
         lines.append(f"- failed, or ended at their limit: {', '.join(report['failed'])}")
-    for aim in report["aims"]:
-        lines.append(_aim_line(aim))
-    head = ("published", "GPU", "steps", "s/image", "J/image", "source")
-    lines += ["", report["published_note"], "", _row(head), _row("---" for _ in head)]
-    for f in report["published"]:
-        model = f["model_id"].rpartition("/")[2]
-        name = f"{model}, {f['how']}"
-        lines.append(_row((name, f["gpu"], f["steps"], f["seconds"], _or_unknown(f["joules"]), f["source"])))
+    for name, measured in report["vs_bare"].items():
+        lines.append(_vs_bare_line(name, measured))
+    lines += [f"- left out: {name}: {reason}" for name, reason in report["left_out"].items()]
+    lines += ["", "Aims, by runs whose images are exact:", ""]
+    lines += [aim_line(aim) for aim in report["aims"]]
+    lines += ["", report["published_note"], "", _row(FIGURE_HEAD), _row("---" for _ in FIGURE_HEAD)]
+    lines += [_row(figure_cells(figure)) for figure in report["published"]]
     return "\n".join(lines) + "\n"
 
 
@@ -222,14 +223,14 @@ def _cells(name: str, part: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _aim_line(aim: Mapping[str, Any]) -> str:
-    joules = "" if aim["joules"] is None else f" and {aim['joules']} J"
-    model = aim["model_id"].rpartition("/")[2]
-    what = f"{model}, {aim['steps']} steps, {aim['gpu']}: aim {aim['seconds']} s{joules}"
-    if aim["met"] is None:
-        return f"- {what}: {aim['reason']}"
-    found = f"{aim['measured_seconds']:.4g} s, {_or_unknown(aim['measured_joules'])} J ({aim['part']})"
-    return f"- {what}: {'met' if aim['met'] else 'missed'} by {found}"
+def _vs_bare_line(name: str, measured: Mapping[str, Any] | None) -> str:
+    what = f"- our generate over bare diffusers, {VS_BARE[name]}: aim 1.00 beyond noise"
+    if measured is None:
+        return f"{what}: not measured"
+    low, high = measured["ratio"]["mean_ci95"]
+    found = f"{measured['ratio']['mean']:.4f} ({low:.4f} to {high:.4f}, {measured['pairs']} pairs)"
+    faults = f"; no pair: {'; '.join(measured['faults'])}" if measured["faults"] else ""
+    return f"{what}: {'met' if measured['met'] else 'not met'} by {found}{faults}"
 
 
 def _with_spread(mean: float | None, half_width: float | None) -> str:

@@ -114,7 +114,7 @@ REFUSED = [
     ("flux", "--unet_channels_last", "cuda", 1, "is a transformer"),
     ("flux", "--fuse_qkv --ulysses_degree 2", "cuda", 2, "use --engine diffusers"),
     ("flux", "--engine diffusers --fuse_qkv --tensor_parallel_degree 2", "cuda", 2, "use --ulysses_degree"),
-    ("qwen", "--fuse_qkv", "cuda", 1, "fuses no queries, keys and values of qwen-image models"),
+    ("qwen", "--fuse_qkv", "cuda", 1, "attention of qwen-image models reads queries"),
     ("sd3.5", "--fuse_qkv", "cuda", 1, "second self-attention"),
     ("klein", "--engine xdit --fuse_qkv --ulysses_degree 2", "cuda", 2, "does not read fused projections"),
     ("sdxl", "--fuse_qkv --attention_slicing", "cuda", 1, "brings its own attention"),

@@ -122,8 +122,8 @@ def test_given_options_win_even_at_their_defaults() -> None:
     offloaded = plan_of("--preset fastest --enable_model_cpu_offload")
     assert "hook the same layers" in reason_against(offloaded, use_torch_compile=True)
     # A given option that cannot work stays an error, and one that a preset makes possible is none.
-    with pytest.raises(UserError, match="fuses no queries"):
-        plan_of("--preset fastest --fuse_qkv", model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    with pytest.raises(UserError, match="reads queries"):
+        plan_of("--preset fastest --fuse_qkv", model="Lightricks/LTX-Video")
     assert plan_of("--preset fastest --compile_fullgraph").optimizations.compile_fullgraph
 
 

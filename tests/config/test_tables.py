@@ -40,13 +40,17 @@ def test_every_attention_backend_is_in_the_one_table_and_is_told_by_its_operator
         "cudnn": "aten._scaled_dot_product_cudnn_attention.default",
         "fa2": "flash_attn._flash_attn_forward.default",
         "fa3": "_diffusers_flash_attn_3._flash_attn_forward.default",
-        "fa2-hub": "_flash_attn2_1a2b3c4._flash_attn_forward.default",
-        "fa3-hub": "_flash_attn3_1a2b3c4.fwd.default",
+        "fa2-hub": "_flash_attn2_cuda_1a2b3c4._flash_attn_forward.default",
+        "fa3-hub": "_flash_attn3_cuda_1a2b3c4._flash_attn_forward.default",
+        "sage": "sageattention_sm89.qk_int8_sv_f8_accum_f16_fuse_v_scale_attn_inst_buf.default",
     }
     assert {name: kernel_names({operator: 1}) for name, operator in operators.items()} == {
         name: name for name in operators
     }
-    assert kernel_names({"flash_attn_3.fwd.default": 2}) == "fa3"
+    for operator in ("flash_attn_3.fwd.default", "flash_attn_3._flash_attn_forward.default"):
+        assert kernel_names({operator: 2}) == "fa3"
+    for operator in ("sageattention", "sageattention_sm90"):
+        assert kernel_names({f"{operator}.qk_int8_sv_f16_accum_f32_attn.default": 2}) == "sage"
     assert kernel_names({operators["flash"]: 1, operators["math"]: 1}) == "flash+math"
     assert kernel_names({"new.attention.default": 1}) == "new.attention.default"
     assert kernel_names({}) is None

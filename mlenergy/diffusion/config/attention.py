@@ -21,6 +21,8 @@ class AttentionKernel:
     diffusers, xfuser: the name by which each library's dispatcher knows it; None: that one has it not.
     operators: parts of the names of torch's operators that show that it ran, as str(operator) writes
         them; empty where the choice is torch's, or where torch sees no operator at all.
+    always_seen: it runs by such an operator in every version and on every GPU. Of one that does not, layers
+        without any operator prove nothing.
     package: to be imported; None: torch has it. `kernels` fetches built kernels from the hub.
     capabilities: first numbers of the compute capabilities that it is built for; empty: of all.
     gives_log_sum_exp: returned in xfuser, so that the parts of a ring can be merged.
@@ -31,6 +33,7 @@ class AttentionKernel:
     diffusers: str | None
     xfuser: str | None
     operators: tuple[str, ...] = ()
+    always_seen: bool = True
     package: str | None = None
     capabilities: frozenset[int] = frozenset()
     runs_on_cpu: bool = False
@@ -67,12 +70,15 @@ ATTENTION: dict[AttentionName, AttentionKernel] = {
     "cudnn": AttentionKernel(
         *("_native_cudnn", "cudnn"), operators=("_cudnn_attention",), half_precision_only=True
     ),
+    # flash_attn/flash_attn_interface.py of github.com/Dao-AILab/flash-attention, version 2.
     "fa2": AttentionKernel(
         *("flash", "flash"),
         operators=("flash_attn._flash_attn", "flash_attn.fwd"),
         package="flash_attn",
         half_precision_only=True,
     ),
+    # hopper/flash_attn_interface.py of the same: flash_attn_3::_flash_attn_forward, once
+    # flash_attn_3::fwd; diffusers 0.42.1 wraps it in _diffusers_flash_attn_3::_flash_attn_forward.
     "fa3": AttentionKernel(
         *("_flash_3", "flash_3"),
         operators=("flash_attn_3.",),
@@ -81,7 +87,7 @@ ATTENTION: dict[AttentionName, AttentionKernel] = {
         half_precision_only=True,
         shares_in_diffusers=False,
     ),
-    # Written in CuTe's Python, which no operator of torch's shows.
+    # Written in CuTe's Python, which no operator of torch's shows; nor does the hub's (its 4.0.0.beta4).
     "fa4": AttentionKernel(
         *(None, "flash_4"),
         package="flash_attn.cute",
@@ -89,6 +95,9 @@ ATTENTION: dict[AttentionName, AttentionKernel] = {
         half_precision_only=True,
         gives_log_sum_exp=False,
     ),
+    # The hub's operators are in a namespace of name, backend and build: _flash_attn2_cuda_1a2b3c4, in which
+    # torch-ext/…/flash_attn_interface.py of github.com/huggingface/kernels-community registers
+    # _flash_attn_forward. Diffusers 0.42.1 asks for version 3 of flash-attn2 and version 1 of flash-attn3.
     "fa2-hub": AttentionKernel(
         *("flash_hub", None), operators=("flash_attn2",), package="kernels", half_precision_only=True
     ),
@@ -107,9 +116,13 @@ ATTENTION: dict[AttentionName, AttentionKernel] = {
         gives_log_sum_exp=False,
         shares_in_diffusers=False,
     ),
+    # sageattention/sm80_compile.py and its like in github.com/thu-ml/SageAttention: sageattention::qk_int8_…,
+    # sageattention_sm89::…, sageattention_sm90::…. Older versions have none, nor have the Triton
+    # kernels that version 1 and GPUs of compute capability 8.6 run.
     "sage": AttentionKernel(
         *("sage", "sage"),
         operators=("sage",),
+        always_seen=False,
         package="sageattention",
         half_precision_only=True,
         gives_log_sum_exp=False,

@@ -15,9 +15,6 @@ from mlenergy.diffusion.forecast.formula import Card
 
 MIB = 1 << 20
 _GIGA, _TERA = 1e9, 1e12
-# A clock of one multiprocessor, of any architecture from Ampere on (CUDA C++ programming guide, throughput of
-# native arithmetic instructions).
-_EXPONENTIALS = 16
 
 
 def card_named(name: str, dtype: str = "bfloat16") -> Card:
@@ -34,7 +31,9 @@ def card_named(name: str, dtype: str = "bfloat16") -> Card:
         name=sheet["name"],
         flops_per_s=peak.tflops * _TERA,
         bytes_per_s=sheet["memory_tb_per_s"] * _TERA,
-        exponentials_per_s=_EXPONENTIALS * sheet["multiprocessors"] * sheet["clock_ghz"] * _GIGA,
+        exponentials_per_s=(
+            sheet["exponentials_per_clock"] * sheet["multiprocessors"] * sheet["clock_ghz"] * _GIGA
+        ),
         power_w=float(sheet["power_w"]),
     )
 

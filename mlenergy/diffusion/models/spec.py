@@ -64,7 +64,9 @@ class Family:
     counts_as_run: bool = (
         False  # FLOPs are known only once a text has run: no file says what its denoiser reads
     )
-    fuses_qkv: bool = False  # its denoiser in diffusers computes queries, keys and values by one product
+    # Its denoiser in diffusers computes queries, keys and values by one product once it is told to. That
+    # layers are fused is not enough: LTX's are, and its attention goes on reading the old ones (0.42.1).
+    fuses_qkv: bool = False
     has_cost_model: bool = True  # its memory and work are predicted from its architecture
     takes_attention_kernel: bool = True  # a kernel can be chosen for its denoiser's attention
     # Tokens that its pipeline writes before a prompt and before a negative prompt, on top of the text length.

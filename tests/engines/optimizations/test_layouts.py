@@ -9,10 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlenergy.diffusion.config.optimizations import Optimizations
 from mlenergy.diffusion.engines import load_engine
+from mlenergy.diffusion.engines.call import call_arguments
 from mlenergy.diffusion.engines.optimizations.backends import backends_record, set_backends
 from mlenergy.diffusion.engines.optimizations.effects import optimizations_without_effect
 from mlenergy.diffusion.engines.optimizations.layouts import layouts_seen, turn_channels_last
 from mlenergy.diffusion.errors import UserError
+from mlenergy.diffusion.models.listed import TINY
+from mlenergy.diffusion.weights.pipeline import load
 
 LOSSLESS = 1e-5  # of the pixel range, in float32
 
@@ -45,6 +48,7 @@ def generated(plan_of, cluster, model, *words):
     ("model", "words"),
     [
         ("flux", "--engine diffusers"),
+        ("wan2.2", "--engine diffusers"),  # two denoisers, attention to itself and to the text
         *(
             pytest.param(model, words, marks=pytest.mark.full)
             for model, words in [
@@ -58,11 +62,16 @@ def generated(plan_of, cluster, model, *words):
                 ("sd1.5", "--engine diffusers"),
                 ("flux2", "--engine diffusers"),
                 ("flux2-klein", "--engine diffusers"),
-                ("wan2.2", "--engine diffusers"),
                 ("wan", "--engine xdit"),
+                ("wan2.2-ti2v", "--engine diffusers --attention_backend math"),
                 ("cogvideox", "--engine diffusers"),
                 ("cogvideox", "--engine xdit"),
                 ("cogvideox", "--engine diffusers --attention_backend math"),
+                ("cogvideox-2b", "--engine xdit"),
+                ("cogvideox1.5", "--engine diffusers"),
+                ("chroma", "--engine diffusers"),
+                ("auraflow", "--engine diffusers"),
+                ("kolors", "--engine diffusers"),
             ]
         ),
     ],
@@ -80,6 +89,26 @@ def test_fused_projections_are_fewer_products_of_the_same_image(plan_of, cluster
     assert products - fewer >= 2 * dropped
     assert held_fused == held, "the layers that were fused are not kept beside"
     assert optimizations_without_effect(Optimizations(fuse_qkv=True), [effects]) == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "model",
+    [one.model_id for one in TINY if "diffusers" in one.family.modes and not one.family.fuses_qkv],
+)
+def test_where_it_is_refused_diffusers_computes_nothing_fused(plan_of, model):
+    """Nothing is fused, or layers are whose place the attention goes on to compute one by one."""
+    size = ["--workload.height", "256", "--workload.width", "256"] if "hidream" in model else []
+    plan = plan_of(model, "--engine", "diffusers", *size)
+    pipeline = load(None, plan, "cpu")
+    if hasattr(pipeline.transformer, "fuse_qkv_projections"):
+        pipeline.transformer.fuse_qkv_projections()
+    called = []
+    for name, part in pipeline.transformer.named_modules():
+        if name.rpartition(".")[2] in ("to_qkv", "to_kv", "to_added_qkv", "to_added_kv"):
+            part.register_forward_hook(lambda *_: called.append(1))
+    pipeline(prompt=["a fox"], **{**call_arguments(plan), "num_inference_steps": 2})
+    assert not called
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def test_compiling_nothing_is_told(graphs, told):
     assert bool(optimizations_without_effect(Optimizations(compile_mode="default"), ranks)) is told
 
 
+EFFICIENT = "aten._scaled_dot_product_efficient_attention.default"
 FLASH, CUDNN = (
     "aten._scaled_dot_product_flash_attention.default",
     "aten._scaled_dot_product_cudnn_attention.default",
@@ -165,10 +166,19 @@ FLASH, CUDNN = (
         ("auto", [{CUDNN: 4}], None),
         ("flash", [None], None),  # what cannot be seen is not blamed
         ("flash", [{CUDNN: 4}, None], None),
+        ("flash", [{}], "was not used"),
+        ("sage", [{}], None),  # some versions of it run by no operator
+        ("sage", [{CUDNN: 4}], "was not used"),
+        ("sage", [{"sageattention.qk_int8_sv_f16_accum_f32_attn.default": 3, CUDNN: 1}], "in 3 of 4 layers"),
     ],
 )
 def test_an_attention_that_was_asked_for_has_to_run_in_every_layer_of_every_rank(asked, in_layers, told):
-    ranks = [{"attention": {"kernels": one, "in_layers": one, "layers": 4}} for one in in_layers]
+    # The kernel of cross-attention, which none is chosen for, is seen in all cases.
+    seen = [one if one is None else {**one, EFFICIENT: 4} for one in in_layers]
+    ranks = [
+        {"attention": {"kernels": kernels, "in_layers": one, "layers": 4}}
+        for kernels, one in zip(seen, in_layers, strict=True)
+    ]
     lines = optimizations_without_effect(Optimizations(attention=asked), ranks)
     assert len(lines) == (told is not None) and all(told in line for line in lines)
 

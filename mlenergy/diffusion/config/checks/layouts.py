@@ -19,7 +19,8 @@ def _fuse_qkv(plan: Plan) -> str | None:
         return None
     if not family.fuses_qkv:
         return (
-            f"--fuse_qkv: diffusers fuses no queries, keys and values of {family.name} models; leave it out"
+            f"--fuse_qkv: diffusers' attention of {family.name} models reads queries, keys and values from "
+            "layers of their own; leave it out"
         )
     if plan.spec.dual_attention:
         model = plan.spec.model_id

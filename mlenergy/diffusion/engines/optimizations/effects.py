@@ -162,6 +162,8 @@ def _attention(optimizations: Optimizations, ranks: Sequence[Effects]) -> str | 
     seen = [rank["attention"] for rank in ranks]
     if not words or any(rank["kernels"] is None for rank in seen):
         return None
+    if not ATTENTION[optimizations.attention].always_seen and not all(rank["in_layers"] for rank in seen):
+        return None  # other layers' kernels were seen, and in those that were asked for nothing
     shares = [(_calls(rank["in_layers"], words), rank["layers"]) for rank in seen]
     used, layers = min(shares, key=lambda share: share[0] - share[1])
     if used >= layers:

@@ -50,8 +50,9 @@ CHROMA = _unsplit(
     packed_cells=2,
     gives_sigmas=True,
     separate_guidance=True,
+    fuses_qkv=True,
 )
-AURAFLOW = _unsplit(name="auraflow", pipeline_class="AuraFlowPipeline", has_t5=True)
+AURAFLOW = _unsplit(name="auraflow", pipeline_class="AuraFlowPipeline", has_t5=True, fuses_qkv=True)
 KOLORS = _unsplit(
     name="kolors",
     pipeline_class="KolorsPipeline",
@@ -62,6 +63,7 @@ KOLORS = _unsplit(
     size_step_px=8,
     upcasts_vae=True,
     takes_attention_kernel=True,
+    fuses_qkv=True,
 )
 COGVIEW4 = _unsplit(
     name="cogview4",
