@@ -98,6 +98,42 @@ def test_it_comes_to_the_options_that_the_run_accepts() -> None:
     assert unet.optimizations.unet_channels_last and unet.optimizations.compile_mode == "whole"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "kernels"),
+    [
+        ("NVIDIA H200", {"fa3", "fa3-hub", "cudnn"}),
+        ("NVIDIA H100 80GB HBM3", {"fa3", "fa3-hub", "cudnn"}),
+        ("NVIDIA B200", {"fa4", "fa4-hub", "cudnn"}),
+        ("NVIDIA A100-SXM4-80GB", set()),
+        ("NVIDIA L40S", set()),
+        ("NVIDIA GeForce RTX 4090", set()),
+    ],
+)
+def test_attention_kernels_are_named_for_the_gpus_that_their_evidence_is_of(
+    gpu: str, kernels: set[str]
+) -> None:
+    plan = plan_of("--preset fastest-lossless", name=gpu)
+    assert plan.preset is not None
+    left_out = [(dict(one.options).get("attention_backend"), one.reason) for one in plan.preset.left_out]
+    for_others = {name for name, reason in left_out if name and "compute capability" in reason}
+    assert {"fa3", "fa3-hub", "fa4", "fa4-hub", "cudnn"} - for_others == kernels
+    assert plan.optimizations.attention in kernels or (plan.optimizations.attention, kernels) == (
+        "auto",
+        set(),
+    )
+
+
+def test_published_evidence_has_an_address() -> None:
+    for entry in entries():
+        if entry.evidence.kind == "published":
+            assert entry.evidence.source is not None and entry.evidence.source.startswith("https://")
+    attention = {
+        one.evidence.source for one in entries() if "attention_backend" in one.options and one.evidence.source
+    }
+    fa3, fa4 = "https://arxiv.org/abs/2407.08608", "https://arxiv.org/abs/2603.05451"
+    assert attention == {fa3, fa4, "https://pytorch.org/blog/pytorch2-5/"}
+
+
 def test_the_number_of_gpus_decides_how_memory_is_saved() -> None:
     assert taken(plan_of("--preset least-memory"))["enable_sequential_cpu_offload"]
     two = plan_of("--preset least-memory", world=2)

@@ -6,6 +6,7 @@ import pytest
 
 from mlenergy.diffusion.config.parallelism import Parallelism
 from mlenergy.diffusion.cost.costs import costs_of
+from mlenergy.diffusion.forecast.cards import card_named
 from mlenergy.diffusion.forecast.work import work_of
 from mlenergy.diffusion.models.architectures.reader import find_architecture
 
@@ -15,6 +16,12 @@ QWEN, SD35 = "Qwen/Qwen-Image", "stabilityai/stable-diffusion-3.5-medium"
 def work(plan):
     model = find_architecture(plan.spec.model_id, None)
     return work_of(plan, model, costs_of(model))
+
+
+@pytest.mark.parametrize(("gpu", "per_s"), [("H100", 3.9e12), ("H200", 3.9e12), ("B200", 4.4e12)])
+def test_a_gpu_computes_as_many_exponentials_as_is_published(gpu, per_s):
+    """FlashAttention 3 and 4 (arXiv 2407.08608, 2603.05451): 16 a clock and multiprocessor of both."""
+    assert card_named(gpu).exponentials_per_s == pytest.approx(per_s, rel=0.02)
 
 
 @pytest.mark.parametrize(("model", "calls"), [(QWEN, 2), (SD35, 1)])
