@@ -248,6 +248,33 @@ def test_stages_are_their_own_seconds_in_every_window(bench):
     assert bench.meter.spans[1].intervals["text_encode"] == ((0.0, 1.0), (1.0, 2.0))
 
 
+def test_what_a_vae_does_with_its_tiles_is_decoding(bench):
+    """Tiles are blended after the decoder's last call, inside of the VAE's decode."""
+    pipeline = Pipeline(bench)
+    vae = pipeline.parts["vae"]
+
+    def decode(x):
+        for _ in range(3):
+            pipeline.decoder(x)
+        bench.now_s += 1.5  # blending
+        return x
+
+    def generate(batch):
+        pipeline.parts["text_encoder"](IMAGE)
+        for _ in range(3):
+            pipeline.parts["transformer"](IMAGE)
+        vae.decode(IMAGE)
+        bench.now_s += 0.25
+        return Generated(IMAGE)
+
+    vae.decode = decode
+    found, _ = bench.measure([0, 0], generate=generate, probe=pipeline.probe())
+    for iteration in found.iterations:
+        assert iteration.stages.vae_decode_s == pytest.approx(3 * 4.0 + 1.5)
+        assert iteration.stages.other_s == pytest.approx(0.25)
+    assert vae.decode is decode and not pipeline.decoder._forward_hooks
+
+
 def test_joules_of_a_step_are_the_denoising_ones_over_the_steps(bench):
     pipeline = Pipeline(bench)
     found, _ = bench.measure([0], generate=pipeline.generate, probe=pipeline.probe())

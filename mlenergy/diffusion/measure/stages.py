@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class StageSpans:
     intervals: stage -> every time that it ran; a stage that this rank has no part in is absent.
         Text encoding: entry to exit of every call of an encoder. Denoising: first entry of the
         denoiser to the entry of the VAE (to the denoiser's last exit on ranks that do not decode).
-        Decoding: entry of the VAE's decoding part to its last exit, with casts of the VAE to another
-        type before and after it (SDXL in float16).
+        Decoding: entry of the VAE's decode to its last exit, the blending of tiles included, with casts of
+        the VAE to another type before and after it (SDXL in float16).
     step_begins: first entry of the denoiser in every step; None where its calls do not fit the steps.
     step_reason: why ``step_begins`` is None.
     work: what the denoiser was given.
@@ -77,6 +78,8 @@ class StageProbe:
         self._on_stage: OnStage | None = None
         self._handles: list[Any] = []
         self._cast_modules: list[Any] = []
+        self._decoders: list[tuple[Any, Any]] = []  # VAE, and the decode that was set on it, if any
+        self._is_decoding = False
         self._begin: Any = None
         self._entries: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
         self._exits: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
@@ -86,8 +89,9 @@ class StageProbe:
         for stage, module in self._modules:
             first = last = module
             if stage == "vae_decode":
-                # A pipeline calls decode(), which is no forward and runs no hooks. The modules that it
-                # calls do: post_quant_conv, in VAEs that have one, then the decoder.
+                # A pipeline calls decode(), which is no forward and runs no hooks: it is marked by itself,
+                # with the blending of tiles that follows the decoder. Where a pipeline calls its parts,
+                # these run hooks: post_quant_conv, in VAEs that have one, then the decoder.
                 parts = dict(module.named_children())
                 last = parts.get("decoder", module)
                 first = parts.get("post_quant_conv", last)
@@ -97,6 +101,9 @@ class StageProbe:
             if stage == "vae_decode":
                 module.__dict__["to"] = _with_marks_at_casts(module.to, before, after)
                 self._cast_modules.append(module)
+                if callable(getattr(module, "decode", None)):
+                    self._decoders.append((module, module.__dict__.get("decode")))
+                    module.__dict__["decode"] = self._marked_decode(module.decode, before, after)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +111,12 @@ class StageProbe:
             handle.remove()
         for module in self._cast_modules:
             del module.__dict__["to"]
-        self._handles, self._cast_modules = [], []
+        for module, decode in self._decoders:
+            if decode is None:
+                del module.__dict__["decode"]
+            else:
+                module.__dict__["decode"] = decode
+        self._handles, self._cast_modules, self._decoders = [], [], []
 
     def watch(self, on_stage: OnStage) -> None:
         """Tell ``on_stage`` which part of a window begins, at the host's own pace."""
@@ -142,6 +154,8 @@ class StageProbe:
         following: WindowPart = "denoise" if stage == "denoise" else "other"
 
         def before(*called: Any) -> None:  # of a forward: the module, its inputs, and those with names
+            if self._is_decoding:
+                return  # a part of a decode that is marked as a whole
             self._entries[stage].append(self._new_mark())
             if stage == "denoise":
                 for latents, rows in _latents_of(*called[1:]):
@@ -152,11 +166,28 @@ class StageProbe:
                 self._on_stage(stage)
 
         def after(*_: Any) -> None:
+            if self._is_decoding:
+                return
             self._exits[stage].append(self._new_mark())
             if self._on_stage is not None:
                 self._on_stage(following)
 
         return before, after
+
+    def _marked_decode(
+        self, decode: Callable[..., Any], before: Callable[[], None], after: Callable[[], None]
+    ) -> Callable[..., Any]:
+        @functools.wraps(decode)
+        def marked(*args: Any, **options: Any) -> Any:
+            before()
+            self._is_decoding = True
+            try:
+                return decode(*args, **options)
+            finally:
+                self._is_decoding = False
+                after()
+
+        return marked
 
     def _step_begins(self, entries: list[float]) -> tuple[tuple[float, ...] | None, str | None]:
         """First entry of the denoiser in each step, or None and the reason."""
