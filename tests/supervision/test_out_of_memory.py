@@ -59,10 +59,12 @@ def test_knobs_are_named_where_they_would_help_and_work():
 
 
 def test_what_the_estimate_leaves_out_is_said():
-    error = failure(make_plan(optimizations=Optimizations(quantization="int8-weight-only", vae_tiling=True)))
+    known = {"vae_tiling": True, "vae_slicing": True}
+    optimizations = Optimizations(quantization="int8-weight-only", fp8_t5_encoder=True, **known)
+    error = failure(make_plan(optimizations=optimizations))
     error.add_estimate(limit_s=30)
-    assert "(without what --quantization, --vae_tiling changes)" in str(error)
-    assert error.record()["estimate_leaves_out"] == ["--quantization", "--vae_tiling"]
+    assert "(without what --quantization, --use_fp8_t5_encoder changes)" in str(error)
+    assert error.record()["estimate_leaves_out"] == ["--quantization", "--use_fp8_t5_encoder"]
 
 
 def unknown_model():
