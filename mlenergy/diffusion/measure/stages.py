@@ -101,9 +101,10 @@ class StageProbe:
             if stage == "vae_decode":
                 module.__dict__["to"] = _with_marks_at_casts(module.to, before, after)
                 self._cast_modules.append(module)
-                if callable(getattr(module, "decode", None)):
+                decode: Any = getattr(module, "decode", None)
+                if callable(decode):
                     self._decoders.append((module, module.__dict__.get("decode")))
-                    module.__dict__["decode"] = self._marked_decode(module.decode, before, after)
+                    module.__dict__["decode"] = self._marked_decode(decode, before, after)
         return self
 
     def __exit__(self, *_: object) -> None:
