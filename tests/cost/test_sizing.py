@@ -13,7 +13,7 @@ from mlenergy.diffusion.cost.communication import communication_of
 from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.shape import shape_of
 from mlenergy.diffusion.cost.size import size_plan
-from mlenergy.diffusion.models.architectures.reader import architecture, architecture_ids
+from mlenergy.diffusion.models.architectures.reader import architecture, counted_ids
 from mlenergy.diffusion.models.spec import Family
 
 FLUX = "black-forest-labs/FLUX.1-dev"
@@ -36,7 +36,7 @@ def test_flux_at_1024_on_one_gpu(plan_of):
     assert found.own.communication.total_bytes == 0
 
 
-@pytest.mark.parametrize("model_id", architecture_ids())
+@pytest.mark.parametrize("model_id", counted_ids())
 def test_every_shipped_architecture_can_be_sized_for_two_processes(plan_of, model_id):
     found = size_plan(plan_of(model_id, batch_size=2), processes=2)
     assert found.combinations and found.tflops["total"] > 0

@@ -9,7 +9,7 @@ from mlenergy.diffusion.cost.costs import costs_of
 from mlenergy.diffusion.cost.count import Counter
 from mlenergy.diffusion.cost.inputs import LatentSize
 from mlenergy.diffusion.cost.kernels import kernel_work
-from mlenergy.diffusion.models.architectures.reader import architecture, architecture_ids
+from mlenergy.diffusion.models.architectures.reader import architecture, counted_ids
 
 
 def test_counts_by_hand():
@@ -53,7 +53,7 @@ def test_products_and_attention_are_the_flops(model_id):
     assert work["attention_flops"] == work["attention_scores"] * 4 * -(-heads // 32) * 32
 
 
-@pytest.mark.parametrize("model_id", sorted(architecture_ids()))
+@pytest.mark.parametrize("model_id", sorted(counted_ids()))
 def test_every_shipped_architecture_has_them(model_id):
     for part in costs_of(architecture(model_id)).values():
         work = part.kernels_at(4096, 256, 1024)

@@ -14,6 +14,7 @@ from mlenergy.diffusion.models.architectures.reader import (
     architecture,
     architecture_from,
     architecture_ids,
+    counted_ids,
     has_architecture,
     tiny_ids,
 )
@@ -68,7 +69,8 @@ def test_parameter_counts_are_the_published_ones(model_id):
         module = empty_module(part)
         assert all(parameter.is_meta for parameter in module.parameters())
         counted[name] = sum(parameter.numel() for parameter in module.parameters())
-        assert counted[name] == model.costs["components"][name]["parameters"]
+        if model.costs:
+            assert counted[name] == model.costs["components"][name]["parameters"]
         if part.published is not None:
             tables = sum(buffer.numel() for buffer in module.buffers()) if part.published.rounding else 0
             allowed = max(TOLERANCE, part.published.rounding)
@@ -91,7 +93,7 @@ ROUNDED = {
 
 def test_a_count_that_differs_from_the_published_one_is_explained():
     found = {}
-    for model_id in architecture_ids():
+    for model_id in counted_ids():
         published = architecture(model_id).denoiser.published
         counted = architecture(model_id).costs["components"][architecture(model_id).denoiser.name]
         if abs(counted["parameters"] / published.parameters - 1) > TOLERANCE:

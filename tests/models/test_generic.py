@@ -203,7 +203,6 @@ def _video_folder(where, class_name, transformer, vae, scheduler="FlowMatchEuler
             {"sample_height": 90, "sample_width": 160, "sample_frames": 22},
             *(88, (720, 1280), "num_frames"),
         ),
-        ("LattePipeline", {}, 16, (512, 512), "video_length"),
     ],
 )
 def test_pipelines_of_videos_have_the_defaults_of_their_call(
@@ -218,6 +217,125 @@ def test_pipelines_of_videos_have_the_defaults_of_their_call(
     args = parse_args(["workload:t2v", "--workload.model_id", str(tmp_path)], "test")
     plan = make_plan(args, spec, 1, "cpu", "some CPU")
     assert call_arguments(plan)[argument] == frames
+
+
+def test_a_vae_of_tiles_alone_wants_tiling(tmp_path):
+    folder = _video_folder(tmp_path, "AllegroPipeline", {}, {"block_out_channels": [8, 8, 8, 8]})
+    index = tmp_path / "model_index.json"
+    index.write_text(
+        json.dumps(json.loads(index.read_text()) | {"vae": ["diffusers", "AutoencoderKLAllegro"]})
+    )
+    words = ["workload:t2v", "--workload.model_id", folder]
+    spec = resolve_model(folder)
+    with pytest.raises(UserError, match="AllegroPipeline decodes in tiles alone; add --vae_tiling"):
+        make_plan(parse_args(words, "test"), spec, 1, "cpu", "some CPU")
+    assert make_plan(parse_args(["--vae_tiling", *words], "test"), spec, 1, "cpu", "some CPU").num_frames
+
+
+_T5 = {
+    "vocab_size": 98,
+    "d_model": 32,
+    "d_ff": 64,
+    "d_kv": 8,
+    "num_layers": 1,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+}
+_OF_NO_FAMILY = {
+    "MochiPipeline": (
+        {
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "num_layers": 2,
+            "pooled_projection_dim": 16,
+            "in_channels": 12,
+            "text_embed_dim": 32,
+            "time_embed_dim": 4,
+            "max_sequence_length": 16,
+        },
+        {
+            "encoder_block_out_channels": [32, 32, 32, 32],
+            "decoder_block_out_channels": [32, 32, 32, 32],
+            "layers_per_block": [1, 1, 1, 1, 1],
+        },
+        "FlowMatchEulerDiscreteScheduler",
+        (64, 96, 7),
+    ),
+    "AllegroPipeline": (
+        {
+            "num_attention_heads": 2,
+            "attention_head_dim": 24,
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_layers": 2,
+            "cross_attention_dim": 48,
+            "sample_height": 18,
+            "sample_width": 18,
+            "sample_frames": 6,
+            "caption_channels": 32,
+        },
+        {
+            "block_out_channels": [8, 8, 8, 8],
+            "layers_per_block": 1,
+            "norm_num_groups": 2,
+            "sample_size": 144,  # of one tile
+        },
+        "EulerAncestralDiscreteScheduler",
+        (144, 144, 24),
+    ),
+}
+
+
+def _tiny_video(class_name, where):
+    """A pipeline that no family describes, built as this package builds its tiny ones."""
+    import torch
+
+    from mlenergy.diffusion.models.architectures.reader import Architecture, Component, Tokenizer
+    from mlenergy.diffusion.weights.random.pipeline import build_random_pipeline
+
+    name = class_name.removesuffix("Pipeline")
+    transformer, vae, scheduler, _ = _OF_NO_FAMILY[class_name]
+    parts = {
+        "transformer": Component("transformer", f"diffusers.{name}Transformer3DModel", transformer, seed=1),
+        "vae": Component("vae", f"diffusers.AutoencoderKL{name}", vae, seed=2),
+        "text_encoder": Component("text_encoder", "transformers.T5EncoderModel", _T5, seed=3),
+        "scheduler": Component("scheduler", f"diffusers.{scheduler}", {}),
+    }
+    tokenizer = Tokenizer("tokenizer", "transformers.T5Tokenizer", 98, 512, sentinels=0)
+    model = Architecture(str(where), class_name, parts, {"tokenizer": tokenizer}, {}, {})
+    build_random_pipeline(model, "cpu", torch.float32).save_pretrained(where)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("class_name", _OF_NO_FAMILY)
+def test_mochi_and_allegro_run_and_count_their_work(class_name, tmp_path):
+    folder, base = tmp_path / "model", tmp_path / "runs"
+    _tiny_video(class_name, folder)
+    spec = resolve_model(str(folder))
+    height, width, frames = _OF_NO_FAMILY[class_name][3]
+    assert spec.family.is_generic and spec.family.makes_video
+    command = [sys.executable, "-m", "mlenergy.diffusion", "run", "--benchmark_iters", "1"]
+    command += ["--vae_tiling"] if spec.family.tiles_alone else []
+    command += ["workload:t2v", "--workload.model_id", str(folder), "--workload.base_dir", str(base)]
+    command += [
+        "--workload.height",
+        str(height),
+        "--workload.width",
+        str(width),
+        "--workload.dtype",
+        "float32",
+    ]
+    command += ["--workload.num_frames", str(frames), "--workload.inference_steps", "2"]
+    command += ["--workload.dataset", "bundled-videos", "--workload.max_sequence_length", "16"]
+    done = forked.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = base.glob("*/results.json")
+    result = json.loads(path.read_text())
+    work = result["efficiency"]
+    assert work["reason"] is None and result["executed_failed"] == []
+    assert all(work["stage_tflops"][name] > 0 for name in ("text_encode", "denoise_step", "vae_decode"))
+    assert all(result["stages"][f"{name}_s"]["mean"] > 0 for name in ("text_encode", "denoise", "vae_decode"))
+    assert list(path.parent.glob("video_outputs/*.mp4"))
 
 
 def test_videos_of_other_frames_or_sizes_are_not_measured(tmp_path):

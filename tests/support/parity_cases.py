@@ -246,6 +246,7 @@ def pairwise(cases: Iterable[Case]) -> list[Case]:
 _SEEN_BY_ANOTHER = frozenset(
     f"{model} without the patch ulysses-pipefusion-cache" for model in ("pixart-alpha", "hunyuandit")
 )
+_SLOW = _SEEN_BY_ANOTHER | {name for group in GROUPS for name in group.slow}
 
 # Each with another kind of block: alike in both streams, joint, and paired by skips.
 _PIPEFUSION_SEEN_ON = ("tiny/flux", "tiny/sd3", "tiny/hunyuandit", "tiny/flux2")
@@ -256,8 +257,7 @@ QUICK = frozenset(
         *pairwise(_FIRST),
         *(case for case in APPROXIMATE if case.model in _PIPEFUSION_SEEN_ON),
         *BROKEN,
-        *REFUSED,
-        *(case for case in FAULTS if case.name not in _SEEN_BY_ANOTHER),
+        *(case for case in (*REFUSED, *FAULTS) if case.name not in _SLOW),
         *(case for group in GROUPS for case in group.cases if case.name in group.quick),
     )
     if case.world_size <= 2

@@ -27,6 +27,8 @@ class ByHand:
     takes_text_length: bool = True
     takes_negative: bool = True
     frames: int | None = None  # of a video, where a call names none; None: it makes images
+    frames_argument: str = "num_frames"
+    slices_vae: bool = False  # diffusers' decoder fails on a batch
     default_negative: str | None = None
 
 
@@ -40,4 +42,5 @@ class Group:
     refused: tuple[Case, ...] = ()
     faults: tuple[Case, ...] = ()
     quick: tuple[str, ...] = ()  # names of the cases that `make test` serves, beside the others' pairs
+    slow: tuple[str, ...] = ()  # names of refused cases and of faults that it leaves to `make test-all`
     text_tokens: Mapping[str, int] = field(default_factory=dict)  # default text length, where it is not 64

@@ -5,7 +5,10 @@ from __future__ import annotations
 import parity_of_cogvideox
 import parity_of_flux2
 import parity_of_hunyuan_video
+import parity_of_hunyuan_video15
+import parity_of_latte
 import parity_of_ltx
+import parity_of_ltx2
 import parity_of_qwen_image
 import parity_of_wan
 import parity_of_z_image
@@ -25,4 +28,7 @@ GROUPS: tuple[Group, ...] = (
     parity_of_hunyuan_video.GROUP,
     parity_of_wan.GROUP,
     parity_of_ltx.GROUP,
+    parity_of_hunyuan_video15.GROUP,
+    parity_of_ltx2.GROUP,
+    parity_of_latte.GROUP,
 )

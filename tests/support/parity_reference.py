@@ -64,6 +64,8 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
     options = {"safety_checker": None, "requires_safety_checker": False} if "sd1.5" in wanted.model else {}
     pipeline = kind.from_pretrained(tiny_folder(wanted.model), dtype=torch.float32, **options)
     pipeline.set_progress_bar_config(disable=True)
+    if call.slices_vae:
+        pipeline.vae.enable_slicing()
     change(pipeline)
     arguments: dict[str, Any] = {
         "prompt": list(wanted.prompts),
@@ -76,6 +78,8 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
     }
     if call.guidance is not None:
         arguments[call.guidance_argument] = call.guidance if wanted.guidance is None else wanted.guidance
+    elif wanted.guidance is not None:  # a guider holds it
+        pipeline.guider = pipeline.guider.new(guidance_scale=wanted.guidance)
     negative = wanted.negative
     if negative is None and (arguments.get(call.guidance_argument) or 0) > 1:
         negative = call.default_negative
@@ -84,7 +88,8 @@ def reference_images(wanted: Wanted, change: Callable[[Any], None] = lambda _pip
     if call.takes_text_length:
         arguments["max_sequence_length"] = wanted.text_tokens or _OTHER_LENGTHS.get(wanted.model, TEXT_TOKENS)
     if call.frames is not None:
-        videos: torch.Tensor = pipeline(**arguments, num_frames=wanted.frames or call.frames).frames
+        arguments[call.frames_argument] = wanted.frames or call.frames
+        videos: torch.Tensor = pipeline(**arguments).frames
         return videos
     images: torch.Tensor = pipeline(**arguments).images
     return images

@@ -15,8 +15,8 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -72,8 +72,8 @@ def spare_libraries(_engine: str) -> None:
 
 def case_plan(case: Case, call: Call) -> Plan:
     """The plan of one call. Degrees go in after the checks: some cases show why they are refused."""
-    kind, of_videos = TextToImage, {}
-    if resolve_model(case.model).family.makes_video:
+    kind, of_videos, family = TextToImage, {}, resolve_model(case.model).family
+    if family.makes_video:
         kind, of_videos = TextToVideo, {"num_frames": call.frames}
     work = kind(
         model_id=case.model,
@@ -86,7 +86,8 @@ def case_plan(case: Case, call: Call) -> Plan:
         dataset="bundled",
         **of_videos,
     )
-    args = BenchmarkArgs(work, engine="diffusers", device="cpu")
+    slicing = family.decodes_one and call.batch > 1
+    args = BenchmarkArgs(work, engine="diffusers", device="cpu", vae_slicing=slicing)
     plan = make_plan(args, resolve_model(case.model), 1, "cpu", "cpu")
     scale = plan.guidance_scale if case.guidance is None else case.guidance
     return replace(
@@ -94,6 +95,7 @@ def case_plan(case: Case, call: Call) -> Plan:
         engine=case.engine,
         parallel=case.degrees,
         guidance_scale=scale,
+        optimizations=replace(plan.optimizations, vae_slicing=slicing and call.batch > case.degrees.data),
         negative_prompt=case.negative,
         save_latents=case.decoding,
     )
@@ -211,12 +213,17 @@ def generate_all(case: Case, cluster: Cluster) -> list[Generated]:
     return generated
 
 
-def undecoded() -> AbstractContextManager[Any]:
-    """Engines ask their pipelines for latents inside of the block."""
+@contextmanager
+def undecoded() -> Iterator[None]:
+    """Engines ask their pipelines for latents inside of the block, which are of no image's size."""
     from mlenergy.diffusion.engines.diffusers import engine
 
     ask = engine.call_arguments
-    return mock.patch.object(engine, "call_arguments", lambda plan: {**ask(plan), "output_type": "latent"})
+    with (
+        mock.patch.object(engine, "call_arguments", lambda plan: {**ask(plan), "output_type": "latent"}),
+        mock.patch.object(engine, "check_outputs", lambda *_: None),
+    ):
+        yield
 
 
 def assemble(parts: tuple[Generated, ...]) -> torch.Tensor:

@@ -75,14 +75,14 @@ def test_any_rank_of_a_process_group_writes_all_files(tmp_path):
 
 
 # Their language models read a template around the prompt: most of the text, and the same for all prompts.
-TEMPLATED = ("tiny/flux2", "tiny/flux2-klein", "tiny/qwen-image", "tiny/lumina2")
-# Zeros up to 256 tokens, which its denoiser attends to as well.
-PADDED = ("tiny/auraflow",)
+TEMPLATED = ("tiny/flux2", "tiny/flux2-klein", "tiny/qwen-image", "tiny/lumina2", "tiny/hunyuanvideo1.5")
+# Zeros up to 256 tokens, or learned states up to 1024, which their denoisers attend to as well.
+PADDED = ("tiny/auraflow", "tiny/ltx2")
 
 # Height, width and steps, of a pipeline that scales other sizes to this one.
 SIZES = {"tiny/hidream": (256, 256, 1)}
 # Its projection of ByT5's states is 2048 wide, whatever the configuration says.
-LARGER = {"tiny/hunyuanimage": 24e6}
+LARGER = {"tiny/hunyuanimage": 24e6, "tiny/hunyuanvideo1.5": 24e6}
 
 
 @pytest.mark.parametrize("name", tiny_ids())
@@ -114,8 +114,8 @@ def _assert_follows_the_prompt(name, pipeline, least, size):
     options = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "pt"}
     if "use_resolution_binning" in inspect.signature(pipeline.__call__).parameters:
         options["use_resolution_binning"] = False  # the bins begin at 512 pixels
-    frames = BY_ID[name].default_num_frames
-    options |= {} if frames is None else {"num_frames": frames}
+    frames, family = BY_ID[name].default_num_frames, BY_ID[name].family
+    options |= {} if frames is None else {family.frames_argument: frames, **family.arguments}
     cat, again, dog = (
         pipeline(prompt=prompt, generator=torch.Generator().manual_seed(1), **options)[0]
         for prompt in ("a cat on a mat", "a cat on a mat", "a dog in the fog")

@@ -18,6 +18,7 @@ def call_arguments(plan: Plan) -> Mapping[str, Any]:
     """Keyword arguments of every call on every rank, but for prompts and noise."""
     family = plan.spec.family
     arguments: dict[str, Any] = {
+        **family.arguments,
         "height": plan.height_px,
         "width": plan.width_px,
         "num_inference_steps": plan.steps,
@@ -55,7 +56,9 @@ def set_guiders(plan: Plan, pipeline: Any) -> None:
     for name in plan.spec.family.guiders:
         guider = getattr(pipeline, name, None)
         if guider is not None:
-            setattr(pipeline, name, guider.new(guidance_scale=plan.guidance_scale))
+            # Of a scale below 1, too, some guiders would run both halves.
+            options = {"guidance_scale": plan.guidance_scale, "enabled": plan.runs_guidance_batch}
+            setattr(pipeline, name, guider.new(**options))
 
 
 def noise_generators(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -14,8 +14,11 @@ from mlenergy.diffusion.models.groups import (
     cogvideox,
     flux2,
     hunyuan_video,
+    hunyuan_video15,
     infinity,
+    latte,
     ltx,
+    ltx2,
     lumina2,
     qwen_image,
     sana,
@@ -132,6 +135,7 @@ _FIRST = (FLUX, SD3, PIXART_ALPHA, PIXART_SIGMA, HUNYUANDIT, SDXL, SD)
 GROUPS: tuple[ModuleType, ...] = (
     *(flux2, qwen_image, z_image, sana, var, infinity, lumina2),
     *(wan, ltx, unsplit, cogvideox, hunyuan_video),
+    *(hunyuan_video15, ltx2, latte),
 )
 _ALL: tuple[Family, ...] = (*_FIRST, *(family for group in GROUPS for family in group.FAMILIES))
 

@@ -20,6 +20,9 @@ NAME = "generic"
 _NEEDED = ("prompt", "height", "width", "num_inference_steps", "generator", "output_type")
 _OF_VIDEOS = ("num_frames", "video_length", "frame_rate")  # arguments of the pipelines that make videos
 _FRAMES = ("num_frames", "video_length")
+_TILES_ALONE = frozenset(
+    {"AutoencoderKLAllegro"}
+)  # of diffusers 0.42.1, which lacks their decoding as a whole
 _SIDE_PX = 1024  # where neither the call nor the denoiser names a size
 _VIDEO_PX = (480, 832)  # likewise
 _FPS = 10  # the default of diffusers' export_to_video
@@ -122,6 +125,7 @@ def _family(
         output="image" if frames is None else "video",
         frames_argument=frames or "num_frames",
         takes_frame_rate="frame_rate" in call,
+        tiles_alone=parts["vae"][1] in _TILES_ALONE,
         is_generic=True,
         counts_as_run=True,
         has_cost_model=False,

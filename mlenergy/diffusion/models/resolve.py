@@ -42,9 +42,17 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelSpec:
     model = read_model(model_id, revision)
     class_name = str(model.index["_class_name"])
     family = FAMILIES.get(class_name)
-    if family is None:
+    if family is None or not _describes(family, model):
         return generic_spec(model_id, model, ", ".join(sorted(FAMILIES)))
     return _spec_from_config(model_id, family, model)
+
+
+def _describes(family: Family, model: ModelFolder) -> bool:
+    """False for a later generation of models, which has the pipeline and another denoiser (LTX-2.3)."""
+    if not family.configured:
+        return True
+    config = model.component_config(family.denoiser)
+    return all(config.get(key, value) == value for key, value in family.configured.items())
 
 
 def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> ModelSpec:
@@ -56,7 +64,7 @@ def _spec_from_config(model_id: str, family: Family, model: ModelFolder) -> Mode
         like = undistilled[0]  # FLUX.2 klein lists its distilled models first
     of_family = [spec for spec in LISTED if spec.family is family]
     if family.guiders and not set(family.guiders) & set(model.components):
-        like = next(spec for spec in of_family if spec.guidance == "embedded")  # it was distilled
+        like = next((spec for spec in of_family if spec.guidance == "embedded"), like)  # it was distilled
     not_embedded = like.guidance == "embedded" and not config.get("guidance_embeds", False)
     takes_no_guidance = not_embedded or like.guidance == "none"
     guidance: Guidance = "none" if takes_no_guidance else like.guidance
@@ -106,13 +114,14 @@ def _of_videos(
 ) -> dict[str, Any]:
     """Fields that a model of videos has beside the others."""
     return {
-        "default_num_frames": like.default_num_frames,
+        "default_num_frames": config.get("video_length", like.default_num_frames),
         "default_fps": like.default_fps,
         "frame_factor": frame_factor(vae),
         "patch_frames": patch_frames(config),
         "default_guidance_scale_2": like.default_guidance_scale_2,
         "default_boundary_ratio": index.get("boundary_ratio"),
         "text_length_is_fixed": like.text_length_is_fixed,
+        "text_step": like.text_step,
     }
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mlenergy.diffusion.models.next_scale import NextScale
 
@@ -96,6 +96,17 @@ class Family:
     always_guided: bool = False  # xfuser's pipeline shares no sequence without the guidance batch
     frame_step: int = 1  # frames after the first come in multiples of this, or of the VAE's factor
     second_denoiser: str | None = None  # component that takes over at low noise, in models that have one
+    arguments: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of its call, where its defaults are not meant
+    decoders: tuple[str, ...] = ("vae",)  # components that decode, in call order
+    decodes_one: bool = False  # its VAE fails on a batch, which has to be sliced
+    tiles_alone: bool = False  # its VAE decodes in tiles, and not otherwise
+    makes_sound: bool = False  # its call returns sound beside the video: computed, and not written
+    conditioned_latents: bool = False  # its denoiser is given in_channels, the latents' among them
+    fixed_frames: bool = False  # it makes the model's own number of frames, or one
+    # Key of the denoiser's configuration -> the value that models of this family have; others are generic.
+    configured: Mapping[str, Any] = field(default_factory=dict)
     # Module and class under xfuser.model_executor.models.transformers that takes the denoiser's place in
     # diffusers' own pipeline; None: xfuser wraps the whole pipeline, if it has it.
     exchanged_transformer: str | None = None
@@ -106,7 +117,7 @@ class Family:
         encoders = ("class_embedding",) if self.condition == "class" else self.text_encoders
         stages: dict[str, Stage] = dict.fromkeys(encoders, "text_encode")
         stages |= dict.fromkeys(self.denoisers, "denoise")
-        return stages | {"vae": "vae_decode"}
+        return stages | dict.fromkeys(self.decoders, "vae_decode")
 
     @property
     def denoisers(self) -> tuple[str, ...]:
@@ -145,6 +156,7 @@ class ModelSpec:
     next_scale: NextScale | None = None  # scales, classes and files of an autoregressive model
     source: str = ""  # where the numbers come from
     text_length_is_fixed: bool = False  # positions are laid out for the default length alone
+    text_step: int = 1  # text lengths are multiples of this
     default_num_frames: int | None = None  # of a video
     default_fps: int | None = None
     frame_factor: int = 1  # frames per latent frame, but for the first of a video, which has one of its own

@@ -25,6 +25,7 @@ _SEQUENCE_KEYS = (
     *("image_tokens", "image_tokens_per_rank", "max_sequence_length", "text_joins_image_tokens"),
     *("tokens_per_rank", "ranks_per_sequence"),
 )
+_SOUND = "denoised and decoded with the video, in the measured window; not written"
 _GENERIC = "not known of a pipeline that no family describes"
 
 
@@ -77,6 +78,7 @@ def render_plan(plan: Plan) -> RenderableType:
         ("iterations", _iterations_text(plan)),
         ("classes" if plan.is_class_conditional else "prompts", _prompts_text(plan)),
         (_unit(plan).count, _saved_text(plan)),
+        *([("sound", _SOUND)] if plan.spec.family.makes_sound else []),
         *preset_rows(configuration(plan)),
         ("result folder", str(RunPaths.of(plan).folder)),
         ("command", torchrun_line(plan)),

@@ -140,6 +140,8 @@ def _elements(plan: Plan) -> int | None:
     except UserError:
         return None
     channels, cell = latent_channels(model.components["vae"].config), plan.spec.latent_factor
+    if plan.spec.family.conditioned_latents:
+        channels = model.denoiser.config.get("in_channels")
     if channels is None:
         return None
     rows //= plan.denoiser_calls_each_step

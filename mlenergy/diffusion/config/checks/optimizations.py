@@ -180,6 +180,22 @@ def _vae_slicing(plan: Plan) -> str | None:
     )
 
 
+def _decodes_one(plan: Plan) -> str | None:
+    videos = plan.batch_size // plan.parallel.data
+    if videos == 1 or plan.optimizations.vae_slicing or not plan.spec.family.decodes_one:
+        return None
+    return (
+        f"--workload.batch_size {plan.batch_size}: the VAE of {plan.spec.family.name} fails on a batch, of "
+        f"{videos} here, in diffusers 0.42.1; add --vae_slicing"
+    )
+
+
+def _tiles_alone(plan: Plan) -> str | None:
+    if plan.optimizations.vae_tiling or not plan.spec.family.tiles_alone:
+        return None
+    return f"the VAE of {plan.spec.family.pipeline_class} decodes in tiles alone; add --vae_tiling"
+
+
 def _parallel_vae(plan: Plan) -> str | None:
     optimizations = plan.optimizations
     if not plan.parallel.parallel_vae or not (optimizations.vae_slicing or optimizations.vae_tiling):
@@ -269,6 +285,8 @@ CHECKS = (
     _t5,
     _offload,
     _vae_slicing,
+    _decodes_one,
+    _tiles_alone,
     _parallel_vae,
     _cache_offered,
     _cache_modes,

@@ -103,6 +103,12 @@ def _area(plan: Plan) -> str | None:
 def _frames(plan: Plan) -> str | None:
     """Pipelines round other numbers, some in silence: the video would have other frames than asked for."""
     frames, step = plan.num_frames, math.lcm(plan.spec.frame_factor, plan.spec.family.frame_step)
+    own = plan.spec.default_num_frames
+    if plan.spec.family.fixed_frames and frames not in (1, own):
+        return (
+            f"--workload.num_frames {frames}: the positions of {plan.spec.model_id} in time are laid out for "
+            f"{own} frames; use {own}, or 1"
+        )
     if frames is None or (frames - 1) % step == 0:
         return None
     lower, family = (frames - 1) // step * step + 1, plan.spec.family.name
@@ -179,6 +185,14 @@ def _text_length(plan: Plan) -> str | None:
         return f"{plan.spec.model_id} has a fixed text length; leave --workload.max_sequence_length out"
     if not 1 <= length <= limit:
         return f"--workload.max_sequence_length {length} is outside of 1 to {limit} for {plan.spec.model_id}"
+    step = plan.spec.text_step
+    if length % step:
+        lower = max(length // step, 1) * step
+        fits = f"{lower}" if lower > length or lower + step > limit else f"{lower} or {lower + step}"
+        return (
+            f"--workload.max_sequence_length {length}: {plan.spec.model_id} takes multiples of {step} text "
+            f"tokens; use {fits}"
+        )
     return None
 
 

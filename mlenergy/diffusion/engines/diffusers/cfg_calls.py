@@ -1,9 +1,9 @@
 """CFG-parallelism for pipelines whose guidance is a second call of the denoiser in each step.
 
 Such a pipeline calls the denoiser with the prompt and then without it, and uses neither output before it has
-both (Qwen-Image, FLUX.2 klein, Lumina 2, Wan, in diffusers 0.42.1: they take a view of the first output at
-most). So each of two ranks makes one of the two calls. The rank that leaves the first one out gives the
-pipeline a tensor that is filled in the second, when the ranks exchange what they have.
+both (Qwen-Image, FLUX.2 klein, Lumina 2, Wan, HunyuanVideo 1.5, in diffusers 0.42.1: they take a view of the
+first output at most). So each of two ranks makes one of the two calls. The rank that leaves the first one out
+gives the pipeline a tensor that is filled in the second, when the ranks exchange what they have.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Denoisers that are given conditions behind the latents' channels (B, C, ...), and return the latents' alone.
+_OUTPUT_CHANNELS = frozenset({"HunyuanVideo15Transformer3DModel"})
 
 
 def share_guidance_calls(denoiser: torch.nn.Module, group: dist.ProcessGroup) -> None:
@@ -23,7 +26,8 @@ def share_guidance_calls(denoiser: torch.nn.Module, group: dist.ProcessGroup) ->
     group: the two ranks that share the calls.
     """
     kind = type(denoiser)
-    calls = _SharedCalls(group)
+    named = _OUTPUT_CHANNELS & {base.__name__ for base in kind.__mro__}
+    calls = _SharedCalls(group, int(denoiser.config["out_channels"]) if named else None)  # type: ignore[index,operator]
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return calls.next(lambda: kind.__call__(self, *args, **kwargs), args, kwargs)
@@ -34,8 +38,9 @@ def share_guidance_calls(denoiser: torch.nn.Module, group: dist.ProcessGroup) ->
 class _SharedCalls:
     """The state of one denoiser's calls on one rank."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
+    def __init__(self, group: dist.ProcessGroup, channels: int | None) -> None:
         self._group = group
+        self._channels = channels  # of an output; None: as many as the latents have
         self._rank = dist.get_rank(group)
         self._first: torch.Tensor | None = None  # the output of a step's first call, between the two
 
@@ -46,6 +51,7 @@ class _SharedCalls:
             TypeError: the pipeline does not ask for a tuple, or its output is not like the latents.
         """
         latents = args[0] if args else kwargs["hidden_states"]
+        latents = latents if self._channels is None else latents[:, : self._channels]
         is_first = self._first is None
         if is_first == (self._rank == 0):
             output = _only_tensor(make(), latents)

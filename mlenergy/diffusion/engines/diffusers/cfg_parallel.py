@@ -47,6 +47,14 @@ _BATCHED: dict[str, frozenset[str]] = {
     "LTXVideoTransformer3DModel": frozenset(
         {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
     ),
+    "LTX2VideoTransformer3DModel": frozenset(
+        {
+            *("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep", "sigma"),
+            *("audio_hidden_states", "audio_encoder_hidden_states", "audio_encoder_attention_mask"),
+            *("video_coords", "audio_coords"),
+        }
+    ),
+    "LatteTransformer3DModel": frozenset({"hidden_states", "encoder_hidden_states", "timestep"}),
     "ZImageTransformer2DModel": frozenset(),  # all by position: lists of rows, and the timestep
     "UNet2DConditionModel": frozenset(
         {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "added_cond_kwargs"}

@@ -72,6 +72,7 @@ class DiffusersEngine:
             "pipeline_class": type(pipeline).__name__,
             **random_facts(pipeline, cluster),
             **_split(pipeline, plan, position),
+            **sound_facts(plan),
         }
         optimizations.after_split(pipeline)
         facts |= watch.facts(pipeline) | call_facts(plan, pipeline.scheduler)
@@ -127,6 +128,11 @@ class DiffusersEngine:
         made = outputs_of(self.plan, output)
         check_outputs(self.plan, made)
         return Generated(made, rows.start, self._latents.taken())
+
+
+def sound_facts(plan: Plan) -> dict[str, Any]:
+    """A fact of the load report where a pipeline returns sound as well; nothing where it does not."""
+    return {"sound": "computed, not written"} if plan.spec.family.makes_sound else {}
 
 
 def _split(pipeline: Any, plan: Plan, position: MeshPosition) -> dict[str, Any]:

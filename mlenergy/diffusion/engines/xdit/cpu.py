@@ -79,6 +79,8 @@ def _flash_attention_for_cpu(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention over (batch, heads, tokens, width); its output and log-sum-exp (batch, heads, tokens)."""
     mask = attention_kwargs.get("attn_mask") if attention_kwargs else None
+    if mask is not None and mask.dtype is torch.bool:  # this operator takes only masks that it adds
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, float("-inf"))
     output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=mask
     )

@@ -19,9 +19,9 @@ import torch.distributed as dist
 from mlenergy.diffusion.config.plan import Plan
 from mlenergy.diffusion.distributed.cluster import Cluster
 from mlenergy.diffusion.engine import LoadReport
-from mlenergy.diffusion.engines.call import call_facts
+from mlenergy.diffusion.engines.call import call_facts, set_guiders
 from mlenergy.diffusion.engines.denoisers import denoisers
-from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine, share_guidance
+from mlenergy.diffusion.engines.diffusers.engine import DiffusersEngine, share_guidance, sound_facts
 from mlenergy.diffusion.engines.diffusers.mesh import position_in_mesh
 from mlenergy.diffusion.engines.loading import load_on_every_rank
 from mlenergy.diffusion.engines.optimizations.applied import AppliedOptimizations
@@ -51,6 +51,7 @@ class ExchangedEngine(DiffusersEngine):
         is_shared = plan.parallel.sequence > 1
         prepare = _exchange if is_shared else _nothing
         pipeline = load_on_every_rank(plan, cluster, optimizations, prepare=lambda pipe: prepare(pipe, plan))
+        set_guiders(plan, pipeline)
         # xfuser splits guidance by rows, which not all of these pipelines have in one batch: its groups see
         # the two halves as two data-parallel ones, in the same order of ranks, and the mesh tells them apart.
         folded = replace(
@@ -67,7 +68,12 @@ class ExchangedEngine(DiffusersEngine):
         optimizations.after_split(pipeline)
         found = watch.facts(pipeline) | random_facts(pipeline, cluster) | call_facts(plan, pipeline.scheduler)
         found["weight_bytes"] = stored_weights(pipeline)
-        facts = {**engine_facts(plan, patches), "transformer_exchanged": is_shared, **found}
+        facts = {
+            **engine_facts(plan, patches),
+            "transformer_exchanged": is_shared,
+            **found,
+            **sound_facts(plan),
+        }
         return cls(plan, pipeline, position, optimizations, LoadReport(watch.load_s, facts))
 
     def close(self) -> None:

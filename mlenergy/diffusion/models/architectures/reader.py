@@ -64,8 +64,8 @@ class Tokenizer:
     model_max_length: int
     pad_token: str | None = None  # None: the class's own
     sentinels: int = 100  # T5's <extra_id_0> and so on; part of the vocabulary
-    # "library.Class.argument" of a pipeline: the words of its default are one entry each, as in the published
-    # vocabulary, so that a template is about as long as there.
+    # "library.Class.argument" of a call, or "library.Class.method.argument": the words of its
+    # default are one entry each, as in the published vocabulary, so that a template is as long as there.
     words_of: str | None = None
 
 
@@ -108,6 +108,11 @@ class Architecture:
 def architecture_ids() -> tuple[str, ...]:
     """Ids of the published models whose architecture is part of this package."""
     return tuple(model_id for model_id in _files() if not is_tiny(model_id))
+
+
+def counted_ids() -> tuple[str, ...]:
+    """Those whose work and memory are predicted, by costs that stand in their files."""
+    return tuple(model_id for model_id in architecture_ids() if architecture(model_id).costs)
 
 
 def tiny_ids() -> tuple[str, ...]:

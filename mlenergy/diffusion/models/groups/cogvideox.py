@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TRANSFORMER_CACHES
+from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TINY_VIDEO, TRANSFORMER_CACHES
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 COGVIDEOX = Family(
@@ -87,15 +87,9 @@ LISTED: tuple[ModelSpec, ...] = (
 
 _tiny = partial(
     _cogvideox,
-    default_steps=4,
-    default_dtype="float32",
-    default_height_px=64,
-    default_width_px=96,
-    default_num_frames=9,
-    default_fps=8,
     heads=4,
     layers=3,
-    source="built in the process with random weights",
+    **TINY_VIDEO,
 )
 TINY: tuple[ModelSpec, ...] = (
     _tiny(model_id="tiny/cogvideox"),

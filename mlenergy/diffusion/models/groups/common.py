@@ -1,4 +1,4 @@
-"""Modes, caches and sizes that several families share."""
+"""Modes, caches, sizes and fields of tiny models that several families share."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ TRANSFORMER_CACHES: frozenset[CacheMethod] = frozenset({"fbcache", "taylorseer",
 
 SIZE_1024: dict[str, Any] = {"default_height_px": 1024, "default_width_px": 1024}
 SIZE_256: dict[str, Any] = {"default_height_px": 256, "default_width_px": 256}
+
+# What the tiny models of videos have in common, but for those that say otherwise.
+TINY_VIDEO: dict[str, Any] = {
+    "default_steps": 4,
+    "default_dtype": "float32",
+    "default_height_px": 64,
+    "default_width_px": 96,
+    "default_num_frames": 9,
+    "default_fps": 8,
+    "source": "built in the process with random weights",
+}

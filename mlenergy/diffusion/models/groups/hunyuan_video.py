@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mlenergy.diffusion.models.groups.common import SEQUENCE, TRANSFORMER_CACHES
+from mlenergy.diffusion.models.groups.common import SEQUENCE, TINY_VIDEO, TRANSFORMER_CACHES
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 HUNYUAN_VIDEO = Family(
@@ -66,13 +66,8 @@ LISTED: tuple[ModelSpec, ...] = (
 TINY: tuple[ModelSpec, ...] = (
     _hunyuan(
         model_id="tiny/hunyuanvideo",
-        default_steps=4,
-        default_dtype="float32",
-        default_height_px=64,
-        default_width_px=96,
-        default_num_frames=9,
         heads=4,
         layers=4,
-        source="built in the process with random weights",
+        **{**TINY_VIDEO, "default_fps": 15},
     ),
 )

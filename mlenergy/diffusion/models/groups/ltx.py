@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TRANSFORMER_CACHES
+from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TINY_VIDEO, TRANSFORMER_CACHES
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 LTX = Family(
@@ -54,15 +54,9 @@ LISTED: tuple[ModelSpec, ...] = (
 TINY: tuple[ModelSpec, ...] = (
     _ltx(
         model_id="tiny/ltx",
-        default_steps=4,
-        default_dtype="float32",
         default_max_sequence_length=64,
-        default_height_px=64,
-        default_width_px=96,
-        default_num_frames=9,
-        default_fps=8,
         heads=4,
         layers=3,
-        source="built in the process with random weights",
+        **TINY_VIDEO,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE
+from mlenergy.diffusion.models.groups.common import GUIDED, ONE_TEXT, SEQUENCE, TINY_VIDEO
 from mlenergy.diffusion.models.spec import Family, ModelSpec
 
 WAN = Family(
@@ -96,17 +96,11 @@ LISTED: tuple[ModelSpec, ...] = (
 )
 _tiny = partial(
     _wan,
-    default_steps=4,
     default_guidance_scale=5.0,
-    default_dtype="float32",
     default_max_sequence_length=64,
-    default_height_px=64,
-    default_width_px=96,
-    default_num_frames=9,
-    default_fps=8,
     heads=4,
     layers=3,
-    source="built in the process with random weights",
+    **TINY_VIDEO,
 )
 TINY: tuple[ModelSpec, ...] = (
     _tiny(model_id="tiny/wan"),

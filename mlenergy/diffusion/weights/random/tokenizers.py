@@ -53,6 +53,8 @@ _CHAT = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
+_SPACE = "Ġ"  # how a byte-level vocabulary writes a space
+_SPACES = tuple((_SPACE * long, _SPACE * long) for long in (1, 2, 4))  # eight are one, as an indent
 _CHATGLM_COMMANDS = 9  # its tokenizer numbers [MASK], [gMASK], sop and others after the pieces of its model
 _LONGER_IS_BETTER = {1: -12.0, 2: -10.0, 3: -8.0}  # log-probability by letters, so that long pieces win
 
@@ -184,9 +186,13 @@ def _template_words(wanted: Tokenizer) -> list[str]:
     """Words of the text that `words_of` names, each with the space before it; none where it names none."""
     if wanted.words_of is None:
         return []
-    class_path, _, argument = wanted.words_of.rpartition(".")
-    default = inspect.signature(component_class(class_path).__call__).parameters[argument].default
-    text = default["template"] if isinstance(default, Mapping) else "\n".join(default)
+    where, _, argument = wanted.words_of.rpartition(".")
+    library, name, *method = where.split(".")
+    call = getattr(component_class(f"{library}.{name}"), *(method or ["__call__"]))
+    default = inspect.signature(call).parameters[argument].default
+    if not isinstance(default, str):
+        default = default["template"] if isinstance(default, Mapping) else "\n".join(default)
+    text = default
     without_marks = re.sub(r"<\|.*?\|>", "\n", text)  # each mark is one entry already
     return [word.replace(" ", "▁") for word in _unique(re.findall(r" ?[A-Za-z]+", without_marks))]
 
@@ -194,7 +200,9 @@ def _template_words(wanted: Tokenizer) -> list[str]:
 def _qwen2(wanted: Tokenizer) -> Qwen2Tokenizer:
     """Bytes, the words around prompts, then groups of letters; every space is joined to the word after it."""
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-    vocabulary, merges = _bytes_and_merges(wanted.vocabulary, special)
+    words = [word.replace("▁", _SPACE) for word in _template_words(wanted)]
+    first = [*_SPACES, *_spelt(words)] if words else []
+    vocabulary, merges = _bytes_and_merges(wanted.vocabulary, special, first)
     tokenizer = Qwen2Tokenizer(
         vocab=vocabulary,
         merges=merges,
@@ -222,10 +230,15 @@ def _fast(wanted: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def _bytes_and_merges(size: int, special: tuple[str, ...]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary of `size` entries, the special ones last, and the merges that make its pieces of bytes."""
+def _bytes_and_merges(
+    size: int, special: tuple[str, ...], first: Iterable[tuple[str, str]] = ()
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary of `size` entries, the special ones last, and the merges that make its pieces of bytes.
+
+    first: merges that come before all others.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = _unique([*_word_merges(), *_merges_after_spaces()])
+    pairs = _unique([*first, *_word_merges(), *_merges_after_spaces()])
     merges = pairs[: size - len(special) - len(alphabet)]
     pieces = [*alphabet, *("".join(pair) for pair in merges)]
     return _numbered(_filled(_unique(pieces), size - len(special)) + list(special)), merges
@@ -258,8 +271,11 @@ def _chatglm(wanted: Tokenizer) -> Any:
 
 def _word_merges() -> Iterator[tuple[str, str]]:
     """Letter after letter to the whole word; those after a space first, or others would cut them."""
-    spaced = [f"Ġ{word}" for word in _AROUND_PROMPTS]  # Ġ is how a byte-level vocabulary writes a space
-    for whole in (*spaced, *_AROUND_PROMPTS):
+    yield from _spelt([*(f"{_SPACE}{word}" for word in _AROUND_PROMPTS), *_AROUND_PROMPTS])
+
+
+def _spelt(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for whole in words:
         yield from ((whole[:end], whole[end]) for end in range(1, len(whole)))
 
 

@@ -148,3 +148,24 @@ def _cut_log_sum_exp(original: Any) -> Any:
         return output, log_sum_exp[..., : query.shape[-2]]
 
     return attention
+
+
+def latte_temporal_attention() -> list[Patch]:
+    """Leave Latte's attention over time to diffusers: a rank holds every frame of its own patches.
+
+    xfuser shares it like the attention over a frame, so that patches attend to those of other ranks.
+    """
+    from xfuser.model_executor.models.transformers.latte_transformer_3d import xFuserLatteTransformer3DWrapper
+
+    return [Patch(xFuserLatteTransformer3DWrapper, "__init__", _time_stays_whole)]
+
+
+def _time_stays_whole(original: Any) -> Any:
+    def init(self: Any, transformer: Any) -> None:
+        blocks = transformer.temporal_transformer_blocks
+        own = [block.attn1 for block in blocks]
+        original(self, transformer)
+        for block, attention in zip(blocks, own, strict=True):
+            block.attn1 = attention
+
+    return init

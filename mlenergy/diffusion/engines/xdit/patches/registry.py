@@ -180,6 +180,14 @@ KNOWN_FAULTS: tuple[KnownFault, ...] = (
         False,
         exchanged.z_image_arguments,
     ),
+    KnownFault(
+        "latte-temporal-attention",
+        "Latte's attention over time is shared like that over a frame: patches attend to other ranks' ones",
+        _ONLY_THIS,
+        "model_executor/layers/attention_processor.py: xFuserAttnProcessor2_0.__call__",
+        True,
+        attention.latte_temporal_attention,
+    ),
 )
 
 # Faults that this engine cannot run into, and why.
@@ -214,8 +222,8 @@ REFUSED: dict[str, str] = {
     "hunyuandit-pipefusion-guidance": "HunyuanDiT's PipeFusion needs the guidance batch",
     "pipefusion-patches": "PipeFusion takes fewer patches than asked for where they do not fit",
     "text-masks": (
-        "Qwen-Image's, Z-Image's and HunyuanVideo's transformers ignore the mask of a batch's padded texts "
-        "under Ulysses and ring: a rank takes one row"
+        "Qwen-Image's, Z-Image's and both HunyuanVideos' transformers ignore the mask of a batch's padded "
+        "texts under Ulysses and ring: a rank takes one row"
     ),
     "klein-guidance": (
         "the pipeline for FLUX.2 klein leaves guidance out and says nothing; klein's transformer serves "
@@ -231,6 +239,9 @@ REFUSED: dict[str, str] = {
     ),
     "cogvideox-guidance-off": (
         "CogVideoX's pipeline crashes at guidance scales up to 1 where ranks share a sequence"
+    ),
+    "latte-guidance": (
+        "CFG-parallel in Latte's pipeline leaves both halves of the guidance batch to each of the two ranks"
     ),
     "video-uneven-tokens": "HunyuanVideo's ranks wait for ever where they cannot share the tokens evenly",
 }
