@@ -278,10 +278,10 @@ _OF_NO_FAMILY = {
             "block_out_channels": [8, 8, 8, 8],
             "layers_per_block": 1,
             "norm_num_groups": 2,
-            "sample_size": 144,  # of one tile
+            "sample_size": 144,  # of a tile
         },
         "EulerAncestralDiscreteScheduler",
-        (144, 144, 24),
+        (192, 144, 24),
     ),
 }
 
