@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Seconds, and host memory, of loading sharded weights: shard after shard, side by side, and read ahead.
+"""Seconds of loading sharded weights: shard after shard, side by side, and read ahead.
 
     python scripts/bench_loading.py [--device cuda] [--megabytes 4000] [--rounds 5] [--json FILE]
 
@@ -8,22 +8,19 @@ drawn anew: with its files in memory (the page cache), and from the disk (they a
 which needs no rights). "one by one" is what diffusers does by itself, "side by side" with
 HF_ENABLE_PARALLEL_LOADING. Ratios are to "one by one" of the same round: their median, and the interval
 between order statistics that holds it in 95 %. On a CPU each page of the weights is touched, as the first
-call would; on a GPU they are copied. Memory is the most that the process held beside pages of files. The last
-line is the reading ahead of a run: files that it has read while libraries are imported are loaded from
-memory.
+call would; on a GPU they are copied. The last line is the reading ahead of a run: files that it has read
+while libraries are imported are loaded from memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
 import os
 import random
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +110,6 @@ def compare(
             "from": "disk" if cold else "memory",
             "seconds": statistics.median(found[way]["seconds"] for found in rounds),
             "in_page_cache": statistics.median(found[way]["in_page_cache"] for found in rounds),
-            "memory_mb": max(found[way]["memory_mb"] for found in rounds),
             "ratio": ratio([found[way]["seconds"] / found[PLAIN]["seconds"] for found in rounds]),
         }
         for way in WAYS
@@ -127,23 +123,17 @@ def load(
     for path in files:
         _drop(path) if cold else path.read_bytes()
     held = cached_share(files).share
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier loads have freed is not to be filled again
     modeling_utils.HF_ENABLE_PARALLEL_LOADING = way != PLAIN
-    with MemoryPeak() as memory:
-        began_s = time.perf_counter()
-        model = FluxTransformer2DModel.from_pretrained(files[0].parent, dtype=dtype, device_map=str(device))
-        synchronize(device)
-        if device.type == "cpu":
-            for parameter in model.parameters():
-                parameter.data.view(-1).view(torch.uint8)[::_PAGE].sum()
-        seconds = time.perf_counter() - began_s
+    began_s = time.perf_counter()
+    model = FluxTransformer2DModel.from_pretrained(files[0].parent, dtype=dtype, device_map=str(device))
+    synchronize(device)
+    if device.type == "cpu":
+        for parameter in model.parameters():
+            parameter.data.view(-1).view(torch.uint8)[::_PAGE].sum()
+    seconds = time.perf_counter() - began_s
     del model
     gc.collect()
-    return {
-        "seconds": seconds,
-        "in_page_cache": float("nan") if held is None else held,
-        "memory_mb": memory.peak_bytes / 1e6,
-    }
+    return {"seconds": seconds, "in_page_cache": float("nan") if held is None else held}
 
 
 def read_ahead_s(files: Sequence[Path]) -> float:
@@ -153,31 +143,6 @@ def read_ahead_s(files: Sequence[Path]) -> float:
     ahead = ReadAhead(files)
     ahead.join()
     return float(ahead.end()["seconds"])
-
-
-class MemoryPeak:
-    """The growth of this process's memory beside pages of files, at most; looked at every 5 ms."""
-
-    def __enter__(self) -> MemoryPeak:
-        self._begin = self.peak_bytes = _anonymous_bytes()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self.peak_bytes -= self._begin
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.005):
-            self.peak_bytes = max(self.peak_bytes, _anonymous_bytes())
-
-
-def _anonymous_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
 def _drop(path: Path) -> None:
@@ -190,14 +155,14 @@ def _drop(path: Path) -> None:
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| files | way | seconds | ÷ one by one | in memory before | memory |",
-        "|---|---|---|---|---|---|",
+        "| files | way | seconds | ÷ one by one | in memory before |",
+        "|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["ratio"]["median_ci95"]
         lines.append(
             f"| from {row['from']} | {row['way']} | {row['seconds']:.3f} | {row['ratio']['median']:.2f} "
-            f"({low:.2f} to {high:.2f}) | {row['in_page_cache']:.0%} | {row['memory_mb']:.0f} MB |"
+            f"({low:.2f} to {high:.2f}) | {row['in_page_cache']:.0%} |"
         )
     return "\n".join(lines)
 

@@ -40,7 +40,7 @@ class ReadAhead:
         self._cached = cached_share(files)
         self._bytes = total_bytes(files)
         self._files = len(files)
-        self._todo = [path for path in reversed(files) if cached_share([path]).share != 1.0]
+        self._todo = [path for path in reversed(files) if path not in self._cached.whole]
         self._left_bytes = int(psutil.virtual_memory().available * _MOST_OF_MEMORY)
         self._read_bytes = 0
         self._lock = threading.Lock()
