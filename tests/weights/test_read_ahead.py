@@ -52,20 +52,29 @@ def test_where_the_system_does_not_tell_the_share_is_unknown(two, monkeypatch):
     assert cached_share([]).share is None
 
 
-def test_a_file_that_was_just_written_and_one_that_was_dropped(tmp_path):
+def test_a_file_that_was_just_written_and_one_that_was_dropped(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    path.write_bytes(os.urandom(1 << 20))
+    path.write_bytes(os.urandom(4 << 20))
     record = finished(ReadAhead([path]))
     if record["in_page_cache"] is None:
         pytest.skip("this file system does not tell")
     assert (record["in_page_cache"], record["read_bytes"]) == (1.0, 0)
+    drop(path)
+    record = finished(ReadAhead([path]))
+    assert record["in_page_cache"] < 0.1 and record["read_bytes"] == 4 << 20
+    assert cached_share([path]).share == 1.0
+    # To ask what is there brings in no more than the places that were asked for.
+    drop(path)
+    assert cached_share([path]).share < 0.1
+    monkeypatch.setattr(files, "_PROBES", 63)  # nearly all in other pages
+    assert cached_share([path]).share < 0.3
+
+
+def drop(path):
+    """Take a file out of the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    # To ask what is there must bring nothing in, or nothing would be left to read.
-    record = finished(ReadAhead([path]))
-    assert record["in_page_cache"] < 0.1 and record["read_bytes"] == 1 << 20
-    assert cached_share([path]).share == 1.0
 
 
 def finished(ahead):
