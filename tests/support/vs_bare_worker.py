@@ -22,6 +22,7 @@ def compare(words: list[str]) -> dict[str, object]:
     plan = bench_vs_bare.plan_of(options)
     work, graphs, images = {}, {}, {}
     for name, side in (("bare", vs_bare_sides.bare), ("ours", vs_bare_sides.ours)):
+        torch._dynamo.reset()  # as in processes of their own: no side finds the other's compiled code
         window = side(plan)
         before = vs_bare_sides.answer_to("graphs", window)
         work[name] = vs_bare_sides.answer_to("work", window)
