@@ -40,17 +40,23 @@ def run(cases: dict[str, Case], folder: Path) -> dict[str, dict[str, Any]]:
     """Name -> what the worker saw."""
     asked = folder / "cases.json"
     asked.write_text(json.dumps({name: case.asked() for name, case in cases.items()}))
-    done = forked.run([sys.executable, str(WORKER), str(asked)], capture_output=True, text=True, timeout=1700)
+    done = forked.run([sys.executable, str(WORKER), str(asked)], capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     records = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"'))
     return {record.pop("name"): record for record in records}
 
 
-@pytest.fixture(scope="module", params=["quick", pytest.param("all", marks=pytest.mark.full)])
+_OTHERS = sorted({case.model for name, case in CASES.items() if name not in QUICK})
+
+
+@pytest.fixture(
+    scope="module", params=["quick", *(pytest.param(model, marks=pytest.mark.full) for model in _OTHERS)]
+)
 def records(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    names = QUICK if request.param == "quick" else [name for name in CASES if name not in QUICK]
+    others = [name for name, case in CASES.items() if case.model == request.param and name not in QUICK]
+    names = QUICK if request.param == "quick" else others
     found = run({name: CASES[name] for name in names}, tmp_path_factory.mktemp("fake"))
     errors = {name: record["trace"] for name, record in found.items() if "error" in record}
     assert not errors, "\n".join(f"{name}: {trace}" for name, trace in errors.items())

@@ -40,7 +40,9 @@ MODELS = tuple(
 )
 # The other models of a family run the same code by other numbers: they take fewer modes.
 _FIRST_OF_FAMILY = {BY_ID[name].family.name: name for name in reversed(MODELS)}
-_MODES_OF_OTHERS = ("alone", "ulysses 2", "ring 2", "cfg 2")
+_MODES_OF_OTHERS = ("alone", "ulysses 2", "cfg 2")
+# Products of modes are the same code in every family: joint blocks, guidance in a batch, and by calls.
+_PRODUCTS_ON = ("tiny/flux", "tiny/sd3", "tiny/wan")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def _modes() -> list[Case]:
         # DistVAE, which shares the decoders of videos, learns the rows of the other ranks from messages.
         if needed <= offered and not ("parallel-vae" in needed and BY_ID[model].family.makes_video)
         if model == _FIRST_OF_FAMILY[BY_ID[model].family.name] or mode in _MODES_OF_OTHERS
+        if model in _PRODUCTS_ON or " x " not in mode
     ]
 
 
