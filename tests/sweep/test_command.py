@@ -77,7 +77,8 @@ def test_a_stopped_sweep_goes_on(
     sweep_file: Callable[[str], Path], popen: type[subprocess.Popen[bytes]]
 ) -> None:
     file = sweep_file(f"folder: sweep\ncommon: {COMMON}\nlist: [{{benchmark_iters: 2000}}]")
-    process = popen([MLENERGY, "sweep", file], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = popen([MLENERGY, "sweep", file], env=environ)
     limit = time.monotonic() + 120
     while "measured 1/" not in "".join(log.read_text() for log in Path("sweep/logs").glob("*.log")):
         assert time.monotonic() < limit
@@ -99,20 +100,28 @@ def test_a_killed_sweep_leaves_no_run_and_the_next_call_waits_for_it(
 ) -> None:
     settings = "list: [{benchmark_iters: 100000, engine: diffusers, save_images: false}]"
     file = sweep_file(f"folder: sweep\ncommon: {COMMON}\n{settings}")
-    process = popen([MLENERGY, "sweep", file], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = popen([MLENERGY, "sweep", file], env=environ)
     limit = time.monotonic() + 120
     while "measured 1/" not in "".join(log.read_text() for log in Path("sweep/logs").glob("*.log")):
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.1)
+    [status] = Path("sweep/results").glob("*/status.json")
+    holder = json.loads(status.with_name(".lock").read_text())["pid"]
+    os.kill(holder, signal.SIGSTOP)  # it cannot end before the next call has seen it
     process.send_signal(signal.SIGKILL)
     process.wait()
-    [status] = Path("sweep/results").glob("*/status.json")
-    after = _sweep(str(file), "--filter", "benchmark_iters < 10")
-    assert after.returncode == 2 and "the filters leave no run" in after.stderr
+    after = [MLENERGY, "sweep", str(file), "--filter", "benchmark_iters < 10"]
+    with popen(after, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ) as next_call:
+        assert next_call.stdout is not None
+        first = next_call.stdout.readline().decode()
+        assert first.startswith(f"waiting for a run that an earlier call has left (process {holder} ")
+        os.kill(holder, signal.SIGCONT)
+        _, errors = next_call.communicate(timeout=120)
+    assert next_call.returncode == 2 and b"the filters leave no run" in errors
     assert json.loads(status.read_text())["state"] == "interrupted"
     assert json.loads(status.with_name("results_interrupted.json").read_text())["completed"] > 0
     assert holder_of(status.with_name(".lock")) is None
-    assert "waiting for a run that an earlier call has left (process " in after.stdout
 
 
 def test_the_state_shown_is_that_on_disk(
