@@ -58,12 +58,17 @@ class Allocator:
     def __init__(self, monkeypatch):
         self.used = self.peak = 0
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", self.reset)
-        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: self.peak)
-        monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _device: 2 * self.peak)
+        monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", self.stats)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (60, 100))
 
     def reset(self, _device):
         self.peak = self.used
+
+    def stats(self, _device):
+        def figures(peak):
+            return {"all": {"current": 1, "peak": peak, "allocated": 3}, "small_pool": {"peak": 4}}
+
+        return {"allocated_bytes": figures(self.peak), "reserved_bytes": figures(2 * self.peak)}
 
     def use(self, count):
         self.used = count

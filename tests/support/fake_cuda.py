@@ -111,6 +111,9 @@ def _install_cuda() -> None:
         "synchronize": lambda *_: LOG.note("torch.cuda.synchronize"),
         "mem_get_info": lambda *_: (140 << 30, 141 << 30),
         "reset_peak_memory_stats": lambda *_: None,
+        "memory_stats_as_nested_dict": lambda *_: {
+            key: {"all": {"peak": 1}} for key in ("allocated_bytes", "reserved_bytes")
+        },
         "empty_cache": lambda: None,
         "is_current_stream_capturing": lambda: False,
         "device": lambda *_: contextlib.nullcontext(),
@@ -120,8 +123,7 @@ def _install_cuda() -> None:
         "Stream": _Stream,
         "Event": _Event,
     }
-    for name in ("max_memory_allocated", "max_memory_reserved", "memory_allocated"):
-        replaced[name] = lambda *_: 1
+    replaced["memory_allocated"] = lambda *_: 1
     for name, value in replaced.items():
         setattr(torch.cuda, name, value)
     torch.accelerator.device_count = lambda: _state["count"]
