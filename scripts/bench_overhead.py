@@ -6,12 +6,12 @@
 Both sides run the same window (sync, barrier, generate, sync, barrier). One side has
 everything on: counters of every GPU that the driver shows and of the CPUs, the sampling child,
 hooks on the components, memory per stage. The sides take turns, in an order drawn anew for
-every pair. Printed are the ratios of the pairs, measured over plain, once by the window's clock
-and once by the processor time that this process spent in it (which a busy machine disturbs
-less): the mean with Student's t interval, and the median with its own (by order statistics),
-both of 95 %. Beside them stand the parts' own costs, each measured by itself: processor time of
-the hooks and the memory marks in a window of 28 steps, of reading the counters at both ends, and
-the sampling child's share of one core. Aim: at most 1.01 of an iteration of 0.5 s.
+every pair; each runs two windows, of which the second counts. Printed are the ratios of the pairs, measured
+over plain, once by the window's clock and once by the processor time that this process spent in it (which a
+busy machine disturbs less): the geometric mean with Student's t interval, and the median with its own (by
+order statistics), both of 95 %. Beside them stand the parts' own costs: seconds of the hooks and the memory
+marks, timed inside of real windows; processor time of reading the counters at both ends; the sampling child's
+share of one core. Aim: at most 1.01 of an iteration of 0.5 s.
 
 With --sampling the sides are the same window with and without the sampling process, which is stopped
 (SIGSTOP) for the windows without it. Printed is what sampling adds to an iteration, for each of the
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -67,14 +68,18 @@ class Bench:
         return generated
 
     def plain(self, batch: Batch) -> Cost:
-        """One window without the instrument."""
+        """One window without the instrument, after one that does not count."""
         from mlenergy.diffusion.measure.window import NoReader, run_window
 
-        window = run_window(self.generate, batch, NoReader(), self.cluster, self.cluster.device)
+        for _ in range(2):
+            window = run_window(self.generate, batch, NoReader(), self.cluster, self.cluster.device)
         return Cost(window.duration_s, self.cpu_s)
 
     def measured(self, batch: Batch) -> Cost:
-        """The same window with everything on, sampling child included."""
+        """The same windows with everything on, sampling child included.
+
+        The instrument is set up just before the first, which the second, that counts, no longer shows.
+        """
         from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
         from mlenergy.diffusion.measure.memory import MemoryWatch
         from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
@@ -88,10 +93,10 @@ class Bench:
             StageProbe(components, self.stages, self.steps, device),
             MemoryWatch(device, components),
         )
-        schedule = Schedule(warmup=[], measured=[batch])
+        schedule = Schedule(warmup=[], measured=[batch] * 2)
         measured, _ = measure(self.generate, schedule, instruments, self.cluster, keep_outputs=False)
         assert measured is not None
-        return Cost(measured.iterations[0].duration_s, self.cpu_s)
+        return Cost(measured.iterations[-1].duration_s, self.cpu_s)
 
 
 def main() -> None:
@@ -110,7 +115,7 @@ def main() -> None:
         pairs = [
             _pair(lambda: bench.plain(batch), lambda: bench.measured(batch)) for _ in range(options.pairs)
         ]
-    report = {**_report(pairs, bench.reads_gpus), **_parts()}
+        report = {**_report(pairs, bench.reads_gpus), **_parts(bench, batch)}
     print(json.dumps(report, indent=1))
     _write(report, options.json)
 
@@ -269,7 +274,10 @@ def sampling_cell(
 
 def _added(ratios: list[float]) -> dict[str, Any]:
     """What sampling adds, as a share of the iteration without it."""
-    return ratio([one - 1 for one in ratios])
+    return {
+        key: None if found is None else [one - 1 for one in found] if isinstance(found, list) else found - 1
+        for key, found in ratio(ratios).items()
+    }
 
 
 def sampling_table(report: Mapping[str, Any]) -> str:
@@ -312,7 +320,7 @@ def _report(pairs: list[tuple[Cost, Cost]], reads_gpus: bool) -> dict[str, Any]:
     }
 
 
-def _parts() -> dict[str, float | None]:
+def _parts(bench: Bench, batch: Batch) -> dict[str, float | None]:
     """What each part costs by itself."""
     from mlenergy.diffusion.environment.gpus import list_gpus
     from mlenergy.diffusion.measure.energy.counters import Counters
@@ -325,37 +333,46 @@ def _parts() -> dict[str, float | None]:
         counters.end()
     return {
         "counters_s_per_window": (time.process_time() - begin_s) / 300,
-        "hooks_s_per_window": _hooks_s(windows=500) - _hooks_s(windows=500, watched=False),
+        "hooks_s_per_window": _hooks_s(bench, batch),
+        "steps_per_window": bench.steps,
         "sampling_child_cores": _child_cores([gpu.index for gpu in gpus]) if gpus else None,
     }
 
 
-def _hooks_s(windows: int, *, watched: bool = True) -> float:
-    """Processor time of a window of 28 steps whose components do nothing, with or without hooks."""
-    import torch
+def _hooks_s(bench: Bench, batch: Batch, windows: int = 20) -> float:
+    """Seconds that the marks and the peaks of memory take of one window, timed inside of real windows.
 
+    Between real work they take several times what they take in a loop of their own.
+    """
     from mlenergy.diffusion.measure.memory import MemoryWatch
     from mlenergy.diffusion.measure.stages import StageProbe
-    from mlenergy.diffusion.models.families import FLUX
+    from mlenergy.diffusion.measure.window import NoReader, run_window
 
-    cpu = torch.device("cpu")
-    stages = FLUX.stages
-    parts = {name: torch.nn.Identity() for name in stages}
-    memory = MemoryWatch(cpu, parts)
-    with StageProbe(parts, stages if watched else {}, 28, cpu) as probe:
+    spent_s = 0.0
+
+    def timed(mark: Callable[..., None]) -> Callable[..., None]:
+        def marked(*called: Any) -> None:
+            nonlocal spent_s
+            begin_s = time.perf_counter()
+            mark(*called)
+            spent_s += time.perf_counter() - begin_s
+
+        return marked
+
+    class TimedProbe(StageProbe):
+        def _marks(self, stage: Stage) -> tuple[Callable[..., None], Callable[..., None]]:
+            before, after = super()._marks(stage)
+            return timed(before), timed(after)
+
+    components, device = bench.engine.components(), bench.cluster.device
+    memory = MemoryWatch(device, components)
+    with TimedProbe(components, bench.stages, bench.steps, device) as probe:
         probe.watch(memory.begin_stage)
-        begin_s = time.process_time()
         for _ in range(windows):
-            if watched:
-                memory.begin_window()
-                probe.open()
-            parts["text_encoder"](0), parts["text_encoder_2"](0)
-            for _ in range(28):
-                parts["transformer"](0)
-            parts["vae"](0)
-            if watched:
-                memory.end_window()
-        return (time.process_time() - begin_s) / windows
+            memory.begin_window()
+            run_window(bench.generate, batch, NoReader(), bench.cluster, device, probe)
+            memory.end_window()
+    return spent_s / windows
 
 
 def _child_cores(indices: list[int], seconds: float = 10.0) -> float:
@@ -376,16 +393,21 @@ def _child_cores(indices: list[int], seconds: float = 10.0) -> float:
 
 
 def ratio(ratios: list[float]) -> dict[str, Any]:
-    """Mean and median with their 95 % intervals."""
+    """Geometric mean and median with their 95 % intervals.
+
+    The mean is that of the logarithms: noise moves a ratio and its inverse alike, so that the arithmetic
+    mean of ratios lies above 1 by about the square of the noise where both sides are equal.
+    """
     from mlenergy.diffusion.measure.statistics import summarize
 
-    summary, ordered = summarize(ratios), sorted(ratios)
+    summary, ordered = summarize([math.log(one) for one in ratios]), sorted(ratios)
+    low, high = summary.ci95_low, summary.ci95_high
     # The order statistics between which the median lies in 95 % of samples (normal approximation).
     below = max(0, int(len(ordered) / 2 - 0.98 * len(ordered) ** 0.5))
     return {
-        "mean": summary.mean,
-        "mean_ci95": [summary.ci95_low, summary.ci95_high],
-        "median": summary.median,
+        "geometric_mean": math.exp(summary.mean),
+        "geometric_mean_ci95": None if low is None or high is None else [math.exp(low), math.exp(high)],
+        "median": math.exp(summary.median),
         "median_ci95": [ordered[below], ordered[len(ordered) - 1 - below]],
     }
 

@@ -36,7 +36,7 @@ all_parts() {
   benchmark flux-best 210 $flux 50 "${stack[@]}" --fuse_qkv
   benchmark flux-compiled 150 $flux 50 "${regional[@]}"
   # With and without the instrument, its sampling of power included, in turns.
-  part overhead 75 "$python" scripts/bench_overhead.py --json "$out/overhead.json"
+  part overhead 120 "$python" scripts/bench_overhead.py --json "$out/overhead.json"
   # Our measured window over a bare diffusers pipeline with the same levers, both on the GPU, in turns.
   if fits 76 vs-bare-eager; then vs_bare vs-bare-eager 180; fi
   if fits 76 vs-bare-best; then vs_bare vs-bare-best 300 "${stack[@]}" --fuse_qkv; fi
@@ -104,7 +104,7 @@ vs_bare() {
   local name=$1 expected_s=$2
   shift 2
   part "$name" "$expected_s" "$python" scripts/bench_vs_bare.py --engine "$engine" --dtype bfloat16 \
-    --model_id black-forest-labs/FLUX.1-dev --whole_text_encoder --side_px 1024 --steps 20 --pairs 8 "$@" \
+    --model_id black-forest-labs/FLUX.1-dev --whole_text_encoder --side_px 1024 --steps 20 --starts 1 --pairs 8 "$@" \
     --json "$out/$name.json"
 }
 

@@ -227,8 +227,9 @@ def _vs_bare_line(name: str, measured: Mapping[str, Any] | None) -> str:
     what = f"- our generate over bare diffusers, {VS_BARE[name]}: aim 1.00 beyond noise"
     if measured is None:
         return f"{what}: not measured"
-    low, high = measured["ratio"]["mean_ci95"]
-    found = f"{measured['ratio']['mean']:.4f} ({low:.4f} to {high:.4f}, {measured['pairs']} pairs)"
+    low, high = measured["ratio"]["geometric_mean_ci95"]
+    pairs = f"{measured['pairs']} pairs of one start"
+    found = f"{measured['ratio']['geometric_mean']:.4f} ({low:.4f} to {high:.4f}, {pairs})"
     faults = f"; no pair: {'; '.join(measured['faults'])}" if measured["faults"] else ""
     return f"{what}: {'met' if measured['met'] else 'not met'} by {found}{faults}"
 

@@ -65,11 +65,12 @@ def test_other_models_and_levers(words):
 
 @pytest.mark.full
 def test_the_script_itself(tmp_path, bench):
-    words = ["--model_id", "tiny/flux", "--whole_text_encoder", "--side_px", "64", "--pairs", "3"]
+    words = ["--model_id", "tiny/flux", "--whole_text_encoder", "--side_px", "64", "--pairs", "2"]
     code = bench.main([*words, "--fuse_qkv", "--json", str(tmp_path / "report.json")])
     report = json.loads((tmp_path / "report.json").read_text())
     assert code == (0 if report["not_slower_beyond_noise"] else 1) and report["faults"] == []
     assert report["levers"] == ["--fuse_qkv"] and report["bare_s"] > 0 and report["ours_s"] > 0
+    assert [len(start) for start in report["pairs_s"]] == [2, 2, 2]
 
 
 def test_recorded_graphs_are_no_lever_of_the_bare_side(bench):
@@ -82,19 +83,38 @@ def test_recorded_graphs_are_no_lever_of_the_bare_side(bench):
         bench.plan_of(options, ("cuda", "NVIDIA H200"))
 
 
-def report(bench, words="", ratios=(0.99, 1.0, 1.01), difference=0.0, work=None, graphs=0):
+def report(bench, words="", ratios=(0.99, 1.0, 1.01), difference=0.0, work=None, graphs=0, more=()):
     options = bench.options_of(["--dtype", "float32", *words.split()])
     work = work or {"bare": WORK, "ours": WORK}
     pairs = [(2.0, 2.0 * one) for one in ratios]
-    return bench.report_of(options, pairs, difference, work, {"bare": graphs, "ours": graphs})
+    start = bench.Start(pairs, difference, work, {"bare": graphs, "ours": graphs})
+    return bench.report_of(options, [start, *more])
+
+
+@pytest.mark.parametrize("words", [["--starts", "1", "--pairs", "1"], ["--starts", "0"], ["--pairs", "-2"]])
+def test_one_pair_is_refused_before_anything_runs(bench, capsys, words):
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(words)
+    assert "--starts and --pairs must be at least 1, and one of them 2" in capsys.readouterr().err
+
+
+def test_the_interval_is_of_the_starts(bench):
+    """Within each start the sides differ by the same 4 %, which is no property of the program."""
+    slower = (1.04, 1.04, 1.04)
+    assert not report(bench, ratios=slower)["not_slower_beyond_noise"]
+    start = bench.Start([(2.0, 1.92)] * 3, 1e-3, {"bare": WORK, "ours": {**WORK, "products": 70}}, {})
+    found = report(bench, ratios=slower, more=[start])
+    assert found["not_slower_beyond_noise"] and found["ratio"]["geometric_mean"] == pytest.approx(0.9992)
+    low, high = found["ratio"]["geometric_mean_ci95"]
+    assert low < 0.96 and high > 1.04
+    assert found["images_largest_difference"] == 1e-3 and len(found["faults"]) == 2
 
 
 def test_slower_is_what_noise_does_not_explain(bench):
     even, slower = report(bench), report(bench, ratios=(1.04, 1.05, 1.06))
     assert even["not_slower_beyond_noise"] and not slower["not_slower_beyond_noise"]
-    assert (slower["bare_s"], slower["ours_s"]) == (2.0, 2.1) and slower["ratio"]["mean"] == pytest.approx(
-        1.05
-    )
+    assert (slower["bare_s"], slower["ours_s"]) == (2.0, 2.1) and slower["pairs_s"][0][2] == (2.0, 2.12)
+    assert slower["ratio"]["median"] == pytest.approx(1.05)
     assert report(bench, ratios=(0.9, 1.05, 1.2))["not_slower_beyond_noise"], "noise of 15 %"
     assert report(bench, ratios=(0.8, 0.81, 0.82))["not_slower_beyond_noise"], "ours may be faster"
 
