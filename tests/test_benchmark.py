@@ -141,6 +141,7 @@ def test_the_console_command_prints_a_saved_result_without_importing_torch(finis
     assert last.endswith("is complete; --overwrite_results measures again")
 
 
+@pytest.mark.full
 def test_started_by_file_path_on_one_rank_from_anywhere(tmp_path):
     done = run(torchrun(1, FILE), tmp_path / "out", "--benchmark_iters", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -113,6 +113,7 @@ def test_a_pipeline_that_takes_an_option_over_otherwise_is_refused_and_its_numbe
     assert json.loads((folder / "status.json").read_text())["state"] == "failed"
 
 
+@pytest.mark.full
 def test_a_folder_with_a_vae_of_two_blocks_runs_and_counts_for_itself(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(costs, "subprocess", forked.AS_SUBPROCESS)  # beside the loading: not in this process

@@ -82,6 +82,7 @@ def test_guidance_is_shared_by_either_engine():
         assert plan_of(LARGE, "--use_cfg_parallel", "--engine", engine, world_size=2).parallel.cfg == 2
 
 
+@pytest.mark.full
 def test_a_run_ends_with_its_effects_known(tmp_path):
     import json
 

@@ -85,7 +85,13 @@ SIZES = {"tiny/hidream": (256, 256, 1)}
 LARGER = {"tiny/hunyuanimage": 24e6, "tiny/hunyuanvideo1.5": 24e6}
 
 
-@pytest.mark.parametrize("name", tiny_ids())
+# Models with a rule of their own above, and every third of the others; the rest carry the mark full.
+QUICK = {*SIZES, *LARGER, *PADDED, *TEMPLATED, *list(tiny_ids())[::3]}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in tiny_ids()]
+)
 def test_pipeline_is_small_quick_and_follows_the_prompt(name, tmp_path):
     import torch
     from diffusers import DiffusionPipeline

@@ -26,7 +26,13 @@ LAYERS = {
 
 @pytest.mark.parametrize(
     ("model", "engine"),
-    [(model, engine) for model in LAYERS for engine in ("diffusers", "xdit")] + [("tiny/sd1.5", "diffusers")],
+    [
+        # Each model once, the two engines in turns; the other pairs carry the mark full.
+        pytest.param(model, engine, marks=() if number % 2 == at else pytest.mark.full)
+        for number, model in enumerate(LAYERS)
+        for at, engine in enumerate(("diffusers", "xdit"))
+    ]
+    + [("tiny/sd1.5", "diffusers")],
 )
 def test_math_takes_the_kernels_place(run, exact, model, engine):
     every, kept = LAYERS.get(model, (20, 0))

@@ -27,11 +27,10 @@ OFFERED = [
     for engine, methods in family.caches.items()
     for method in sorted(methods)
 ]
-# Each method of each engine once, and each family once; the others carry the mark full.
-_CHEAPEST = sorted(OFFERED, key=lambda one: one[1] in ("fastercache", "pab"))
+# Each method of each engine once, and the family of two denoisers; the others carry the mark full.
 QUICK = {
     *{one[:2]: one for one in reversed(OFFERED)}.values(),
-    *{one[2]: one for one in reversed(_CHEAPEST)}.values(),
+    next(one for one in OFFERED if one[2] == "wan"),
 }
 STEPS = 10
 

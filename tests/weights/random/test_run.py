@@ -31,6 +31,7 @@ def planned(model, *options):
     return plan_from(["--device", "cpu", *words], 1, "test")[1]
 
 
+@pytest.mark.full
 def test_two_ranks_run_a_folder_without_weights(bare, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = ["-m", "mlenergy.diffusion.benchmark", "--ulysses_degree", "2", "--benchmark_iters", "2"]
