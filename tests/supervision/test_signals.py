@@ -134,7 +134,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_window(stalled, command):
     assert (status["state"], status["exit_code"]) == ("interrupted", 130)
 
 
-def wait_until(is_true, limit_s=20):
+def wait_until(is_true, limit_s=60):  # 20 s for the window that is running, and the saving
     end = time.monotonic() + limit_s
     while not is_true():
         assert time.monotonic() < end
