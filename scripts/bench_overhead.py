@@ -35,10 +35,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlenergy.diffusion.engine import Batch
 from mlenergy.diffusion.models.spec import Stage
+
+if TYPE_CHECKING:
+    from mlenergy.diffusion.measure.samples import Measurement
+    from mlenergy.diffusion.measure.stages import StageProbe
 
 
 @dataclass(frozen=True)
@@ -80,23 +84,28 @@ class Bench:
 
         The instrument is set up just before the first, which the second, that counts, no longer shows.
         """
+        from mlenergy.diffusion.measure.stages import StageProbe
+
+        return Cost(self.measure(batch, 2, StageProbe).iterations[-1].duration_s, self.cpu_s)
+
+    def measure(self, batch: Batch, windows: int, probe: type[StageProbe]) -> Measurement:
+        """So many windows of one batch with everything on."""
         from mlenergy.diffusion.measure.energy.meter import MeterOptions, build_meter
         from mlenergy.diffusion.measure.memory import MemoryWatch
         from mlenergy.diffusion.measure.session import Instruments, Schedule, measure
-        from mlenergy.diffusion.measure.stages import StageProbe
 
         options = MeterOptions(energy_gpus=("all",) if self.reads_gpus else (), idle_s=0.0)
         components = self.engine.components()
         device = self.cluster.device
         instruments = Instruments(
             build_meter(self.cluster, None, None, options),
-            StageProbe(components, self.stages, self.steps, device),
+            probe(components, self.stages, self.steps, device),
             MemoryWatch(device, components),
         )
-        schedule = Schedule(warmup=[], measured=[batch] * 2)
+        schedule = Schedule(warmup=[], measured=[batch] * windows)
         measured, _ = measure(self.generate, schedule, instruments, self.cluster, keep_outputs=False)
         assert measured is not None
-        return Cost(measured.iterations[-1].duration_s, self.cpu_s)
+        return measured
 
 
 def main() -> None:
@@ -274,10 +283,13 @@ def sampling_cell(
 
 def _added(ratios: list[float]) -> dict[str, Any]:
     """What sampling adds, as a share of the iteration without it."""
-    return {
-        key: None if found is None else [one - 1 for one in found] if isinstance(found, list) else found - 1
-        for key, found in ratio(ratios).items()
-    }
+
+    def less_one(found: Any) -> Any:
+        if found is None:
+            return None
+        return [one - 1 for one in found] if isinstance(found, list) else found - 1
+
+    return {key: less_one(found) for key, found in ratio(ratios).items()}
 
 
 def sampling_table(report: Mapping[str, Any]) -> str:
@@ -344,9 +356,7 @@ def _hooks_s(bench: Bench, batch: Batch, windows: int = 20) -> float:
 
     Between real work they take several times what they take in a loop of their own.
     """
-    from mlenergy.diffusion.measure.memory import MemoryWatch
     from mlenergy.diffusion.measure.stages import StageProbe
-    from mlenergy.diffusion.measure.window import NoReader, run_window
 
     spent_s = 0.0
 
@@ -364,14 +374,7 @@ def _hooks_s(bench: Bench, batch: Batch, windows: int = 20) -> float:
             before, after = super()._marks(stage)
             return timed(before), timed(after)
 
-    components, device = bench.engine.components(), bench.cluster.device
-    memory = MemoryWatch(device, components)
-    with TimedProbe(components, bench.stages, bench.steps, device) as probe:
-        probe.watch(memory.begin_stage)
-        for _ in range(windows):
-            memory.begin_window()
-            run_window(bench.generate, batch, NoReader(), bench.cluster, device, probe)
-            memory.end_window()
+    bench.measure(batch, windows, TimedProbe)
     return spent_s / windows
 
 

@@ -71,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Start:
-    """What one process of each side did.
+    """The figures of one process of each side.
 
     pairs_s: seconds of a window of (bare, ours).
     difference: the largest between the two sides' images, of the pixel range.

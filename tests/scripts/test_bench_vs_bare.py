@@ -115,6 +115,7 @@ def test_slower_is_what_noise_does_not_explain(bench):
     assert even["not_slower_beyond_noise"] and not slower["not_slower_beyond_noise"]
     assert (slower["bare_s"], slower["ours_s"]) == (2.0, 2.1) and slower["pairs_s"][0][2] == (2.0, 2.12)
     assert slower["ratio"]["median"] == pytest.approx(1.05)
+    assert slower["ratio"]["geometric_mean"] == pytest.approx((1.04 * 1.05 * 1.06) ** (1 / 3))
     assert report(bench, ratios=(0.9, 1.05, 1.2))["not_slower_beyond_noise"], "noise of 15 %"
     assert report(bench, ratios=(0.8, 0.81, 0.82))["not_slower_beyond_noise"], "ours may be faster"
 

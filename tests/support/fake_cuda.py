@@ -114,6 +114,7 @@ def _install_cuda() -> None:
         "memory_stats_as_nested_dict": lambda *_: {
             key: {"all": {"peak": 1}} for key in ("allocated_bytes", "reserved_bytes")
         },
+        "memory_allocated": lambda *_: 1,
         "empty_cache": lambda: None,
         "is_current_stream_capturing": lambda: False,
         "device": lambda *_: contextlib.nullcontext(),
@@ -123,7 +124,6 @@ def _install_cuda() -> None:
         "Stream": _Stream,
         "Event": _Event,
     }
-    replaced["memory_allocated"] = lambda *_: 1
     for name, value in replaced.items():
         setattr(torch.cuda, name, value)
     torch.accelerator.device_count = lambda: _state["count"]
